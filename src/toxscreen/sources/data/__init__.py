@@ -1,0 +1,1 @@
+"""Formats of training data, one member per file."""

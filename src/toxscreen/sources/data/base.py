@@ -1,0 +1,96 @@
+"""The seam to training data: one small interface that every format implements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Modality: TypeAlias = Literal["image", "text", "array"]
+"""What an input is: a picture, a text, or an array that the model takes as it is."""
+
+Input: TypeAlias = NDArray[Any] | str
+"""An image is uint8 ``(height, width, 1 or 3)``; a text is a string; any float array goes to the model as it is."""
+
+MISSING_LABEL = -1
+
+
+@dataclass(frozen=True)
+class NotExamined:
+    """A sample, a class or a file that no verdict covers, and why."""
+
+    id: str
+    reason: str
+    row: int | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples in the order of the data set.
+
+    Attributes
+    ----------
+    rows
+        Row numbers of the samples that could be read, shape ``(b,)``, ascending.
+    inputs
+        Their inputs, as many as ``rows``.
+    unreadable
+        The samples of this stretch that could not be read.
+    """
+
+    rows: NDArray[np.int64]
+    inputs: list[Input]
+    unreadable: tuple[NotExamined, ...] = ()
+
+
+class TrainingSet(ABC):
+    """A labelled training set that is read as a stream: the decoded inputs are never all in memory.
+
+    Attributes
+    ----------
+    modality
+        What one input is.
+    name
+        A short name, for the run folder.
+    location
+        The path it was read from, or a description such as ``"arrays"``.
+    ids
+        A stable name of each sample (relative path or row number), shape ``(n_samples,)``.
+    labels
+        Index into ``class_names`` of each sample's given label, shape ``(n_samples,)``; ``MISSING_LABEL`` where there is none.
+    class_names
+        One name per class; a class may have no sample.
+    """
+
+    modality: Modality
+    name: str
+    location: str
+    ids: pa.StringArray
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the samples from row ``start`` on, in order, ``size`` rows at a time (the last batch may be shorter)."""
+
+    @abstractmethod
+    def take(self, rows: NDArray[np.int64]) -> list[Input | None]:
+        """Return the inputs of a few rows in the order asked for; None where one cannot be read."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a hexadecimal digest of the inputs, the labels and the class names."""
+
+    def pictures(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8] | None]:
+        """Return what a person can look at for a few rows: uint8 ``(height, width, 1 or 3)``, or None."""
+        if self.modality != "image":
+            return [None] * len(rows)
+        return [picture if isinstance(picture, np.ndarray) else None for picture in self.take(rows)]

@@ -1,0 +1,1 @@
+"""Kinds of model, one member per file."""
