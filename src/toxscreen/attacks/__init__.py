@@ -1,0 +1,21 @@
+"""Poisoning simulators, one member per file, to test a pipeline with.
+
+Beside the flow: no module that detects may import them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from toxscreen.attacks.badnets import BadNets
+from toxscreen.attacks.base import Attack
+from toxscreen.attacks.blended import Blended
+from toxscreen.attacks.sentence import Sentence
+from toxscreen.attacks.signature import Signature
+from toxscreen.attacks.words import Words
+
+ATTACKS: Mapping[str, Attack] = MappingProxyType(
+    {attack.name: attack for attack in (BadNets(), Blended(), Words(), Sentence(), Signature())}
+)
+"""Every attack by the name that the command line knows it by."""
