@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from toxscreen.exhibits.base import Exhibits
 from toxscreen.sources.data.base import NotExamined
+
+SAMPLES_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("predicted", pa.string()),
+        pa.field("group", pa.int64()),
+        pa.field("score", pa.float64()),
+        pa.field("flagged", pa.bool_(), nullable=False),
+        pa.field("verdict", pa.string()),
+    ]
+)
+"""The columns of ``samples.parquet``; ``label`` and ``predicted`` are class names, and null is what was not examined."""
 
 
 class Verdict(StrEnum):
@@ -67,6 +84,22 @@ class ClassResult:
     reasons: tuple[str, ...]
     groups: tuple[GroupResult, ...] = ()
 
+    @property
+    def accused(self) -> tuple[GroupResult, ...]:
+        """Return the groups that are suspicious or poisoned, the worst and largest first."""
+        found = [group for group in self.groups if group.verdict.severity >= Verdict.SUSPICIOUS.severity]
+        return tuple(sorted(found, key=lambda group: (-group.verdict.severity, -group.n)))
+
+    @property
+    def n_accused(self) -> int:
+        """Return how many samples the accused groups hold."""
+        return sum(group.n for group in self.accused)
+
+    @property
+    def accused_share(self) -> float:
+        """Return the part of the class that the accused groups make up."""
+        return sum(group.share for group in self.accused)
+
 
 @dataclass(frozen=True)
 class ClassView:
@@ -101,8 +134,7 @@ class ScanResult:
     classes
         In the order of the training set's class names.
     samples
-        One row per sample in the order of the data: ``id``, ``label``, ``predicted``, ``group``, ``score``, ``flagged`` and
-        ``verdict``.
+        One row per sample in the order of the data, the columns of :data:`SAMPLES_SCHEMA`.
     not_examined
         What no verdict covers, and why.
     settings, seed, inputs, timings
@@ -110,7 +142,9 @@ class ScanResult:
     notes
         What a reader must know to judge the result, one sentence each (``"the model was trained here ..."``).
     views
-        Where the samples of each class lie; kept for the report.
+        Where the samples of each class lie. Exhibits are made from them; they are not saved.
+    exhibits
+        What the report shows beside the numbers.
     """
 
     name: str
@@ -122,9 +156,71 @@ class ScanResult:
     inputs: Mapping[str, Any]
     timings: Mapping[str, float]
     notes: tuple[str, ...] = ()
-    views: tuple[ClassView, ...] = field(default=(), repr=False)
+    views: tuple[ClassView, ...] = field(default=(), repr=False, compare=False)
+    exhibits: Exhibits | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> Verdict:
         """Return the worst verdict of any class."""
         return max((c.verdict for c in self.classes), key=lambda verdict: verdict.severity)
+
+    @property
+    def n_examined(self) -> int:
+        """Return how many samples some verdict covers."""
+        return int(pc.count(self.samples["verdict"]).as_py())
+
+    @property
+    def n_flagged(self) -> int:
+        """Return how many samples ``clean`` would take out."""
+        return int(pc.sum(self.samples["flagged"]).as_py() or 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result document: what ``result.json`` holds, as plain values."""
+        from toxscreen.report.documents import result_document
+
+        return result_document(self)
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report to ``path`` and return it.
+
+        Raises
+        ------
+        StoreError
+            When the file cannot be written.
+        """
+        from toxscreen.report.html import write_report
+
+        return write_report(self, Path(path))
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write ``result.json``, ``samples.parquet``, ``exhibits.json`` and ``report.html`` into a run folder and return it.
+
+        Raises
+        ------
+        StoreError
+            When the folder cannot be written.
+        """
+        from toxscreen.report.documents import write_run
+        from toxscreen.report.html import write_report
+
+        folder = write_run(self, Path(directory))
+        write_report(self, folder / "report.html")
+        return folder
+
+    def _repr_html_(self) -> str:
+        from toxscreen.report.html import render_notebook
+
+        return render_notebook(self)
+
+
+def load(directory: str | os.PathLike[str]) -> ScanResult:
+    """Read a run folder that :meth:`ScanResult.save` wrote; ``views`` are empty.
+
+    Raises
+    ------
+    StoreError
+        When the folder is missing, was not written by toxscreen or by a newer one, or was altered.
+    """
+    from toxscreen.report.documents import read_run
+
+    return read_run(Path(directory))

@@ -1,0 +1,92 @@
+"""The summary that a scan prints when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from toxscreen.report.wording import clipped, count, headline, visible
+from toxscreen.result import ClassResult, ScanResult, Verdict
+
+_ROWS, _EXPLAINED, _UNEXAMINED = 25, 10, 5
+"""Classes in the table, classes whose reasons are printed, and samples that were not examined; the report holds more."""
+_NAME, _SENTENCE = 40, 400
+"""Characters of a name and of a sentence."""
+_INDENT = (0, 0, 0, 2)
+
+_STYLES = {
+    Verdict.CLEAN: "bold cyan",
+    Verdict.INCONCLUSIVE: "bold",
+    Verdict.SUSPICIOUS: "bold yellow",
+    Verdict.POISONED: "bold red",
+}
+
+
+def print_summary(result: ScanResult, console: Console, report: Path | None = None) -> None:
+    """Print the verdict, the classes that are not clean, what was not examined, and where the report lies.
+
+    Parameters
+    ----------
+    result
+        What the scan found.
+    console
+        Where to print; decides width and colour. What comes from the data reaches it as plain text without control characters.
+    report
+        Path of ``report.html``.
+    """
+    for renderable in _summary(result, boxed=console.is_terminal):
+        console.print(renderable, highlight=False)
+    if report is not None:  # in one piece, however long, so that it can be copied
+        console.print(Text(f"Report: {visible(str(report))}"), highlight=False, soft_wrap=True)
+
+
+def _summary(result: ScanResult, *, boxed: bool) -> Iterator[RenderableType]:
+    ranked = sorted(result.classes, key=lambda c: (-c.verdict.severity, -c.n_accused))
+    not_clean = [c for c in ranked if c.verdict is not Verdict.CLEAN]
+    yield Text.assemble((result.verdict.upper(), _STYLES[result.verdict]), "  ", headline(result))
+    yield ""
+    if not_clean:
+        yield _table(not_clean[:_ROWS], boxed=boxed)
+    if len(not_clean) > _ROWS:
+        yield Text(f"More that are not clean: {count(len(not_clean) - _ROWS, 'class')}, listed in the report.")
+    if len(ranked) > len(not_clean):
+        yield Text(f"Clean: {count(len(ranked) - len(not_clean), 'class')}.")
+    yield ""
+    yield from _why(not_clean[:_EXPLAINED])
+    if result.not_examined:
+        yield Text(f"Not examined: {len(result.not_examined):,}", "bold")
+        for item in result.not_examined[:_UNEXAMINED]:
+            yield Padding(Text(f"{clipped(item.id, _NAME)}: {clipped(item.reason, _SENTENCE)}"), _INDENT, expand=False)
+        if len(result.not_examined) > _UNEXAMINED:
+            yield Padding(Text(f"and {len(result.not_examined) - _UNEXAMINED:,} more, all in result.json"), _INDENT, expand=False)
+        yield ""
+    if result.notes:
+        yield Text("Notes", "bold")
+        yield from (Padding(Text(clipped(note, _SENTENCE)), _INDENT, expand=False) for note in result.notes)
+        yield ""
+
+
+def _table(classes: Sequence[ClassResult], *, boxed: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD if boxed else None, pad_edge=False)
+    table.add_column("class", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("samples", justify="right", no_wrap=True)
+    table.add_column("suspicious", justify="right", no_wrap=True)
+    for c in classes:
+        part = f"{c.n_accused:,} ({c.accused_share:.1%})" if c.n_accused else "-"
+        table.add_row(Text(clipped(c.name, _NAME)), Text(c.verdict, _STYLES[c.verdict]), f"{c.n:,}", part)
+    return table
+
+
+def _why(classes: Sequence[ClassResult]) -> Iterator[RenderableType]:
+    """Give the reasons of each class, each one indented below its name."""
+    for c in classes:
+        yield Text.assemble((clipped(c.name, _NAME), "bold"), f": {c.verdict}, because")
+        yield from (Padding(Text(clipped(reason, _SENTENCE)), _INDENT, expand=False) for reason in c.reasons)
+        yield ""

@@ -1,0 +1,174 @@
+"""The sentences of terminal and report: the verdict, what to do next, what the numbers mean, what this screen cannot see."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from toxscreen.result import ClassResult, ScanResult, Verdict
+
+_NAMES = 3
+"""Class names that a sentence lists before it says how many more there are."""
+
+EVIDENCE = {
+    "relative_size": "The group's part of its class. A clean class tends to fall into halves; poison is usually the smaller part.",
+    "silhouette_score": "How clearly the group stands apart, from -1 to 1; even one single cloud cut in two gives about 0.12.",
+    "likelihood_ratio": "How much better two clouds of points describe the class than one does; large values speak for two.",
+    "separation": "Distance between the group and the rest of its class, measured in the spread of the points.",
+    "label_conflict": "How badly the group's samples fit their given label in the eyes of a model that does not know the trigger.",
+    "robust_z": "How far the class lies from the other classes, in robust standard deviations.",
+    "p_value": "How often a class with nothing planted would look at least this conspicuous; small values speak against chance.",
+}
+"""What each measurement means, one sentence each; a measurement that is not listed is shown without one."""
+
+VERDICTS = {
+    Verdict.CLEAN: "Nothing stands out from what one cloud of ordinary samples would give.",
+    Verdict.INCONCLUSIVE: "No judgement was possible; the reasons say what is missing.",
+    Verdict.SUSPICIOUS: "The screen found a group of samples that does not belong; nothing has yet proved that it was planted.",
+    Verdict.POISONED: "A group stands out and a second, causal test confirmed that it was planted.",
+}
+
+BLIND_SPOTS = (
+    "Poison that leaves no trace in the activations that were looked at: attacks built to blend in, a handful of samples in a large"
+    " class, or poison that the model never learned.",
+    "Intent. A group that stands out may be planted, but also mislabelled, duplicated, or a second kind of thing under one name;"
+    " only people who know where the data comes from can tell.",
+    "A model that was tampered with in any other way than through this training data.",
+    "Data that was not given to this scan, such as a test split or what the model meets in use.",
+)
+"""What no screen of this kind can see."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do next, with the command that does it, if there is one."""
+
+    text: str
+    command: str | None = None
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with every character that would not show, or would change how others show, spelled out.
+
+    Control characters become their pictures (``␛``), and marks of direction, zero-width characters, lone surrogates and the like
+    their code point (``⟨U+202E⟩``): neither a terminal nor a browser acts on them, and a reader sees that they are there.
+    """
+    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character < " ":
+        return chr(0x2400 + ord(character))
+    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+        return f"⟨U+{ord(character):04X}⟩"
+    return character
+
+
+def clipped(text: str, width: int) -> str:
+    """Return ``text`` made visible and cut to ``width`` characters."""
+    shown = visible(text[: width + 1])
+    return shown if len(shown) <= width else f"{shown[: width - 1]}…"
+
+
+def count(n: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1,959 samples``."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{n:,} {noun if n == 1 else plural}"
+
+
+def headline(result: ScanResult) -> str:
+    """Return the verdict in one or two sentences a person can act on."""
+    groups = {verdict: [c for c in result.classes if c.verdict is verdict] for verdict in Verdict}
+    total, undecided = len(result.classes), groups[Verdict.INCONCLUSIVE]
+    sentences = [
+        _finding(groups[Verdict.POISONED], total, "were planted", "is poisoned as a whole"),
+        _finding(groups[Verdict.SUSPICIOUS], total, "look planted", "is suspicious as a whole"),
+    ]
+    if not any(sentences):
+        return _nothing_found(result, undecided)
+    if undecided:
+        sentences.append(f"{count(len(undecided), 'class').capitalize()} could not be judged.")
+    elif clean := len(groups[Verdict.CLEAN]):
+        sentences.append(f"Nothing was found in the other {count(clean, 'class') if clean > 1 else 'class'}.")
+    return " ".join(filter(None, sentences))
+
+
+def next_steps(result: ScanResult) -> tuple[Step, ...]:
+    """Return what to do next, in order; other advice for each verdict."""
+    again = "toxscreen scan DATA" if _trained_here(result) else "toxscreen scan DATA --model MODEL"
+    steps: list[Step] = []
+    if result.verdict in (Verdict.POISONED, Verdict.SUSPICIOUS):
+        steps += _after_a_finding(result.verdict, again)
+    elif result.verdict is Verdict.CLEAN:
+        steps.append(
+            Step("Keep this run folder with the model: the fingerprints below say which data and which model were examined.")
+        )
+    if any(c.verdict is Verdict.INCONCLUSIVE for c in result.classes):
+        steps.append(
+            Step("Read why some classes are inconclusive: each reason says what is missing. Supply it and scan again.", again)
+        )
+    if result.not_examined:
+        steps.append(Step("Repair what was not examined, which is listed below with the reasons, and scan again.", again))
+    if _trained_here(result):
+        text = "The model was trained for this scan. If a classifier was trained on this data before, scan the data with it."
+        steps.append(Step(text, "toxscreen scan DATA --model MODEL"))
+    if result.verdict is Verdict.CLEAN:
+        steps.append(
+            Step("Read what this screen cannot see, at the end, before you rely on it. Scan again when data or model change.")
+        )
+    return tuple(steps)
+
+
+def _after_a_finding(verdict: Verdict, again: str) -> list[Step]:
+    if verdict is Verdict.POISONED:
+        caution = "Take models trained on this data out of service: whoever knows the trigger decides what they answer."
+    else:
+        caution = "Do not train on this data, and do not put a model trained on it into service, until this is explained."
+    listing = "import pyarrow.parquet as pq\npq.read_table('samples.parquet', filters=[('flagged', '=', True)])['id'].to_pylist()"
+    return [
+        Step("Look at each group beside the rest of its class: what do its samples share that the rest lacks? A patch, a word?"),
+        Step(caution),
+        Step(
+            "Find out where the flagged samples came from: which supplier, which annotator, which day. Their ids, in Python:",
+            listing,
+        ),
+        Step("Take them out of a copy of the data, train again, and scan the result.", again),
+    ]
+
+
+def _finding(classes: Sequence[ClassResult], total: int, how: str, whole: str) -> str:
+    if not classes:
+        return ""
+    n = sum(c.n_accused for c in classes)
+    if len(classes) == 1:
+        name = f"Class “{clipped(classes[0].name, 60)}”"
+        return (
+            f"{name} holds {count(n, 'sample')} that {how} ({classes[0].accused_share:.1%} of the class)."
+            if n
+            else f"{name} {whole}."
+        )
+    return f"{len(classes):,} of {total:,} classes hold {count(n, 'sample')} that {how}: {_names(classes)}."
+
+
+def _nothing_found(result: ScanResult, undecided: Sequence[ClassResult]) -> str:
+    total, n = len(result.classes), result.samples.num_rows
+    if undecided:
+        verb = "classes could not be judged" if len(undecided) > 1 else "class could not be judged"
+        return f"Nothing suspicious was found, but {len(undecided):,} of {total:,} {verb}: {_names(undecided)}."
+    found = f"Nothing suspicious was found in {count(result.n_examined, 'sample')} of {count(total, 'class')}"
+    if result.n_examined < n:
+        return f"{found}, but {count(n - result.n_examined, 'sample')} could not be examined."
+    return f"{found}." if not result.not_examined else f"{found}, but not everything could be examined."
+
+
+def _names(classes: Sequence[ClassResult]) -> str:
+    names = [f"“{clipped(c.name, 60)}”" for c in classes[:_NAMES]]
+    if more := len(classes) - len(names):
+        return f"{', '.join(names)} and {more:,} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _trained_here(result: ScanResult) -> bool:
+    model = result.inputs.get("model")
+    return isinstance(model, Mapping) and model.get("trained_here") is True
