@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -19,6 +20,9 @@ Input: TypeAlias = NDArray[Any] | str
 
 MISSING_LABEL = -1
 
+MAX_LISTED = 100
+"""How many samples or files are named one by one before the rest is only counted: thousands of holes are one fact."""
+
 
 @dataclass(frozen=True)
 class NotExamined:
@@ -27,6 +31,19 @@ class NotExamined:
     id: str
     reason: str
     row: int | None = None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands where a sample's input should be, and says why it is not there."""
+
+    reason: str
+
+
+def abridged(listed: Iterable[NotExamined], n: int, reason: str) -> tuple[NotExamined, ...]:
+    """Return the first ``MAX_LISTED`` of ``n`` entries and, where there are more, one entry that counts the rest."""
+    first = tuple(islice(listed, MAX_LISTED))
+    return first if n <= len(first) else (*first, NotExamined(f"{n - len(first):,} more", reason))
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,15 @@ class TrainingSet(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a hexadecimal digest of the inputs, the labels and the class names."""
+
+    def not_examined(self) -> tuple[NotExamined, ...]:
+        """Return what is left out before any input is read: the samples without a label, and files that were not opened.
+
+        At most ``MAX_LISTED`` entries of a kind name their sample; one more counts the rest.
+        """
+        rows = np.flatnonzero(self.labels == MISSING_LABEL)
+        holes = (NotExamined(self.ids[row].as_py(), "has no label", row) for row in rows[:MAX_LISTED].tolist())
+        return abridged(holes, len(rows), "have no label")
 
     def pictures(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8] | None]:
         """Return what a person can look at for a few rows: uint8 ``(height, width, 1 or 3)``, or None."""
