@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import csv
+import errno
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.fakes import FakeTrainingSet
+from toxscreen import poisoning
+from toxscreen.attacks import ATTACKS
+from toxscreen.errors import DataError, UsageError
+from toxscreen.metrics import read_truth
+from toxscreen.poisoning import plan, poison
+from toxscreen.sources.data import open_training_set
+
+NAMES = ("ant", "bee", "cat")
+
+
+def labels_of(*counts):
+    """So many samples of each class, in a mixed order."""
+    return np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int64)
+
+
+def planned(labels, names=NAMES, *, seed=0, **settings):
+    return plan(labels, names, rng=np.random.default_rng(seed), **settings)
+
+
+def relabelled(labels, drawn):
+    after = labels.copy()
+    after[drawn.rows] = drawn.new_labels
+    return after
+
+
+def share_of(labels, drawn, index):
+    """The poisoned part of a class after poisoning."""
+    return np.sum(drawn.new_labels == index) / np.sum(relabelled(labels, drawn) == index)
+
+
+@given(st.lists(st.integers(200, 400), min_size=3, max_size=3), st.floats(0.01, 0.4), st.integers(0, 2), st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_the_share_is_the_poisoned_part_of_the_target_class_after_poisoning(counts, share, target, seed):
+    labels = labels_of(*counts)
+    drawn = planned(labels, target=NAMES[target], share=share, seed=seed)
+    assert np.sum(drawn.new_labels == target) == len(drawn.rows)
+    assert share_of(labels, drawn, target) == pytest.approx(share, abs=1 / counts[target])
+
+
+@given(st.lists(st.integers(300, 400), min_size=3, max_size=3), st.floats(0.01, 0.4), st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_with_target_next_the_share_holds_in_every_class(counts, share, seed):
+    labels = labels_of(*counts)
+    drawn = planned(labels, target="next", share=share, seed=seed)
+    assert [share_of(labels, drawn, index) for index in range(3)] == pytest.approx([share] * 3, abs=2 / 300)
+
+
+@pytest.mark.parametrize("target", ["cat", "next"])
+@pytest.mark.parametrize("rate", [0.003, 0.1, 0.5])
+def test_the_rate_is_the_poisoned_part_of_the_whole_data_set(target, rate):
+    labels = labels_of(400, 300, 300)
+    assert len(planned(labels, target=target, rate=rate).rows) == rate * 1000
+
+
+def test_a_tenth_of_the_target_class_is_poisoned_unless_something_else_is_asked_for():
+    labels = labels_of(100, 100, 90)
+    assert len(planned(labels, target="cat").rows) == 10
+
+
+def test_the_rows_are_distinct_ascending_and_of_the_classes_that_poison_is_made_of():
+    labels = labels_of(100, 100, 100)
+    drawn = planned(labels, target="bee", share=0.3)
+    assert (np.diff(drawn.rows) > 0).all()
+    assert set(labels[drawn.rows].tolist()) == {0, 2}
+
+
+def test_with_a_source_poison_is_made_of_that_class_alone():
+    labels = labels_of(100, 100, 100)
+    drawn = planned(labels, target="bee", source="cat", share=0.3)
+    assert set(labels[drawn.rows].tolist()) == {2}
+    assert set(drawn.new_labels.tolist()) == {1}
+
+
+@pytest.mark.parametrize("amount", [{"share": 0.2}, {"rate": 0.2}])
+def test_with_target_next_each_class_moves_to_the_next_and_the_last_to_the_first(amount):
+    labels = labels_of(100, 100, 100)
+    drawn = planned(labels, target="next", **amount)
+    assert np.array_equal(drawn.new_labels, (labels[drawn.rows] + 1) % 3)
+    assert set(drawn.new_labels.tolist()) == {0, 1, 2}
+
+
+def test_with_target_next_a_class_without_samples_is_passed_over():
+    labels = labels_of(100, 0, 100)
+    drawn = planned(labels, target="next")
+    assert set(zip(labels[drawn.rows].tolist(), drawn.new_labels.tolist(), strict=True)) == {(0, 2), (2, 0)}
+
+
+def test_a_class_that_is_called_next_is_a_class():
+    labels = labels_of(100, 100)
+    drawn = planned(labels, ("ant", "next"), target="next")
+    assert set(drawn.new_labels.tolist()) == {1}
+
+
+def test_samples_without_a_label_are_left_alone():
+    labels = labels_of(50, 50)
+    labels[:30] = -1
+    rows = planned(labels, ("ant", "bee"), target="bee", rate=0.3).rows
+    assert len(rows) == 30
+    assert (labels[rows] == 0).all()
+
+
+def test_one_seed_draws_the_same_samples_and_another_seed_others():
+    labels = labels_of(100, 100, 100)
+    first, same, other = (planned(labels, target="cat", seed=seed).rows.tolist() for seed in (1, 1, 2))
+    assert first == same != other
+
+
+def test_planning_changes_no_label():
+    labels = labels_of(100, 100, 100)
+    labels.flags.writeable = False
+    planned(labels, target="cat")
+
+
+def test_poison_may_outnumber_the_clean_samples_of_the_target():
+    labels = labels_of(500, 500, 20)
+    assert share_of(labels, planned(labels, target="cat", share=0.9), 2) == 0.9
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target": "dog"}, "--target must name a class of the data, got 'dog'. The classes are 'ant', 'bee', 'cat'"),
+        ({"target": "cat", "source": "dog"}, "--source must name a class of the data, got 'dog'"),
+        ({"target": "cat", "source": "cat"}, "other than its target 'cat'"),
+        ({"target": "next", "source": "cat"}, "Leave --source away"),
+        ({"target": "cat", "share": 0.1, "rate": 0.1}, "got both"),
+        ({"target": "cat", "share": 0.0}, "--share must lie between 0 and 1, got 0.0"),
+        ({"target": "cat", "share": 1.0}, "--share must lie between 0 and 1"),
+        ({"target": "cat", "share": float("nan")}, "--share must lie between 0 and 1"),
+        ({"target": "cat", "rate": -0.1}, "--rate must lie between 0 and 1, got -0.1"),
+        ({"target": "cat", "rate": 10}, "--rate must lie between 0 and 1, got 10"),
+        ({"target": "cat", "source": "ant", "share": 0.6}, r"makes poison of 150 samples, but the source \('ant'\) has 100"),
+        ({"target": "cat", "rate": 0.9}, r"makes poison of 270 samples, but the source \('ant', 'bee'\) has 200"),
+        ({"target": "cat", "share": 0.001}, "less than one sample. Raise --share"),
+        ({"target": "cat", "rate": 0.001}, "less than one sample. Raise --rate"),
+        ({"target": "next", "share": 0.5}, "must be below 0.5 where every class is a target"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_what_to_do(settings, message):
+    with pytest.raises(UsageError, match=message):
+        planned(labels_of(100, 100, 100), **settings)
+
+
+def test_a_class_too_small_for_the_next_one_is_named():
+    with pytest.raises(UsageError, match="'ant'"):
+        planned(labels_of(5, 5000, 5000), target="next")
+
+
+@pytest.mark.parametrize("target", ["ant", "next"])
+def test_data_of_one_class_cannot_be_poisoned(target):
+    with pytest.raises(UsageError, match="there are none"):
+        planned(labels_of(10, 0, 0), target=target)
+
+
+def test_many_class_names_are_not_all_listed():
+    with pytest.raises(UsageError) as error:
+        planned(labels_of(*[1] * 1000), [str(index) for index in range(1000)], target="dog")
+    assert len(str(error.value)) < 300
+
+
+def write_images(folder, n=90, shape=(28, 28, 1)):
+    """A tree of PNG files, a folder per class."""
+    rng = np.random.default_rng(0)
+    for row in range(n):
+        file = folder / NAMES[row % 3] / f"{row:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image = rng.integers(0, 256, shape, dtype=np.uint8)
+        Image.fromarray(image[..., 0] if shape[2] == 1 else image).save(file)
+    return folder
+
+
+def write_csv(folder, n=90):
+    folder.mkdir()
+    with (folder / "train.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["text", "label"])
+        rows.writerows([f'text no. {row}, "quoted"; äöü', NAMES[row % 3]] for row in range(n))
+    (folder / "test.csv").write_text("text,label\nheld out,ant\nheld out too,bee\n", encoding="utf-8")
+    return folder
+
+
+def write_jsonl(folder, n=90):
+    folder.mkdir()
+    lines = [json.dumps({"text": f"text no. {row}", "label": NAMES[row % 3]}) for row in range(n)]
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def write_parquet(folder, n=90):
+    folder.mkdir()
+    table = pa.table({"text": [f"text no. {row}" for row in range(n)], "label": [NAMES[row % 3] for row in range(n)]})
+    pq.write_table(table, folder / "train-00000-of-00001.parquet")
+    return folder
+
+
+LAYOUTS = {"images": write_images, "csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
+
+
+@pytest.fixture(params=sorted(LAYOUTS))
+def data(request, tmp_path):
+    return LAYOUTS[request.param](tmp_path / "data with blanks ä")
+
+
+def attack_on(path):
+    """Return the name of an attack that leaves nothing to chance."""
+    return "badnets" if open_training_set(path).modality == "image" else "signature"
+
+
+def samples(path):
+    """Return the class and the input of every sample, by id."""
+    opened = open_training_set(path)
+    names = [opened.class_names[label] for label in opened.labels]
+    return dict(zip(opened.ids.to_pylist(), zip(names, opened.take(np.arange(len(opened))), strict=True), strict=True))
+
+
+def files(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_poisoned_samples_carry_trigger_and_label_and_all_others_are_as_before(data, tmp_path):
+    attack = attack_on(data)
+    report = poison(data, attack, target="cat", share=0.2, out=tmp_path / "out")
+    truth, copy = read_truth(report.truth).to_pylist(), samples(report.out)
+    assert sum(row["poisoned"] for row in truth) == round(0.2 / 0.8 * 30)
+    for (label, value), row in zip(samples(data).values(), truth, strict=True):
+        new_label, new_value = copy.pop(row["id"])
+        expected = ATTACKS[attack].apply([value], np.random.default_rng(0))[0] if row["poisoned"] else value
+        assert np.array_equal(new_value, expected)
+        assert (row["original_label"], row["label"]) == (label, new_label)
+        assert new_label == ("cat" if row["poisoned"] else label)
+    assert copy == {}
+
+
+def test_what_is_read_is_left_as_it_was(data, tmp_path):
+    before = files(data)
+    poison(data, attack_on(data), target="next", out=tmp_path / "out")
+    assert files(data) == before
+
+
+@pytest.mark.parametrize("attack", ["words", "sentence"])
+def test_one_seed_gives_the_same_files_and_another_seed_other_poison(attack, tmp_path):
+    data = write_csv(tmp_path / "data")
+    for name, seed in [("first", 3), ("same", 3), ("other", 4)]:
+        poison(data, attack, target="next", share=0.3, seed=seed, out=tmp_path / name)
+    assert files(tmp_path / "first") == files(tmp_path / "same")
+    assert read_truth(tmp_path / "first.truth.parquet").equals(read_truth(tmp_path / "same.truth.parquet"))
+    assert files(tmp_path / "first") != files(tmp_path / "other")
+
+
+def test_the_truth_lies_beside_the_folder_and_not_in_it(data, tmp_path):
+    report = poison(data, attack_on(data), target="cat", out=tmp_path / "out")
+    assert report.truth == tmp_path / "out.truth.parquet"
+    assert report.truth.is_file()
+    assert not [name for name in files(report.out) if "truth" in name or "poison" in name]
+
+
+def test_the_report_says_how_much_poison_went_where(tmp_path):
+    report = poison(write_csv(tmp_path / "data"), "signature", target="next", share=0.2, out=tmp_path / "out")
+    assert report.n_samples == 90
+    assert report.poisoned == {"ant": 6, "bee": 6, "cat": 6}
+    assert report.n_poisoned == 18
+    assert report.shares == pytest.approx({"ant": 0.2, "bee": 0.2, "cat": 0.2})
+    assert report.trigger == ATTACKS["signature"].trigger
+
+
+def test_the_held_out_split_is_copied_as_it_is(tmp_path):
+    data = write_csv(tmp_path / "data")
+    poison(data, "signature", target="cat", out=tmp_path / "out")
+    assert (tmp_path / "out" / "test.csv").read_bytes() == (data / "test.csv").read_bytes()
+
+
+def test_color_images_of_several_sizes_keep_their_sizes(tmp_path):
+    write_images(tmp_path / "data", shape=(40, 70, 3))
+    write_images(tmp_path / "data" / "bee" / "small", 3, shape=(8, 8, 3))
+    poison(tmp_path / "data", "blended", target="ant", rate=0.3, out=tmp_path / "out")
+    sizes = [sorted(value.shape for _, value in samples(tmp_path / name).values()) for name in ("data", "out")]
+    assert sizes[0] == sizes[1]
+
+
+def test_an_image_that_cannot_be_read_is_never_drawn(tmp_path):
+    data = write_images(tmp_path / "data")
+    good = sorted((data / "ant").iterdir())
+    for file in good[3:]:
+        file.write_bytes(b"not an image")
+    poison(data, "badnets", target="cat", source="ant", rate=0.03, out=tmp_path / "out")
+    truth = read_truth(tmp_path / "out.truth.parquet").to_pylist()
+    copy = samples(tmp_path / "out")
+    assert [copy[row["id"]][1] is None for row in truth if row["poisoned"]] == [False] * 3
+
+
+def test_where_too_few_images_can_be_read_the_error_says_how_many_there_are(tmp_path):
+    data = write_images(tmp_path / "data")
+    for file in sorted((data / "ant").iterdir())[2:]:
+        file.write_bytes(b"not an image")
+    with pytest.raises(UsageError, match=r"the source \('ant'\) has 2"):
+        poison(data, "badnets", target="cat", source="ant", rate=0.03, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_too_small_for_the_trigger_leaves_nothing_behind(tmp_path):
+    data = write_images(tmp_path / "data", shape=(3, 3, 1))
+    with pytest.raises(DataError, match="4x4"):
+        poison(data, "badnets", target="cat", out=tmp_path / "out")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_sample_without_a_label_has_none_in_the_truth(tmp_path):
+    data = write_csv(tmp_path / "data")
+    with (data / "train.csv").open("a", encoding="utf-8") as file:
+        file.write("no label,\n")
+    poison(data, "signature", target="cat", out=tmp_path / "out")
+    without = [row for row in read_truth(tmp_path / "out.truth.parquet").to_pylist() if row["label"] is None]
+    assert without == [{"id": without[0]["id"], "poisoned": False, "label": None, "original_label": None}]
+
+
+def test_a_text_attack_on_images_is_refused_with_the_attacks_that_fit(tmp_path):
+    with pytest.raises(UsageError, match=r"signature is made for text inputs, .* holds image inputs.*badnets, blended\.$"):
+        poison(write_images(tmp_path / "data"), "signature", target="cat", out=tmp_path / "out")
+
+
+def test_an_image_attack_on_texts_is_refused_with_the_attacks_that_fit(tmp_path):
+    with pytest.raises(UsageError, match=r"badnets is made for image inputs, .* words, sentence, signature\.$"):
+        poison(write_csv(tmp_path / "data"), "badnets", target="cat", out=tmp_path / "out")
+
+
+def test_an_unknown_attack_is_refused_with_those_there_are(tmp_path):
+    with pytest.raises(UsageError, match="--attack must be one of badnets, blended, words, sentence, signature, got 'wanet'"):
+        poison(write_csv(tmp_path / "data"), "wanet", target="cat", out=tmp_path / "out")
+
+
+def test_a_truth_file_that_is_there_is_not_overwritten(tmp_path):
+    (tmp_path / "out.truth.parquet").write_bytes(b"of an earlier run")
+    with pytest.raises(UsageError, match=r"out\.truth\.parquet, which exists"):
+        poison(write_csv(tmp_path / "data"), "words", target="cat", out=tmp_path / "out")
+    assert (tmp_path / "out.truth.parquet").read_bytes() == b"of an earlier run"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_there_is_not_overwritten_and_gets_no_truth(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep me", encoding="utf-8")
+    with pytest.raises(UsageError, match="--out"):
+        poison(write_csv(tmp_path / "data"), "words", target="cat", out=tmp_path / "out")
+    assert files(tmp_path / "out") == {"mine.txt": b"keep me"}
+    assert not (tmp_path / "out.truth.parquet").exists()
+
+
+def test_data_in_memory_has_no_layout_to_be_written_in(tmp_path):
+    data = FakeTrainingSet(["a text"] * 40, [0, 1] * 20, modality="text")
+    with pytest.raises(UsageError, match="in memory"):
+        poison(data, "words", target="class 1", out=tmp_path / "out")
+
+
+def test_arrays_have_no_attack(tmp_path):
+    data = FakeTrainingSet([np.zeros(3)] * 40, [0, 1] * 20, modality="array")
+    with pytest.raises(UsageError, match=r"array inputs.* there are: none"):
+        poison(data, "words", target="class 1", out=tmp_path / "out")
+
+
+def test_a_full_disk_under_the_truth_is_said_and_leaves_no_half_truth(monkeypatch, tmp_path):
+    def no_space(_, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    data = write_csv(tmp_path / "data")
+    monkeypatch.setattr(poisoning, "write_table", no_space)
+    with pytest.raises(DataError, match="No space left on device"):
+        poison(data, "words", target="cat", out=tmp_path / "out")
+    assert not (tmp_path / "out.truth.parquet").exists()
