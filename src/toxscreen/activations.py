@@ -1,0 +1,311 @@
+"""Step 2 of the flow: one pass of the model over the training set.
+
+Per sample the activations of the last hidden layer (the input of the classification head), of any other layers by name, the logits,
+and the input view. What travels on to the later steps is :class:`Activations`, whether it comes from this pass, from a store that
+was read back, or from arrays that the user computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
+
+from toxscreen import views
+from toxscreen.errors import DataError, ModelError, UsageError
+from toxscreen.sources.data.base import Batch, NotExamined, TrainingSet
+from toxscreen.sources.model.base import Classifier, Outputs
+
+T = TypeVar("T")
+
+_AHEAD = 2
+"""Batches that are decoded while the model runs."""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What the model made of every sample.
+
+    Attributes
+    ----------
+    layers
+        By name, float32 ``(n_samples, d)``, rows in the order of the data; the input view among them under ``"input"``. The
+        arrays may be memory-mapped and read-only. Rows that were not examined hold anything.
+    logits
+        float32 ``(n_samples, n_classes)``, or None where only activations were given.
+    examined
+        Which rows can be used, shape ``(n_samples,)``.
+    not_examined
+        The other samples in the order of the data, and why.
+    """
+
+    layers: Mapping[str, NDArray[np.float32]]
+    logits: NDArray[np.float32] | None
+    examined: NDArray[np.bool_]
+    not_examined: tuple[NotExamined, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one pass computes.
+
+    Attributes
+    ----------
+    layers
+        Layers of the model, the last hidden one first.
+    view
+        The input view, if there is one.
+    """
+
+    layers: tuple[str, ...]
+    view: views.InputView | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the layers as they are stored, the input view last."""
+        return self.layers if self.view is None else (*self.layers, views.LAYER)
+
+
+class Sink(Protocol):
+    """Where the pass puts what it computes; the activation store is one."""
+
+    @property
+    def done(self) -> int:
+        """The number of rows, from the first on, that are written or not examined."""
+
+    def write(self, rows: NDArray[np.int64], layers: Mapping[str, NDArray[np.float32]], logits: NDArray[np.float32]) -> None:
+        """Keep the activations and logits of some rows."""
+
+    def finish(self, stop: int, not_examined: Sequence[NotExamined]) -> None:
+        """Take note that every row below ``stop`` is written or not examined."""
+
+    def activations(self) -> Activations:
+        """Return the whole."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A batch that is ready for the model: rows ``start`` to ``stop`` less those that could not be read."""
+
+    start: int
+    stop: int
+    rows: NDArray[np.int64]
+    unreadable: tuple[NotExamined, ...]
+    encoded: Any
+    view: NDArray[np.float32] | None
+
+
+def plan(training_set: TrainingSet, classifier: Classifier, layers: Sequence[str] = ()) -> Plan:
+    """Decide what the pass computes: the last hidden layer, the layers named, and the input view where the inputs have one.
+
+    A layer of the model that is itself called ``input`` takes the place of the view.
+
+    Raises
+    ------
+    UsageError
+        If the model has no layer of a name.
+    """
+    if layers:
+        known = {layer.name for layer in classifier.layers()} | {classifier.last_hidden}
+        if unknown := [name for name in layers if name not in known]:
+            raise UsageError(
+                f"The layers to scan must be layers of the model {classifier.name}, got {', '.join(map(repr, unknown))}. "
+                f"Its layers are listed by: toxscreen inspect {classifier.location}"
+            )
+    names = tuple(dict.fromkeys([classifier.last_hidden, *layers]))
+    return Plan(names, None if views.LAYER in names else views.input_view(training_set))
+
+
+def extract(
+    training_set: TrainingSet,
+    classifier: Classifier,
+    plan: Plan,
+    store: Sink,
+    *,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> Activations:
+    """Run the model once over the training set, from the first row on that the store does not hold.
+
+    Parameters
+    ----------
+    training_set, classifier
+        What is scanned.
+    plan
+        From :func:`plan`.
+    store
+        Takes each batch as soon as it is computed, so that nothing is lost when the pass is stopped.
+    batch_size
+        Samples per forward pass.
+    progress
+        Called with (samples done, samples in all), once at the start and after every batch.
+
+    Raises
+    ------
+    DataError
+        If no sample can be read, or the training set does not hand out its samples in order.
+    ModelError
+        If what the model returns has the wrong shape.
+    """
+    n = len(training_set)
+    work = _prepare(training_set, classifier, plan.view, batch_size, store.done)
+    if progress is not None:
+        progress(store.done, n)
+    with contextlib.closing(_ahead(work, _AHEAD)) as items:  # ends the thread at once, whatever happens
+        for item in items:
+            not_examined = [*item.unreadable, *_not_handed_out(item, training_set.ids)]
+            if len(item.rows):
+                outputs = classifier.forward(item.encoded, plan.layers)
+                layers, logits = _checked(outputs, plan.layers, len(item.rows), classifier)
+                if item.view is not None:
+                    layers[views.LAYER] = item.view
+                not_examined += _not_finite(layers, logits, item.rows, training_set.ids)
+                store.write(item.rows, layers, logits)
+            store.finish(item.stop, sorted(not_examined, key=lambda entry: -1 if entry.row is None else entry.row))
+            if progress is not None:
+                progress(item.stop, n)
+    if store.done < n:
+        raise DataError(
+            f"{training_set.location} must hand out its {n:,} samples, but the stream ended after {store.done:,}. "
+            "Check that the file is whole and is not being written to."
+        )
+    return store.activations()
+
+
+def from_arrays(
+    activations: ArrayLike | Mapping[str, ArrayLike], ids: Sequence[str] | pa.StringArray, logits: ArrayLike | None = None
+) -> Activations:
+    """Take activations that the user computed.
+
+    Parameters
+    ----------
+    activations
+        One array ``(n_samples, d)``, which is then called ``activations``, or several by layer name. Kept without a copy where it
+        is a row-major float32 array, converted otherwise.
+    ids
+        The name of each sample, shape ``(n_samples,)``.
+    logits
+        Shape ``(n_samples, n_classes)``.
+
+    Raises
+    ------
+    DataError
+        If an array is not numeric, is not ``(n_samples, d)`` with ``d`` at least 1, or there is none.
+    """
+    named = activations if isinstance(activations, Mapping) else {"activations": activations}
+    if not named:
+        raise DataError("Activations of at least one layer must be given, got an empty mapping.")
+    layers = {str(name): _matrix(f"The activations of layer {name!r}", values, len(ids)) for name, values in named.items()}
+    matrix = None if logits is None else _matrix("The logits", logits, len(ids))
+    not_examined = tuple(_not_finite(layers, matrix, np.arange(len(ids)), ids))
+    examined = np.ones(len(ids), np.bool_)
+    examined[[entry.row for entry in not_examined if entry.row is not None]] = False
+    return Activations(layers, matrix, examined, not_examined)
+
+
+def _matrix(what: str, values: ArrayLike, n: int) -> NDArray[np.float32]:
+    """Return an array of the user as float32 ``(n, d)``, or raise DataError."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists; tensors with a gradient or on an accelerator
+        raise DataError(f"{what} must be an array (n_samples, d) that numpy can read, but: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{what} must be numbers, got dtype {array.dtype}.")
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise DataError(
+            f"{what} must have the shape (n_samples, d) with d at least 1, got {array.shape}. "
+            "Average convolutional layers over space, or flatten: activations.reshape(len(activations), -1)."
+        )
+    if len(array) != n:
+        raise DataError(f"{what} must have one row per label, got {len(array):,} rows and {n:,} labels.")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _prepare(
+    training_set: TrainingSet, classifier: Classifier, view: views.InputView | None, size: int, start: int
+) -> Iterator[_Work]:
+    """Yield the batches from row ``start`` on as the model takes them."""
+    for batch in training_set.batches(size, start):
+        stop = min(start + size, len(training_set))
+        _check_order(training_set, batch, start, stop)
+        encoded = classifier.encode(batch.inputs) if batch.inputs else None
+        features = view(batch.inputs) if view is not None and batch.inputs else None
+        yield _Work(start, stop, batch.rows, batch.unreadable, encoded, features)
+        start = stop
+
+
+def _ahead(items: Iterator[T], depth: int) -> Generator[T]:
+    """Yield the items, of which up to ``depth`` are made in advance by another thread; it has ended when this ends."""
+    pool = ThreadPoolExecutor(1, "toxscreen-decode")
+    try:
+        pending = deque(pool.submit(next, items, None) for _ in range(depth))
+        while (item := pending.popleft().result()) is not None:
+            pending.append(pool.submit(next, items, None))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _check_order(training_set: TrainingSet, batch: Batch, start: int, stop: int) -> None:
+    """Raise DataError unless the rows of a batch are ascending, lie in its stretch, and have one input each."""
+    rows = batch.rows
+    ordered = bool((np.diff(rows) > 0).all()) and (len(rows) == 0 or (rows[0] >= start and rows[-1] < stop))
+    if not ordered or len(batch.inputs) != len(rows):
+        raise DataError(
+            f"{training_set.location} must hand out its samples in order, each once: expected rows {start} to {stop - 1}, "
+            f"got {len(batch.inputs)} inputs for rows {np.array2string(rows, threshold=8)}."
+        )
+
+
+def _not_handed_out(item: _Work, ids: pa.StringArray) -> list[NotExamined]:
+    """Return the samples of a stretch of which the training set said nothing."""
+    named = [entry.row for entry in item.unreadable if entry.row is not None]
+    missing = np.setdiff1d(np.arange(item.start, item.stop), np.append(item.rows, named))
+    return [NotExamined(str(ids[row]), "the training set did not hand it out", row) for row in missing.tolist()]
+
+
+def _checked(
+    outputs: Outputs, names: Sequence[str], n_rows: int, classifier: Classifier
+) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
+    """Return activations and logits of a batch as float32, or raise ModelError where a shape is wrong."""
+    with np.errstate(over="ignore"):
+        layers = {name: np.asarray(outputs.activations[name], np.float32) for name in names}
+        logits = np.asarray(outputs.logits, np.float32)
+    for name, values in layers.items():
+        if values.ndim != 2 or len(values) != n_rows or values.shape[1] == 0:
+            raise ModelError(
+                f"Layer {name!r} of {classifier.name} must give ({n_rows}, d) numbers for a batch of {n_rows} samples, "
+                f"got {values.shape}. Choose another layer with --layer."
+            )
+    if logits.shape != (n_rows, classifier.n_classes):
+        raise ModelError(
+            f"{classifier.name} must give logits ({n_rows}, {classifier.n_classes}) for a batch of {n_rows} samples, "
+            f"got {logits.shape}. The model must map each sample to one number per class."
+        )
+    return layers, logits
+
+
+def _not_finite(
+    layers: Mapping[str, NDArray[np.float32]], logits: NDArray[np.float32] | None, rows: NDArray[np.int64], ids: Sequence[str]
+) -> list[NotExamined]:
+    """Return the samples with NaN or infinity, naming where: ``layers`` and ``logits`` have one row for each of ``rows``."""
+    named = {f"layer {name!r}": values for name, values in layers.items()}
+    if logits is not None:
+        named["logits"] = logits
+    with np.errstate(invalid="ignore"):
+        # The float64 sum of finite float32 numbers is finite, and costs no copy of the array.
+        broken = {name: ~np.isfinite(values.sum(axis=1, dtype=np.float64)) for name, values in named.items()}
+    entries = []
+    for index in np.flatnonzero(np.any(list(broken.values()), axis=0)).tolist():
+        where = ", ".join(name for name, flags in broken.items() if flags[index])
+        row = int(rows[index])
+        entries.append(NotExamined(str(ids[row]), f"not finite (NaN or infinity): {where}", row))
+    return entries

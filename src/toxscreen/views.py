@@ -1,0 +1,138 @@
+"""The input view: what the inputs look like to something that never saw the model.
+
+Beside step 2 of the flow. A cheap vector of fixed size per sample, stored as one more layer, so that what the inputs of a group
+share can be seen even where the model's own activations are blind to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toxscreen.sources.data.base import Input, TrainingSet
+
+LAYER = "input"
+"""The name under which the view is stored."""
+
+SIDE = 8
+"""Pictures are averaged to this many cells a side: fine enough for a corner patch, small enough to cluster."""
+
+N_FEATURES = 512
+"""Buckets of the feature hash of a text."""
+
+_PROBES = 16
+"""Samples that are looked at, spread over the data set, to decide the channels."""
+
+_BLOCK = 2**20
+"""Numbers that are converted to float32 at a time (4 MiB, which stays in the cache); one picture at least."""
+
+
+@dataclass(frozen=True)
+class InputView:
+    """Maps inputs to vectors; :func:`input_view` decides which view fits a training set.
+
+    Attributes
+    ----------
+    kind
+        What the inputs are: pictures ``(h, w, c)`` as uint8, pictures ``(c, h, w)`` as any float array, or texts.
+    channels
+        Colour channels of the view of a picture; 0 for texts.
+    """
+
+    kind: Literal["image", "array", "text"]
+    channels: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind} to {N_FEATURES if self.kind == 'text' else f'{SIDE}x{SIDE}x{self.channels}'}"
+
+    def __call__(self, inputs: Sequence[Input]) -> NDArray[np.float32]:
+        """Return one vector per input, shape ``(b, 64 * channels)`` or ``(b, 512)``; each depends on its own input alone."""
+        if self.kind == "text":
+            return text_features(cast("Sequence[str]", inputs))
+        pictures = cast("Sequence[NDArray[Any]]", inputs)
+        if self.kind == "array":
+            return picture_features([np.moveaxis(picture, 0, -1) for picture in pictures], self.channels)
+        return picture_features(pictures, self.channels) / np.float32(255)
+
+
+def input_view(training_set: TrainingSet) -> InputView | None:
+    """Return the view that fits the training set, or None where its arrays are not pictures.
+
+    The channels are decided once, from a few samples spread over the data set, so that neither the batch size nor a resumed run
+    changes them: three when any of these samples has three.
+    """
+    if training_set.modality == "text":
+        return InputView("text")
+    n = len(training_set)
+    rows = np.unique(np.linspace(0, n - 1, min(n, _PROBES)).astype(np.int64))
+    probes = [probe for probe in training_set.take(rows) if isinstance(probe, np.ndarray)]
+    if training_set.modality == "image":
+        return InputView("image", max((probe.shape[2] for probe in probes), default=3))
+    if not probes or any(probe.ndim != 3 or probe.shape[0] not in (1, 3) for probe in probes):
+        return None
+    return InputView("array", max(probe.shape[0] for probe in probes))
+
+
+def picture_features(pictures: Sequence[NDArray[Any]], channels: int) -> NDArray[np.float32]:
+    """Average pictures of any size to 8 x 8 cells.
+
+    Parameters
+    ----------
+    pictures
+        Each ``(height, width, c)``; sizes and ``c`` may differ.
+    channels
+        Of the result; a picture with another number of channels becomes gray in each.
+
+    Returns
+    -------
+    NDArray
+        Shape ``(n_pictures, 64 * channels)``, in the pictures' own unit.
+    """
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for row, picture in enumerate(pictures):
+        by_shape.setdefault(picture.shape, []).append(row)
+    features = np.empty((len(pictures), SIDE, SIDE, channels), np.float32)
+    for (height, width, depth), rows in by_shape.items():
+        size = max(1, _BLOCK // (height * width * depth))
+        for block in (rows[start : start + size] for start in range(0, len(rows), size)):
+            with np.errstate(all="ignore"):  # what is not finite is found and reported by the pass
+                stack = np.stack([pictures[row] for row in block]).astype(np.float32)
+                # Not a matrix product: its threads would fight with those of the model, which runs meanwhile.
+                bands = np.einsum("ih,nhk->nik", _averaging(height), stack.reshape(len(block), height, width * depth))
+                cells = np.einsum("jw,niwc->nijc", _averaging(width), bands.reshape(len(block), SIDE, width, depth))
+            features[block] = cells if depth == channels else cells.mean(axis=3, keepdims=True)
+    return features.reshape(len(pictures), SIDE * SIDE * channels)
+
+
+@lru_cache(maxsize=64)
+def _averaging(size: int) -> NDArray[np.float32]:
+    """Return the weights, shape ``(8, size)``, by which each of 8 equal stretches averages ``size`` pixels."""
+    edges = np.arange(SIDE + 1) * size / SIDE
+    pixels = np.arange(size)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    weights: NDArray[np.float32] = (np.maximum(overlap, 0) * SIDE / size).astype(np.float32)
+    return weights
+
+
+def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Hash the words, the punctuation marks and their pairs into 512 signed buckets, each text to length 1.
+
+    The hash is the same in every process. **Source:** Weinberger et al. 2009, arXiv 0902.2206, section 2 (signed feature hash).
+
+    Returns
+    -------
+    NDArray
+        Shape ``(n_texts, 512)``; zeros for a text without a word.
+    """
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    words = r"\w+|[^\w\s]"
+    hasher = HashingVectorizer(n_features=N_FEATURES, ngram_range=(1, 2), token_pattern=words, dtype=np.float32)
+    # A lone surrogate cannot be hashed; as bytes it becomes a question mark.
+    features: NDArray[np.float32] = hasher.transform([text.encode("utf-8", "replace") for text in texts]).toarray()
+    return features

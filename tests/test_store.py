@@ -1,0 +1,495 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fakes import FakeClassifier, FakeTrainingSet
+from toxscreen import store as store_module
+from toxscreen.activations import extract, plan
+from toxscreen.errors import StoreError
+from toxscreen.sources.data.base import NotExamined
+from toxscreen.store import ActivationStore, Manifest
+
+ROOT = Path(__file__).parents[1]
+BATCH = 4
+
+
+class Material(FakeTrainingSet):
+    """Thirty samples; rows 5, 16 and 17 cannot be read and row 9 gives NaN."""
+
+    def __init__(self) -> None:
+        vectors = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+        vectors[9, 0] = np.nan
+        super().__init__(list(vectors), unreadable=[5, 16, 17])
+
+
+class Logged(FakeClassifier):
+    """Writes a line to a file before each forward pass, then waits a moment."""
+
+    def __init__(self, log: Path, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.log, self.seconds = log, seconds
+
+    def forward(self, encoded, layers):
+        with self.log.open("a") as file:
+            file.write("forward\n")
+        time.sleep(self.seconds)
+        return super().forward(encoded, layers)
+
+
+def scan(folder: Path, classifier: FakeClassifier) -> ActivationStore:
+    training_set = Material()
+    what = plan(training_set, classifier, ["early"])
+    with ActivationStore.open_or_create(folder, Manifest.of(training_set, classifier, what)) as store:
+        extract(training_set, classifier, what, store, batch_size=BATCH)
+    return store
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "lock"}
+
+
+def _manifest(n: int = 6, layers: tuple[str, ...] = ("fc",), **rest) -> Manifest:
+    return Manifest(n, layers, None, data="d", model="m", preprocessing={}, **rest)
+
+
+def _fill(store: ActivationStore, start: int, stop: int) -> None:
+    """Write rows whose every number is the row's."""
+    rows = np.arange(start, stop)
+    values = np.repeat(rows[:, None], 3, axis=1).astype(np.float32)
+    store.write(rows, dict.fromkeys(store.manifest.layers, values), values[:, :2])
+    store.finish(stop)
+
+
+def _child(code: str, *arguments: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 our own code
+
+
+# What a process does until it is killed: it scans, and at the n-th time that a function is reached it kills itself.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests import test_store
+from toxscreen import store
+
+folder, log, target, count, when, seconds = sys.argv[1:]
+store.CHECKPOINT_SECONDS = float(seconds)
+owner, name = target.rsplit(".", 1)
+owner = {"model": test_store.Logged, "store": store.ActivationStore, "module": store}[owner]
+original, calls = getattr(owner, name), 0
+
+def kill(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == int(count) and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = original(*args, **kwargs)
+    if calls == int(count):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(owner, name, kill)
+test_store.scan(Path(folder), test_store.Logged(Path(log)))
+"""
+
+
+SLOW = """
+import sys
+from pathlib import Path
+from tests import test_store
+from toxscreen import store
+
+store.CHECKPOINT_SECONDS = 0
+test_store.scan(Path(sys.argv[1]), test_store.Logged(Path(sys.argv[2]), 0.02))
+"""
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from tests import test_store
+from toxscreen.store import ActivationStore
+
+store = ActivationStore.open_or_create(Path(sys.argv[1]), test_store._manifest())
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("target", "count"),
+    [
+        ("model.forward", 5),
+        ("store.write", 4),
+        ("store.checkpoint", 5),
+        ("module._replace", 1),
+        ("module._replace", 6),
+        ("module._create_array", 2),
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_bytes_and_repeats_at_most_one_batch(tmp_path, target, count, when):
+    log = tmp_path / "log"
+    child = _child(KILLED, tmp_path / "a", log, target, count, when, 0)
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    store = scan(tmp_path / "a", Logged(log))
+    assert store.started_over is None
+    scan(tmp_path / "b", FakeClassifier())
+    assert _bytes(tmp_path / "a") == _bytes(tmp_path / "b")
+    assert len(log.read_text().splitlines()) <= 8 + 1  # eight batches
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again_to_the_same_bytes(tmp_path):
+    log = tmp_path / "log"
+    _child(KILLED, tmp_path / "a", log, "model.forward", 6, "before", 1000).communicate()
+    scan(tmp_path / "a", Logged(log))
+    scan(tmp_path / "b", FakeClassifier())
+    assert _bytes(tmp_path / "a") == _bytes(tmp_path / "b")
+    assert len(log.read_text().splitlines()) == 5 + 8
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path):
+    log, rng = tmp_path / "log", np.random.default_rng()
+    for _ in range(2):
+        before = len(log.read_text().splitlines()) if log.exists() else 0
+        child = _child(SLOW, tmp_path / "a", log)
+        while not log.exists() or len(log.read_text().splitlines()) == before:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.05))
+        child.kill()
+        child.communicate()
+    scan(tmp_path / "a", Logged(log))
+    scan(tmp_path / "b", FakeClassifier())
+    assert _bytes(tmp_path / "a") == _bytes(tmp_path / "b")
+    assert len(log.read_text().splitlines()) <= 8 + 2
+
+
+def test_checkpoints_are_seconds_apart_and_the_last_rows_are_always_recorded(tmp_path, monkeypatch):
+    records = []
+    original = store_module._replace
+    monkeypatch.setattr(store_module, "_replace", lambda path, text: (records.append(path.name), original(path, text)))
+    scan(tmp_path, FakeClassifier())
+    assert records.count("done.json") <= 3  # for eight batches in a moment
+    assert ActivationStore.open(tmp_path).done == 30
+
+
+def test_the_record_is_written_after_all_that_it_counts_is_on_the_disk(tmp_path, monkeypatch):
+    events = []
+    flush, replace = np.memmap.flush, Path.replace
+    monkeypatch.setattr(np.memmap, "flush", lambda array: (events.append("array"), flush(array)))
+    monkeypatch.setattr(Path, "replace", lambda path, target: (events.append(target.name), replace(path, target)))
+    monkeypatch.setattr(store_module, "CHECKPOINT_SECONDS", 1000)
+    scan(tmp_path, FakeClassifier())
+    assert events[:5] == ["manifest.json", "array", "array", "array", "done.json"]
+
+
+def test_the_manifest_says_everything_that_the_bytes_depend_on(tmp_path):
+    scan(tmp_path, FakeClassifier())
+    manifest = ActivationStore.open(tmp_path).manifest
+    assert manifest == Manifest.of(Material(), FakeClassifier(), plan(Material(), FakeClassifier(), ["early"]))
+    assert manifest.layers == ("hidden", "early")
+    assert manifest.data == Material().fingerprint()
+    assert manifest.model == FakeClassifier().fingerprint()
+    assert manifest.preprocessing == {"scale": 1.0}
+    assert {"numpy", "toxscreen"} <= set(manifest.versions)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n_samples", 7),
+        ("layers", ("fc2",)),
+        ("layers", ("fc", "fc2")),
+        ("view", "text to 512"),
+        ("data", "other"),
+        ("model", "other"),
+        ("preprocessing", {"scale": 2}),
+        ("device", "cuda"),
+        ("dtype", "bfloat16"),
+        ("versions", {"torch": "1"}),
+    ],
+)
+def test_a_store_made_from_something_else_is_started_over_and_says_what_changed(tmp_path, field, value):
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        _fill(store, 0, 6)
+    other = dataclasses.replace(_manifest(), **{field: value})
+    with ActivationStore.open_or_create(tmp_path, other) as store:
+        assert store.done == 0
+        assert store.started_over.endswith(f"changed: {field}.")
+        _fill(store, 0, other.n_samples)
+        assert store.activations().examined.all()
+    with ActivationStore.open_or_create(tmp_path, other) as store:
+        assert (store.done, store.started_over) == (other.n_samples, None)
+
+
+def test_a_store_of_another_format_is_started_over(tmp_path, monkeypatch):
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        _fill(store, 0, 6)
+    monkeypatch.setattr(store_module, "FORMAT", 2)
+    with ActivationStore.open_or_create(tmp_path, _manifest(format=2)) as store:
+        assert "format is 1, this version of toxscreen reads 2" in store.started_over
+
+
+def test_preprocessing_that_json_writes_the_same_is_the_same(tmp_path):
+    first, second = (
+        dataclasses.replace(_manifest(), preprocessing={"mean": mean}) for mean in [(0.5, float("nan")), [0.5, float("nan")]]
+    )
+    with ActivationStore.open_or_create(tmp_path, first) as store:
+        _fill(store, 0, 3)
+    with ActivationStore.open_or_create(tmp_path, second) as store:
+        assert (store.done, store.started_over) == (3, None)
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+@pytest.mark.parametrize("file", ["layer-0.npy", "layer-1.npy", "logits.npy", "not_examined.jsonl", "done.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _truncate,
+        Path.unlink,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("[]"),
+        lambda path: path.write_bytes(b"\xff{"),
+    ],
+    ids=["truncated", "removed", "empty", "not an object", "not text"],
+)
+def test_a_damaged_file_is_found_and_everything_is_computed_again(tmp_path, file, damage):
+    scan(tmp_path / "a", FakeClassifier())
+    expected = _bytes(tmp_path / "a")
+    damage(tmp_path / "a" / file)
+    with pytest.raises(StoreError, match=r"damaged or missing|must hold all 30 rows"):
+        ActivationStore.open(tmp_path / "a").activations()
+    classifier = FakeClassifier()
+    store = scan(tmp_path / "a", classifier)
+    assert len(classifier.calls) == 8
+    nothing_to_resume = damage is Path.unlink and file in ("manifest.json", "done.json")
+    assert (store.started_over is None) == nothing_to_resume
+    assert _bytes(tmp_path / "a") == expected
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"rows": 31, "not_examined_bytes": 0}',
+        '{"rows": -1, "not_examined_bytes": 0}',
+        '{"rows": 9, "not_examined_bytes": 999999}',
+        '{"rows": "9", "not_examined_bytes": 0}',
+        '{"rows": 9}',
+    ],
+)
+def test_a_record_that_cannot_be_is_not_believed(tmp_path, record):
+    scan(tmp_path, FakeClassifier())
+    (tmp_path / "done.json").write_text(record)
+    with pytest.raises(StoreError, match="damaged or missing"):
+        ActivationStore.open(tmp_path)
+
+
+def test_an_array_of_another_shape_or_type_is_found(tmp_path):
+    for array in (np.zeros((7, 3), np.float32), np.zeros((6, 3), np.float64), np.zeros((6, 4), np.float32)):
+        with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+            _fill(store, 0, 6)
+        np.save(tmp_path / "layer-0.npy", array)
+        with pytest.raises(StoreError, match=r"layer-0.npy holds float.* instead of float32 \(6, 3\)"):
+            ActivationStore.open(tmp_path)
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_in_the_place_of_an_array_is_never_unpickled(tmp_path):
+    payload = np.array([[Bomb(tmp_path / "exploded")] * 3] * 6)
+    for write in (lambda path: np.save(path, payload), lambda path: path.write_bytes(pickle.dumps(payload))):
+        with ActivationStore.open_or_create(tmp_path / "a", _manifest()) as store:
+            _fill(store, 0, 6)
+        write(tmp_path / "a" / "layer-0.npy")
+        with pytest.raises(StoreError, match="damaged"):
+            ActivationStore.open(tmp_path / "a")
+    assert not (tmp_path / "exploded").exists()
+
+
+HOSTILE = (
+    "../../x",
+    "/etc/x",
+    "",
+    "logits",
+    "logits.npy",
+    "layer-0",
+    "layer-1.npy",
+    "a\x00b",
+    "\ud800",
+    "ä" * 400,
+    "LAYER",
+    "layer",
+    "a\nb",
+    '"',
+)
+
+
+def test_layers_of_any_name_have_their_own_file_in_the_folder(tmp_path):
+    folder = tmp_path / "one" / "two" / "a b ü"
+    with ActivationStore.open_or_create(folder, _manifest(4, HOSTILE)) as store:
+        values = {name: np.full((4, 2), index, np.float32) for index, name in enumerate(HOSTILE)}
+        store.write(np.arange(4), values, np.full((4, 2), -1, np.float32))
+        store.finish(4)
+    result = ActivationStore.open(folder).activations()
+    assert list(result.layers) == list(HOSTILE)
+    for index, name in enumerate(HOSTILE):
+        assert (result.layers[name] == index).all()
+    assert (result.logits == -1).all()
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(folder.iterdir())
+
+
+def test_what_a_store_gives_is_mapped_and_cannot_be_changed(tmp_path):
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        _fill(store, 0, 6)
+        result = store.activations()
+    assert isinstance(result.layers["fc"], np.memmap)
+    for array in (result.layers["fc"], result.logits, ActivationStore.open(tmp_path).layer("fc")):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    assert result.layers["fc"][:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_unfinished_store_can_be_looked_at_but_not_taken_for_a_whole_one(tmp_path):
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        with pytest.raises(StoreError, match="holds no row yet"):
+            store.layer("fc")
+        _fill(store, 0, 3)
+        store.finish(4, [NotExamined("x", "cannot be read", 3)])
+    store = ActivationStore.open(tmp_path)
+    assert store.done == 4
+    assert store.examined.tolist() == [True, True, True, False, False, False]
+    assert store.not_examined == (NotExamined("x", "cannot be read", 3),)
+    assert store.layer("fc")[:3, 0].tolist() == [0, 1, 2]
+    with pytest.raises(StoreError, match=r"must hold all 6 rows, but has 4\. Run the same scan again"):
+        store.activations()
+
+
+def test_a_layer_that_is_not_in_the_store_is_an_error_that_lists_the_layers(tmp_path):
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        _fill(store, 0, 6)
+        with pytest.raises(StoreError, match="one of 'fc', got 'conv'"):
+            store.layer("conv")
+
+
+def test_a_folder_without_a_store_is_an_error(tmp_path):
+    with pytest.raises(StoreError, match=r"damaged or missing: .*manifest.json"):
+        ActivationStore.open(tmp_path / "nowhere")
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        _fill(store, 0, 6)
+    with ActivationStore.open_or_create(tmp_path, _manifest(5)):
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_disk_without_room_is_an_error_before_the_pass_that_says_how_much_is_needed_and_where(tmp_path, monkeypatch):
+    def full(_descriptor, _offset, length):
+        if length > 1000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    store = ActivationStore.open_or_create(tmp_path, _manifest(100, ("a", "b")))
+    small, large = np.zeros((1, 1), np.float32), np.zeros((1, 50), np.float32)
+    with store, pytest.raises(StoreError, match=r"need 21,200 bytes in .*No space left on device.*--out"):
+        store.write(np.arange(1), {"a": small, "b": large}, np.zeros((1, 2), np.float32))
+    assert {path.name for path in tmp_path.iterdir()} == {"lock"}  # no room is kept for what cannot be
+
+
+@pytest.mark.parametrize(("free", "fits"), [(10, False), (10**9, True)])
+def test_where_blocks_cannot_be_reserved_the_free_space_is_looked_at(tmp_path, monkeypatch, free, fits):
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _folder: type("Usage", (), {"free": free}))
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        if fits:
+            _fill(store, 0, 6)
+        else:
+            with pytest.raises(StoreError, match="where 10 are free"):
+                _fill(store, 0, 6)
+
+
+def test_the_blocks_of_the_arrays_are_reserved(tmp_path):
+    with ActivationStore.open_or_create(tmp_path, _manifest(100_000)) as store:
+        _fill(store, 0, 1)
+        assert (tmp_path / "layer-0.npy").stat().st_blocks * 512 >= 100_000 * 3 * 4
+
+
+def test_a_disk_that_fills_up_later_keeps_what_was_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "CHECKPOINT_SECONDS", 0)
+    store = ActivationStore.open_or_create(tmp_path, _manifest())
+    _fill(store, 0, 2)
+    store.finish(3, [NotExamined("x", "cannot be read", 2)])
+    with monkeypatch.context() as patch:
+
+        def full(_path, target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(StoreError, match=r"5 rows could not be recorded in .*what was recorded before is kept"):
+            store.finish(5, [NotExamined("y", "cannot be read", 3), NotExamined("z", "cannot be read", 4)])
+        with pytest.raises(StoreError, match="could not be recorded"):
+            store.close()
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        assert (store.done, store.started_over) == (3, None)
+        assert [entry.id for entry in store.not_examined] == ["x"]
+        store.finish(4, [NotExamined("y", "cannot be read", 3)])
+        _fill(store, 4, 6)
+    assert [entry.id for entry in ActivationStore.open(tmp_path).activations().not_examined] == ["x", "y"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="can be written to"):
+        ActivationStore.open_or_create(tmp_path / "file" / "activations", _manifest())
+
+
+def test_an_old_store_that_cannot_be_removed_is_an_error_and_lets_go_of_the_folder(tmp_path):
+    (tmp_path / "done.json").mkdir()
+    for _ in range(2):
+        with pytest.raises(StoreError, match="cannot be replaced"):
+            ActivationStore.open_or_create(tmp_path, _manifest())
+
+
+def test_a_second_writer_is_sent_away_and_a_reader_is_not(tmp_path):
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        _fill(store, 0, 6)
+        with pytest.raises(StoreError, match=f"in use by process {os.getpid()}"):
+            ActivationStore.open_or_create(tmp_path, _manifest(5))
+        assert ActivationStore.open(tmp_path).done == 6
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        assert store.done == 6
+
+
+def test_another_process_keeps_the_folder_until_it_is_killed(tmp_path):
+    child = _child(HOLDING, tmp_path)
+    assert child.stdout is not None
+    child.stdout.readline()
+    with pytest.raises(StoreError, match=f"in use by process {child.pid}"):
+        ActivationStore.open_or_create(tmp_path, _manifest())
+    child.kill()
+    child.communicate()
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        assert store.started_over is None
