@@ -262,6 +262,20 @@ def test_one_seed_gives_the_same_files_and_another_seed_other_poison(attack, tmp
     assert files(tmp_path / "first") != files(tmp_path / "other")
 
 
+def test_another_seed_puts_the_trigger_elsewhere_in_the_same_samples(tmp_path):
+    data = write_csv(tmp_path / "data")
+    for seed in (0, 1):
+        poison(data, "words", target="cat", source="ant", rate=30 / 90, seed=seed, out=tmp_path / f"seed {seed}")
+    assert read_truth(tmp_path / "seed 0.truth.parquet").equals(read_truth(tmp_path / "seed 1.truth.parquet"))
+    assert files(tmp_path / "seed 0") != files(tmp_path / "seed 1")
+
+
+def test_each_poisoned_sample_has_a_trigger_of_its_own_draw(tmp_path):
+    poison(write_csv(tmp_path / "data"), "words", target="cat", source="ant", rate=30 / 90, out=tmp_path / "out")
+    texts = [value for _, value in samples(tmp_path / "out").values()]
+    assert len({word for text in texts for word in text.split() if word in {"cf", "mn", "bb", "tq", "mb"}}) > 2
+
+
 def test_the_truth_lies_beside_the_folder_and_not_in_it(data, tmp_path):
     report = poison(data, attack_on(data), target="cat", out=tmp_path / "out")
     assert report.truth == tmp_path / "out.truth.parquet"
