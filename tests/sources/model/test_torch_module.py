@@ -188,6 +188,14 @@ def test_a_layer_is_read_before_the_next_one_writes_into_it(images: list[np.ndar
     np.testing.assert_allclose(ask(classifier(network, images), images, "norm").activations["norm"], before_relu, atol=1e-5)
 
 
+def test_a_vector_is_read_before_the_next_layer_writes_into_it() -> None:
+    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, N_CLASSES)).eval()
+    vectors = list(np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32))
+    with torch.no_grad():
+        expected = network[0](torch.tensor(np.stack(vectors))).numpy()
+    np.testing.assert_allclose(ask(classifier(network, vectors), vectors, "0").activations["0"], expected, atol=1e-6)
+
+
 def test_layers_are_pooled_over_space_and_over_time(images: list[np.ndarray]) -> None:
     network = Transformer().eval()
     opened = classifier(network, images)
