@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,12 @@ def area_average(picture: NDArray[np.float64], side: int) -> NDArray[np.float64]
     return cells
 
 
-def hashed_words(text: str, size: int) -> NDArray[np.float64]:
-    """Count words, punctuation marks and their pairs in signed buckets, then scale to length 1."""
-    from sklearn.utils import murmurhash3_32
-
-    words = re.findall(r"\w+|[^\w\s]", text.lower())
-    counts = np.zeros(size)
-    for gram in words + [f"{first} {second}" for first, second in pairwise(words)]:
-        code = murmurhash3_32(gram, seed=0)
-        counts[abs(code) % size] += 1 if code >= 0 else -1
-    length = np.sqrt(sum(count**2 for count in counts))
-    return counts / length if length else counts
+def word_numbers(text: str, most: int) -> NDArray[np.float64]:
+    """Number the distinct words and punctuation marks of a text, one by one."""
+    numbers = np.zeros(most)
+    seen: list[str] = []
+    for word in re.findall(r"\w+|[^\w\s]", text.lower()):
+        if word not in seen and len(seen) < most:
+            numbers[len(seen)] = zlib.crc32(word.encode("utf-8", "replace")) % 65_535 + 1
+            seen.append(word)
+    return numbers

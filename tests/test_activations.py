@@ -301,22 +301,22 @@ def test_progress_starts_where_the_store_stands_and_ends_with_all(tmp_path):
     assert seen[4:] == [(10, 10)]
 
 
-@pytest.mark.parametrize("modality", ["image", "text"])
-def test_what_the_inputs_look_like_is_stored_as_the_layer_input(tmp_path, modality):
+@pytest.mark.parametrize(("modality", "layer"), [("image", "input cells"), ("text", "input words")])
+def test_what_the_inputs_look_like_is_stored_as_a_layer_of_its_own(tmp_path, modality, layer):
     inputs = (
         list(np.random.default_rng(0).integers(0, 256, (7, 6, 6, 1), dtype=np.uint8)) if modality == "image" else list("abcdefg")
     )
     training_set = FakeTrainingSet(inputs, modality=modality, unreadable=[1])
     result = _run(training_set, FakeClassifier(modality=modality, vector=lambda value: [len(value)] * 2), tmp_path)
-    assert list(result.layers) == ["hidden", "input"]
+    assert list(result.layers) == ["hidden", layer]
     readable = [value for row, value in enumerate(inputs) if row != 1]
-    np.testing.assert_array_equal(result.layers["input"][result.examined], input_view(training_set)(readable))
+    np.testing.assert_array_equal(result.layers[layer][result.examined], input_view(training_set)(readable))
 
 
-def test_a_layer_of_the_model_called_input_takes_the_place_of_the_view():
+def test_a_layer_of_the_model_called_like_the_view_takes_the_place_of_the_view():
     classifier = FakeClassifier(modality="text")
-    classifier.last_hidden = "input"
-    assert plan(FakeTrainingSet(["a"], modality="text"), classifier).names == ("input",)
+    classifier.last_hidden = "input words"
+    assert plan(FakeTrainingSet(["a"], modality="text"), classifier).names == ("input words",)
 
 
 def test_a_layer_is_computed_once_even_if_it_is_named_twice():

@@ -211,7 +211,7 @@ def test_the_manifest_says_everything_that_the_bytes_depend_on(tmp_path):
         ("n_samples", 7),
         ("layers", ("fc2",)),
         ("layers", ("fc", "fc2")),
-        ("view", "text to 512"),
+        ("view", "text to 128 words"),
         ("data", "other"),
         ("model", "other"),
         ("preprocessing", {"scale": 2}),

@@ -36,7 +36,8 @@ class Activations:
     Attributes
     ----------
     layers
-        By name, float32 ``(n_samples, d)``, rows in the order of the data; the input view among them under ``"input"``. The
+        By name, float32 ``(n_samples, d)``, rows in the order of the data; the input view among them, under the
+        name of its kind (:attr:`toxscreen.views.InputView.layer`). The
         arrays may be memory-mapped and read-only. Rows that were not examined hold anything.
     logits
         float32 ``(n_samples, n_classes)``, or None where only activations were given.
@@ -70,7 +71,7 @@ class Plan:
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the layers as they are stored, the input view last."""
-        return self.layers if self.view is None else (*self.layers, views.LAYER)
+        return self.layers if self.view is None else (*self.layers, self.view.layer)
 
 
 class Sink(Protocol):
@@ -105,7 +106,7 @@ class _Work:
 def plan(training_set: TrainingSet, classifier: Classifier, layers: Sequence[str] = ()) -> Plan:
     """Decide what the pass computes: the last hidden layer, the layers named, and the input view where the inputs have one.
 
-    A layer of the model that is itself called ``input`` takes the place of the view.
+    A layer of the model that has the name of the view takes its place.
 
     Raises
     ------
@@ -120,7 +121,8 @@ def plan(training_set: TrainingSet, classifier: Classifier, layers: Sequence[str
                 f"Its layers are listed by: toxscreen inspect {classifier.location}"
             )
     names = tuple(dict.fromkeys([classifier.last_hidden, *layers]))
-    return Plan(names, None if views.LAYER in names else views.input_view(training_set))
+    view = views.input_view(training_set)
+    return Plan(names, None if view is None or view.layer in names else view)
 
 
 def extract(
@@ -165,7 +167,7 @@ def extract(
                 outputs = classifier.forward(item.encoded, plan.layers)
                 layers, logits = _checked(outputs, plan.layers, len(item.rows), classifier)
                 if item.view is not None:
-                    layers[views.LAYER] = item.view
+                    layers[plan.names[-1]] = item.view
                 not_examined += _not_finite(layers, logits, item.rows, training_set.ids)
                 store.write(item.rows, layers, logits)
             store.finish(item.stop, sorted(not_examined, key=lambda entry: -1 if entry.row is None else entry.row))

@@ -1,18 +1,50 @@
-"""The training recipe for the classifiers of :mod:`toxscreen.networks`.
+"""Train a classifier where none was given.
 
-Beside step 1 of the flow: it runs only when no model was given.
+Beside step 1 of the flow.
+
+1. The inputs are decoded once, into an array on disk (pictures) or word numbers (texts), so that the decoded data set is
+   never in memory.
+2. A tenth of each class is held out, unless the data has a split of its own to be measured on.
+3. AdamW under a one-cycle learning rate trains the network of :mod:`toxscreen.networks` that fits.
+4. The network is written to the run folder with its accuracy out of sample.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from toxscreen.errors import DataError
+from toxscreen.sources.data.base import Batch, Input, TrainingSet
+from toxscreen.sources.model.base import Classifier
+from toxscreen.sources.model.preprocessing import ImagePreprocessing
+from toxscreen.sources.model.trained import Description, save_trained
+from toxscreen.sources.model.words import Vocabulary, build_vocabulary
+
+_HELD_OUT = 10
+"""Every tenth sample of a class is held out."""
+
+_LARGEST_SIDE = 224
+"""Pixels of the pictures that a network is trained on; larger ones are shrunk."""
+
+_PROBES = 64
+_DECODE = 512
+_STATISTICS = 10_000
+_RECORD = "training.json"
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, units done, units in all)."""
 
 
 @dataclass(frozen=True)
@@ -20,20 +52,106 @@ class Recipe:
     """How a network is trained: AdamW under a one-cycle learning rate.
 
     ``presentations`` is the number of samples shown in all: small data sets are seen more often, between ``min_epochs`` and
-    ``max_epochs`` times. ``shift`` moves images by up to that part of their side, which keeps small data sets from being memorised.
+    ``max_epochs`` times. ``shift`` moves pictures by up to that part of their side, which keeps small data sets from being
+    memorised.
     """
 
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     batch_size: int = 128
-    presentations: int = 500_000
+    presentations: int = 300_000
     min_epochs: int = 4
-    max_epochs: int = 30
+    max_epochs: int = 15
     shift: float = 1 / 16
 
     def epochs(self, n_samples: int) -> int:
         """Return how many times a data set of ``n_samples`` is seen."""
         return max(self.min_epochs, min(self.max_epochs, math.ceil(self.presentations / max(n_samples, 1))))
+
+
+PICTURES = Recipe()
+SENTENCES = Recipe(learning_rate=1e-3, batch_size=64, presentations=80_000, max_epochs=10, shift=0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained classifier with its accuracy on samples that it was not trained on, and which those are."""
+
+    classifier: Classifier
+    out_of_sample_accuracy: float
+    measured_on: str
+
+
+def train_classifier(
+    training_set: TrainingSet,
+    held_out: TrainingSet | None,
+    folder: Path,
+    *,
+    seed: int,
+    device: str = "cpu",
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train the network that fits the training set, keep it in ``folder`` and measure it.
+
+    A folder that holds the classifier of the same data, seed and recipe is used as it is.
+
+    Parameters
+    ----------
+    training_set
+        Pictures or texts; samples without a label, or that cannot be read, are left out.
+    held_out
+        Another split with the same class names, or None to hold out a tenth of each class.
+    folder
+        Where weights, description and accuracy are written.
+    seed
+        Decides weights, order, shifts and the held-out tenth.
+    device
+        Where to train.
+    recipe
+        None for the one that fits.
+    progress
+        Told what is done.
+
+    Raises
+    ------
+    DataError
+        The inputs are neither pictures nor texts, or fewer than two classes have samples.
+    """
+    if training_set.modality == "array":
+        raise DataError(
+            "toxscreen trains classifiers for pictures and texts, but this data set holds arrays. Give a model with --model."
+        )
+    recipe = recipe or (PICTURES if training_set.modality == "image" else SENTENCES)
+    key = {"data": training_set.fingerprint(), "seed": seed, "recipe": asdict(recipe)}
+    sample = [entry for entry in training_set.take(_spread(len(training_set), _PROBES)) if entry is not None]
+    if (record := _finished(folder, key)) is not None:
+        from toxscreen.sources.model import open_classifier
+
+        modality, n_classes = training_set.modality, len(training_set.class_names)
+        classifier = open_classifier(folder, n_classes=n_classes, modality=modality, sample=sample, device=device)
+        return Trained(classifier, record["out_of_sample_accuracy"], record["measured_on"])
+    rng = np.random.default_rng(seed)
+    training, tenth = _hold_out(training_set.labels, rng) if held_out is None else (np.flatnonzero(training_set.labels >= 0), None)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".decoded-") as scratch:
+        decoded = _decode(training_set, sample, Path(scratch), progress)
+        training = training[decoded.readable[training]]
+        if len(np.unique(training_set.labels[training])) < 2:
+            raise DataError(f"{training_set.location} must have two classes with readable samples to train a classifier on.")
+        description = Description(decoded.preprocessing(training), training_set.class_names)
+        with torch.random.fork_rng():
+            torch.manual_seed(int(rng.integers(2**31)))
+            network = description.build().to(device)
+        batch = decoded.batches(description, training, torch.device(device))
+        fit(network, batch, training_set.labels[training], recipe, rng, autocast=_fast_dtype(device), progress=progress)
+    classifier = description.classifier(network, sample, name="model", location=str(folder), device=device)
+    source, rows = (training_set, tenth) if held_out is None else (held_out, None)
+    accuracy = _accuracy(classifier, source, rows)
+    measured_on = "a tenth of each class, held out" if held_out is None else f"the split of {held_out.location} kept for it"
+    save_trained(network, folder, description)
+    _write_record(folder, {**key, "out_of_sample_accuracy": accuracy, "measured_on": measured_on})
+    return Trained(classifier, accuracy, measured_on)
 
 
 def fit(
@@ -44,7 +162,7 @@ def fit(
     rng: np.random.Generator,
     *,
     autocast: torch.dtype | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Train ``network`` in place.
 
@@ -63,7 +181,7 @@ def fit(
     autocast
         Lower precision for the forward pass, or None.
     progress
-        Called with (samples shown, samples to show).
+        Told how many samples were shown.
     """
     n, epochs = len(labels), recipe.epochs(len(labels))
     steps = math.ceil(n / recipe.batch_size)
@@ -71,7 +189,7 @@ def fit(
     targets = torch.from_numpy(labels).to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=epochs * steps, pct_start=0.25)
-    network.train()
+    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
         for epoch in range(epochs):
@@ -82,7 +200,7 @@ def fit(
                     rows = np.append(rows, order[0])
                 inputs = batch(rows)
                 if inputs.ndim == 4:
-                    inputs = _shift(inputs, recipe.shift, rng)
+                    inputs = _shift(inputs, recipe.shift, rng).contiguous(memory_format=torch.channels_last)
                 with torch.autocast(device.type, autocast, enabled=autocast is not None):
                     loss = nn.functional.cross_entropy(network(inputs), targets[torch.from_numpy(rows).to(device)])
                 optimiser.zero_grad()
@@ -90,8 +208,8 @@ def fit(
                 optimiser.step()
                 schedule.step()
                 if progress is not None:
-                    progress(epoch * n + min((step + 1) * recipe.batch_size, n), epochs * n)
-    network.eval()
+                    progress("training a classifier", epoch * n + min((step + 1) * recipe.batch_size, n), epochs * n)
+    network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def _shift(images: Tensor, share: float, rng: np.random.Generator) -> Tensor:
@@ -102,3 +220,142 @@ def _shift(images: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     top, left = (int(offset) for offset in rng.integers(0, 2 * reach + 1, size=2))
     padded = nn.functional.pad(images, (reach, reach, reach, reach), mode="replicate")
     return padded[:, :, top : top + images.shape[2], left : left + images.shape[3]]
+
+
+def _fast_dtype(device: str) -> torch.dtype | None:
+    """Return bfloat16 where the processor computes in it and does not only emulate it."""
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+    if device != "cpu":
+        return None
+    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return torch.bfloat16 if any(getattr(torch.cpu, ask, bool)() for ask in asks) else None
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """All pictures at one size: uint8 ``(n, height, width, channels)``, mapped from disk."""
+
+    pixels: NDArray[np.uint8]
+    readable: NDArray[np.bool_]
+
+    def preprocessing(self, rows: NDArray[np.int64]) -> ImagePreprocessing:
+        probe = self.pixels[rows[_spread(len(rows), _STATISTICS)]] / np.float32(255)
+        height, width, channels = self.pixels.shape[1:]
+        mean, std = (tuple(float(v) for v in values) for values in (probe.mean(axis=(0, 1, 2)), probe.std(axis=(0, 1, 2)) + 1e-3))
+        return ImagePreprocessing(height, width, channels, mean, std)
+
+    def batches(
+        self, description: Description, rows: NDArray[np.int64], device: torch.device
+    ) -> Callable[[NDArray[np.int64]], Tensor]:
+        def batch(numbers: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(description.preprocessing.apply(list(self.pixels[rows[numbers]]))).to(device)
+
+        return batch
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """All texts, in a compact array of strings."""
+
+    texts: pa.LargeStringArray
+    readable: NDArray[np.bool_]
+
+    def preprocessing(self, rows: NDArray[np.int64]) -> Vocabulary:
+        return build_vocabulary(text.as_py() for text in self.texts.take(pa.array(rows)))
+
+    def batches(
+        self, description: Description, rows: NDArray[np.int64], device: torch.device
+    ) -> Callable[[NDArray[np.int64]], Tensor]:
+        def batch(numbers: NDArray[np.int64]) -> Tensor:
+            texts = self.texts.take(pa.array(rows[numbers])).to_pylist()
+            return torch.from_numpy(description.preprocessing.apply(texts)).to(device)
+
+        return batch
+
+
+def _decode(training_set: TrainingSet, sample: list[Input], scratch: Path, progress: Progress | None) -> _Pictures | _Texts:
+    """Read every input once."""
+    readable = np.zeros(len(training_set), dtype=bool)
+    target = None
+    texts: list[pa.LargeStringArray] = []
+    if training_set.modality == "image":
+        fit_in = _common_size(sample)
+        shape = (len(training_set), fit_in.height or 0, fit_in.width or 0, fit_in.channels or 0)
+        target = np.lib.format.open_memmap(scratch / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
+    for stop, batch in _numbered(training_set):
+        readable[batch.rows] = True
+        if target is not None and len(batch.rows):
+            target[batch.rows] = fit_in.apply(batch.inputs).round()
+        elif target is None:
+            chunk = np.full(stop - sum(map(len, texts)), "", dtype=object)
+            chunk[batch.rows - (stop - len(chunk))] = batch.inputs
+            texts.append(pa.array(chunk, pa.large_string()))
+        if progress is not None:
+            progress("reading the inputs", stop, len(training_set))
+    return _Texts(pa.concat_arrays(texts), readable) if target is None else _Pictures(target, readable)
+
+
+def _numbered(training_set: TrainingSet) -> Iterator[tuple[int, Batch]]:
+    """Yield each batch with the number of rows that lie behind it."""
+    for number, batch in enumerate(training_set.batches(_DECODE), start=1):
+        yield min(number * _DECODE, len(training_set)), batch
+
+
+def _common_size(sample: list[Input]) -> ImagePreprocessing:
+    """Return what brings all pictures to one size, with values of 0 to 255: their own if they agree, else a square."""
+    shapes = np.array([np.shape(picture) for picture in sample])
+    height, width = (int(side) for side in np.median(shapes[:, :2], axis=0))
+    if (shapes[:, :2] != shapes[0, :2]).any():
+        height = width = min(height, width)
+    shrink = min(1.0, _LARGEST_SIDE / max(height, width))
+    height, width = (max(1, round(side * shrink)) for side in (height, width))
+    return ImagePreprocessing(height, width, int(shapes[:, 2].max()), scale=1.0, channels_first=False)
+
+
+def _spread(n: int, most: int) -> NDArray[np.int64]:
+    """Return at most ``most`` row numbers, evenly spread over ``n`` rows."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+
+
+def _hold_out(labels: NDArray[np.int64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split the labelled rows into those to train on and a tenth of each class; a class of fewer than ten is trained on whole."""
+    shuffled = rng.permutation(np.flatnonzero(labels >= 0))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
+    tenth = rank % _HELD_OUT == _HELD_OUT - 1
+    return np.sort(order[~tenth]), np.sort(order[tenth])
+
+
+def _accuracy(classifier: Classifier, source: TrainingSet, rows: NDArray[np.int64] | None) -> float:
+    """Return the part of the labelled rows (None: all) that the classifier gives their own label; NaN where there are none."""
+    asked = source.labels >= 0
+    if rows is not None:
+        chosen = np.zeros(len(source), dtype=bool)
+        chosen[rows] = True
+        asked &= chosen
+    right = total = 0
+    for batch in source.batches(_DECODE):
+        keep = np.flatnonzero(asked[batch.rows])
+        if len(keep):
+            logits = classifier.forward(classifier.encode([batch.inputs[i] for i in keep]), ()).logits
+            right += int((logits.argmax(axis=1) == source.labels[batch.rows[keep]]).sum())
+            total += len(keep)
+    return right / total if total else math.nan
+
+
+def _finished(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record of an earlier training if it was the same one."""
+    try:
+        record = json.loads((folder / _RECORD).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = isinstance(record, dict) and all(record.get(name) == value for name, value in key.items())
+    return record if same else None
+
+
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Say that the training is finished: written last, and whole or not at all."""
+    temporary = folder / f"{_RECORD}.tmp"
+    temporary.write_text(json.dumps(record, indent=1), "utf-8")
+    temporary.replace(folder / _RECORD)

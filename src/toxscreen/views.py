@@ -6,9 +6,12 @@ share can be seen even where the model's own activations are blind to it.
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -16,14 +19,19 @@ from numpy.typing import NDArray
 
 from toxscreen.sources.data.base import Input, TrainingSet
 
-LAYER = "input"
-"""The name under which the view is stored."""
+CELLS, WORDS = "input cells", "input words"
+"""The names under which the view of pictures and that of texts are stored."""
 
 SIDE = 8
 """Pictures are averaged to this many cells a side: fine enough for a corner patch, small enough to cluster."""
 
-N_FEATURES = 512
-"""Buckets of the feature hash of a text."""
+N_WORDS = 128
+"""Distinct words of a text that are kept."""
+
+_N_NUMBERS = 65_535
+"""Numbers that a word may get; all of them are whole in float32."""
+
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 _PROBES = 16
 """Samples that are looked at, spread over the data set, to decide the channels."""
@@ -47,11 +55,16 @@ class InputView:
     kind: Literal["image", "array", "text"]
     channels: int = 0
 
+    @property
+    def layer(self) -> str:
+        """Return the name under which the view is stored."""
+        return WORDS if self.kind == "text" else CELLS
+
     def __str__(self) -> str:
-        return f"{self.kind} to {N_FEATURES if self.kind == 'text' else f'{SIDE}x{SIDE}x{self.channels}'}"
+        return f"{self.kind} to {f'{N_WORDS} words' if self.kind == 'text' else f'{SIDE}x{SIDE}x{self.channels}'}"
 
     def __call__(self, inputs: Sequence[Input]) -> NDArray[np.float32]:
-        """Return one vector per input, shape ``(b, 64 * channels)`` or ``(b, 512)``; each depends on its own input alone."""
+        """Return one vector per input, shape ``(b, 64 * channels)`` or ``(b, 128)``; each depends on its own input alone."""
         if self.kind == "text":
             return text_features(cast("Sequence[str]", inputs))
         pictures = cast("Sequence[NDArray[Any]]", inputs)
@@ -120,19 +133,18 @@ def _averaging(size: int) -> NDArray[np.float32]:
 
 
 def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Hash the words, the punctuation marks and their pairs into 512 signed buckets, each text to length 1.
+    """Number the first 128 distinct words and punctuation marks of each text, in lower case.
 
-    The hash is the same in every process. **Source:** Weinberger et al. 2009, arXiv 0902.2206, section 2 (signed feature hash).
+    A number is a hash of the word, the same in every process: whoever reads it needs no vocabulary. Two words in 65,535 may share one.
 
     Returns
     -------
     NDArray
-        Shape ``(n_texts, 512)``; zeros for a text without a word.
+        Shape ``(n_texts, 128)``, whole numbers from 1; 0 behind the last word.
     """
-    from sklearn.feature_extraction.text import HashingVectorizer
-
-    words = r"\w+|[^\w\s]"
-    hasher = HashingVectorizer(n_features=N_FEATURES, ngram_range=(1, 2), token_pattern=words, dtype=np.float32)
-    # A lone surrogate cannot be hashed; as bytes it becomes a question mark.
-    features: NDArray[np.float32] = hasher.transform([text.encode("utf-8", "replace") for text in texts]).toarray()
+    features = np.zeros((len(texts), N_WORDS), np.float32)
+    for row, text in zip(features, texts, strict=True):
+        words = islice(dict.fromkeys(match.group() for match in _WORD.finditer(text.lower())), N_WORDS)
+        numbers = [zlib.crc32(word.encode("utf-8", "replace")) % _N_NUMBERS + 1 for word in words]
+        row[: len(numbers)] = numbers
     return features

@@ -1,0 +1,244 @@
+"""Step 7 of the flow: numbers about groups. Scores only, no decision.
+
+1. Candidate groups: the smaller half of the paper's 2-means, and, where the inputs can be asked, the rows whose activations
+   say that they
+   are in conflict with their label. Each is sharpened by :func:`toxscreen.clustering.discriminant_split`.
+2. Relative size and silhouette score (Chen et al. 2018, section 4.3), and beside the latter what one Gaussian cloud of the
+   same size and
+   shape gives: cutting a single cloud in two scores well above zero.
+3. Separation: distance of the group from the rest in standard deviations, along a direction that other rows chose.
+4. Label conflict: 0 where the group's inputs fit the given label as well as the rest of the class, 1 where they fit it no
+   better than
+   other classes' samples do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toxscreen.clustering import Split, discriminant_split, two_means
+from toxscreen.config import ReductionConfig
+from toxscreen.reduction import principal_components, reduce, whiten
+
+FEWEST_SAMPLES = 25
+"""Samples that a class must have to be judged: two halves of a class of fewer say nothing about each other."""
+
+FEWEST_IN_GROUP = 8
+"""Samples of the smallest group that is looked for: two halves of four each."""
+
+_DIRECTIONS = 64
+"""Components in which a direction is looked for, and at most a quarter of the samples."""
+
+_GUESSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
+"""Parts of a class that may be poison, to start from; each is only a start."""
+
+_SILHOUETTE_SAMPLE = 1000
+"""The exact silhouette costs n squared; on this many rows it is within 0.01 of it."""
+
+_RIDGE = 0.1
+_PROBABILITY_FLOOR = 0.02
+_SURE = 2.0
+"""Standard errors between the label conflict and its lower bound."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of a class with its evidence.
+
+    Attributes
+    ----------
+    members
+        Shape ``(n,)``, of the rows that were analysed.
+    posterior
+        Probability of each row to be in the group and not in the rest, shape ``(n,)``.
+    projection
+        Place of each row along the direction that tells the group from the rest, shape ``(n,)``.
+    evidence
+        Numbers by name.
+    rival
+        The class that the group's inputs fit best instead, when one stands out; else None.
+    """
+
+    members: NDArray[np.bool_]
+    posterior: NDArray[np.float64]
+    projection: NDArray[np.float64]
+    evidence: dict[str, float]
+    rival: int | None = None
+
+
+@dataclass(frozen=True)
+class InputFit:
+    """How the inputs of one class fit its label: slices of :class:`toxscreen.conflict.Affinity`."""
+
+    own: NDArray[np.float32]
+    rival: NDArray[np.int64]
+    baseline: float
+
+
+@dataclass(frozen=True)
+class ClassAnalysis:
+    """What was measured of one class.
+
+    Attributes
+    ----------
+    group
+        The most telling one; None where there are no two groups at all.
+    points
+        The rows in two dimensions, shape ``(n, 2)``.
+    constant
+        Whether all rows are equal.
+    note
+        What had to be done otherwise than asked, or None.
+    """
+
+    group: Group | None = None
+    points: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.float32))
+    constant: bool = False
+    note: str | None = None
+
+
+def analyse(
+    activations: NDArray[np.float32], n_class: int, fit: InputFit | None, config: ReductionConfig, rng: np.random.Generator
+) -> ClassAnalysis:
+    """Look for groups in one class and measure them.
+
+    Parameters
+    ----------
+    activations
+        Of the class's rows that the model gives their own label, finite, shape ``(n, d)``.
+    n_class
+        Samples of the class in all; relative sizes are parts of it.
+    fit
+        How their inputs fit the label, arrays of shape ``(n,)``; None when the inputs cannot be asked.
+    config
+        The reduction before 2-means.
+    rng
+        Halves the class, and draws the one Gaussian cloud.
+    """
+    n = len(activations)
+    halves_rng, silhouette_rng, reduction_rng = rng.spawn(3)
+    reduction = reduce(activations, config, reduction_rng)
+    if n < FEWEST_SAMPLES or reduction.points.shape[1] == 0:
+        return ClassAnalysis(points=np.zeros((n, 2), dtype=np.float32), constant=reduction.points.shape[1] == 0)
+    whitened = whiten(principal_components(activations, min(_DIRECTIONS, n // 4), reduction_rng))
+    folds = np.zeros(n, dtype=bool)
+    folds[halves_rng.permutation(n)[: n // 2]] = True
+    halves = two_means(reduction.points)
+    guesses = [halves, ~halves, *_conflicting(whitened, fit, folds)]
+    splits = (discriminant_split(whitened, guess, folds, FEWEST_IN_GROUP) for guess in guesses)
+    group = _most_telling([_measure(split, n_class, fit) for split in splits if split is not None])
+    if group is not None:
+        group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
+        group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.variances, n, silhouette_rng)
+    plane = principal_components(activations, 2, reduction_rng).points
+    return ClassAnalysis(group, _plane(plane, group), note=reduction.note)
+
+
+def _conflicting(whitened: NDArray[np.float64], fit: InputFit | None, folds: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """Guess groups by how far the activations, regressed on it, speak of conflict between input and label."""
+    if fit is None:
+        return []
+    surprise = -np.log(fit.own + _PROBABILITY_FLOOR).astype(np.float64)
+    predicted = np.empty(len(surprise))
+    for held_out in (folds, ~folds):
+        points = whitened[~held_out]
+        centred = points - points.mean(axis=0)
+        covariance = centred.T @ centred / len(points) + _RIDGE * np.eye(points.shape[1])
+        weights = np.linalg.solve(covariance, centred.T @ (surprise[~held_out] - surprise[~held_out].mean()))
+        norm = np.sqrt(weights @ covariance @ weights) + np.finfo(np.float64).tiny
+        predicted[held_out] = (whitened[held_out] - points.mean(axis=0)) @ weights / norm
+    return [predicted > np.quantile(predicted, 1 - part) for part in _GUESSES]
+
+
+def _measure(split: Split, n_class: int, fit: InputFit | None) -> Group:
+    members, projection = split.members, split.projection
+    inside, outside = projection[members], projection[~members]
+    distance = inside.mean() - outside.mean()
+    pooled = (inside.var() * len(inside) + outside.var() * len(outside)) / len(projection) + np.finfo(np.float64).tiny
+    share = float(members.mean())
+    log_odds = distance / pooled * (projection - (inside.mean() + outside.mean()) / 2) + np.log(share / (1 - share))
+    evidence = {
+        "relative_size": float(members.sum() / n_class),
+        "separation": float(distance / np.sqrt((inside.var() + outside.var()) / 2 + np.finfo(np.float64).tiny)),
+        "likelihood_ratio": _likelihood_ratio(inside, outside, projection),
+    }
+    rival = None
+    if fit is not None:
+        conflict, error = _label_conflict(fit.own[members], fit.own[~members], fit.baseline)
+        evidence |= {"label_conflict": conflict, "label_conflict_lower": conflict - _SURE * error}
+        votes = np.bincount(fit.rival[members])
+        rival = int(votes.argmax()) if 2 * votes.max() > members.sum() else None
+    return Group(members, 1 / (1 + np.exp(-np.clip(log_odds, -50, 50))), projection, evidence, rival)
+
+
+def _label_conflict(own_inside: NDArray[np.float32], own_outside: NDArray[np.float32], baseline: float) -> tuple[float, float]:
+    """Place the group between the rest of its class (0) and samples of other classes (1); return it with its standard error.
+
+    Where the inputs of the rest fit the label no better than those of other classes, nothing can be said: 0 with an infinite error.
+    """
+    span = float(own_outside.mean()) - baseline
+    error_outside = float(own_outside.std()) / np.sqrt(len(own_outside))
+    if span <= _SURE * error_outside:
+        return 0.0, np.inf
+    conflict = (float(own_outside.mean()) - float(own_inside.mean())) / span
+    error = np.hypot(float(own_inside.std()) / np.sqrt(len(own_inside)), error_outside) / span
+    return conflict, float(error)
+
+
+def _likelihood_ratio(inside: NDArray[np.float64], outside: NDArray[np.float64], projection: NDArray[np.float64]) -> float:
+    """Mean log-likelihood of two Gaussians above that of one, per row, along the direction."""
+    tiny = np.finfo(np.float64).tiny
+    parts = [(len(part) / len(projection), part) for part in (inside, outside)]
+    density = sum(
+        share * np.exp(-((projection - part.mean()) ** 2) / (2 * part.var() + tiny)) / np.sqrt(2 * np.pi * part.var() + tiny)
+        for share, part in parts
+    )
+    one = -0.5 * np.log(2 * np.pi * projection.var() + tiny) - 0.5
+    return float(np.log(density + tiny).mean() - one)
+
+
+def _telling(group: Group) -> float:
+    """Rank a group: far from the rest, and for sure in conflict with its label where that can be asked."""
+    return group.evidence["separation"] * max(group.evidence.get("label_conflict_lower", 1.0), 0.0)
+
+
+def _most_telling(groups: list[Group]) -> Group | None:
+    return max(groups, key=lambda group: (_telling(group), group.evidence["separation"]), default=None)
+
+
+def silhouette(points: NDArray[np.float64], members: NDArray[np.bool_], rng: np.random.Generator) -> float:
+    """Return the mean silhouette of a split of ``(n, k)`` points, exact up to 1,000 rows and sampled above; 0 for an empty side.
+
+    **Source:** Rousseeuw 1987; Chen et al. 2018, section 4.3.
+    """
+    from sklearn.metrics import silhouette_score
+
+    rows = np.arange(len(points))
+    if len(rows) > _SILHOUETTE_SAMPLE:  # both sides keep their share, and at least two rows
+        sides = (np.flatnonzero(members), np.flatnonzero(~members))
+        sizes = (max(2, round(_SILHOUETTE_SAMPLE * len(side) / len(rows))) for side in sides)
+        rows = np.concatenate(
+            [rng.choice(side, min(size, len(side)), replace=False) for side, size in zip(sides, sizes, strict=True)]
+        )
+    if min(members[rows].sum(), (~members[rows]).sum()) < 1 or len(rows) < 3:
+        return 0.0
+    return float(silhouette_score(points[rows], members[rows]))
+
+
+def one_cloud_silhouette(variances: NDArray[np.float64], n: int, rng: np.random.Generator) -> float:
+    """Return the silhouette of 2-means on one Gaussian cloud of ``n`` rows with these variances: the zero of the scale."""
+    points = rng.standard_normal((min(n, _SILHOUETTE_SAMPLE), len(variances))) * np.sqrt(variances)
+    return silhouette(points, two_means(points), rng)
+
+
+def _plane(plane: NDArray[np.float64], group: Group | None) -> NDArray[np.float32]:
+    """Show the direction that tells the group apart across, and the leading component upwards."""
+    points = np.zeros((len(plane), 2), dtype=np.float32)
+    points[:, : plane.shape[1]] = plane
+    if group is not None:
+        points[:, 1] = points[:, 0]
+        points[:, 0] = group.projection
+    return points

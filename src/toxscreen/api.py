@@ -1,0 +1,116 @@
+"""What ``import toxscreen as ts`` offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import ArrayLike
+
+from toxscreen.audit import audit, audit_arrays
+from toxscreen.config import ExtractionConfig, ReductionConfig, ScanConfig
+from toxscreen.errors import UsageError
+from toxscreen.result import ScanResult, load
+from toxscreen.screening import Progress
+
+if TYPE_CHECKING:
+    from toxscreen.sources.model.preprocessing import Preprocessing
+
+__all__ = ["load", "scan"]
+
+
+def scan(
+    data: Any = None,
+    model: Any = None,
+    *,
+    activations: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    labels: Any = None,
+    logits: ArrayLike | None = None,
+    class_names: Sequence[str] | None = None,
+    split: str | None = None,
+    input_column: str | None = None,
+    label_column: str | None = None,
+    arch: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    layer: str | None = None,
+    reduction: Literal["pca", "ica"] = "pca",
+    n_components: int = 10,
+    batch_size: int = 256,
+    device: str = "auto",
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> ScanResult:
+    """Scan a training set and its classifier for backdoor poison.
+
+    Either ``data`` (with or without ``model``), or ``activations`` with ``labels``. Nothing that is given is changed.
+
+    Parameters
+    ----------
+    data
+        A path, a pair ``(inputs, labels)``, or a map-style torch ``Dataset``.
+    model
+        A path or a live ``nn.Module``; without one a classifier is trained on the data.
+    activations
+        Shape ``(n_samples, d)``, or several such arrays by layer name.
+    labels
+        The given labels, of any kind, shape ``(n_samples,)``.
+    logits
+        What the model answered, shape ``(n_samples, n_classes)``, columns in the order of the class names.
+    class_names
+        The classes in their order; None takes them from the data.
+    split, input_column, label_column
+        What to read of a data set on disk.
+    arch
+        ``module:factory`` of the network, for a file of weights.
+    preprocessing
+        How pictures become the model's input, where its files do not say so.
+    layer
+        What is clustered; None for the input of the classification head.
+    reduction, n_components
+        Before 2-means.
+    batch_size
+        Samples per forward pass.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    seed
+        The same seed gives the same result.
+    out
+        A run folder that keeps activations, trained model and results; None keeps nothing on disk.
+    progress
+        Called with (what is being done, units done, units in all).
+
+    Raises
+    ------
+    ToxscreenError
+        See :mod:`toxscreen.errors`.
+    """
+    config = ScanConfig(ExtractionConfig(layer, batch_size, device), ReductionConfig(reduction, n_components), seed)
+    if activations is not None:
+        if data is not None or model is not None:
+            raise UsageError("Give either data (with or without a model) or activations with labels, not both.")
+        if labels is None:
+            raise UsageError("Activations need their labels: scan(activations=A, labels=y).")
+        result = audit_arrays(activations, labels, logits=logits, class_names=class_names, config=config, progress=progress)
+    else:
+        if data is None:
+            raise UsageError("There must be something to scan: scan(data), scan(data, model) or scan(activations=A, labels=y).")
+        if labels is not None or logits is not None:
+            raise UsageError("labels and logits go with activations; inputs and their labels are given as scan((inputs, labels)).")
+        result = audit(
+            data,
+            model,
+            config=config,
+            arch=arch,
+            preprocessing=preprocessing,
+            split=split,
+            input_column=input_column,
+            label_column=label_column,
+            class_names=class_names,
+            folder=None if out is None else Path(out),
+            progress=progress,
+        )
+    if out is not None:
+        result.save(out)
+    return result

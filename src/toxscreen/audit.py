@@ -1,0 +1,335 @@
+"""The stages in order: Activation Clustering as a whole.
+
+1. Open the training set and the classifier, or train one.
+2. One pass of the model gives every sample its activations, its logits and its input view, which the store keeps.
+3. Screen the activations class by class.
+4. Gather what the report shows.
+
+**Source:** Chen et al. 2018, arXiv 1811.03728, section 4.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike
+
+from toxscreen import views
+from toxscreen.activations import Activations, extract, from_arrays, plan
+from toxscreen.config import ScanConfig
+from toxscreen.errors import DataError, UsageError
+from toxscreen.exhibits.make import make_exhibits
+from toxscreen.result import ScanResult
+from toxscreen.screening import Labels, Progress, Screening, screen
+from toxscreen.sources.data import find_split, open_training_set
+from toxscreen.sources.data.base import MAX_LISTED, NotExamined, TrainingSet
+from toxscreen.sources.data.labels import encode_labels, labels_array
+from toxscreen.sources.model import align_classes, open_classifier
+from toxscreen.sources.model.base import Classifier
+from toxscreen.store import ActivationStore, Manifest, package_versions
+
+if TYPE_CHECKING:
+    from toxscreen.sources.model.preprocessing import Preprocessing
+
+_PROBES = 64
+"""Samples that the model is traced with."""
+
+_READ_RIGHT = 0.5
+"""Part of its own training data that a model gets right at least; a model below does not look like the model of this data."""
+
+
+NO_INPUTS = (
+    "Only activations were given: whether the inputs of a group fit their label was not asked, so a natural sub-population that "
+    "stands apart looks like poison."
+)
+
+
+@dataclass
+class _Log:
+    """What is told beside the result: seconds per stage, sentences for the reader, and progress for who waits."""
+
+    progress: Progress | None
+    timings: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings[name] = round(time.perf_counter() - start, 3)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The classifier that is audited, and what is known about it beforehand."""
+
+    classifier: Classifier
+    figures: Mapping[str, Any]
+
+
+def audit(
+    data: Any,
+    model: Any = None,
+    *,
+    config: ScanConfig | None = None,
+    arch: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    split: str | None = None,
+    input_column: str | None = None,
+    label_column: str | None = None,
+    class_names: Sequence[str] | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> ScanResult:
+    """Scan a training set and its classifier.
+
+    Parameters
+    ----------
+    data, split, input_column, label_column, class_names
+        As :func:`toxscreen.sources.data.open_training_set` takes them.
+    model, arch, preprocessing
+        As :func:`toxscreen.sources.model.open_classifier` takes them; without a model one is trained.
+    config
+        Settings and seed.
+    folder
+        Where activations and trained model are kept, so that a scan that was stopped goes on; None keeps nothing.
+    progress
+        Told what is done.
+
+    Raises
+    ------
+    ToxscreenError
+        See :mod:`toxscreen.errors`.
+    """
+    config, log = config or ScanConfig(), _Log(progress)
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toxscreen-")))
+        with log.stage("opening the data"):
+            training_set = open_training_set(
+                data, split=split, input_column=input_column, label_column=label_column, class_names=class_names
+            )
+        device = _device(config.extraction.device, live=model is not None and not isinstance(model, str | Path))
+        with log.stage("opening the model"):
+            if model is None:
+                subject = _train(data, training_set, folder / "model", device or "cpu", config, log)
+            else:
+                subject = _open(training_set, model, arch, preprocessing, device, config)
+        outputs = align_classes(training_set.class_names, subject.classifier)
+        with log.stage("activations"):
+            activations, layer = _activations(training_set, subject.classifier, folder / "activations", device, config, log)
+        labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
+        with log.stage("screening"):
+            screening = screen(activations, labels, outputs, layer, config, progress=progress)
+        result = _result(training_set, subject, activations, screening, layer, device, config, log)
+        with log.stage("exhibits"):
+            exhibits = make_exhibits(result, training_set, rng=np.random.default_rng(config.seed))
+    return replace(result, exhibits=exhibits)
+
+
+def audit_arrays(
+    activations: ArrayLike | Mapping[str, ArrayLike],
+    labels: Any,
+    *,
+    logits: ArrayLike | None = None,
+    class_names: Sequence[str] | None = None,
+    config: ScanConfig | None = None,
+    progress: Progress | None = None,
+) -> ScanResult:
+    """Scan activations that were computed elsewhere; neither torch nor a model is needed.
+
+    Parameters
+    ----------
+    activations
+        Shape ``(n_samples, d)``, or several such arrays by layer name, of which the first is clustered unless ``config`` names
+        another; they may hold an input view under the names of :mod:`toxscreen.views`.
+    labels
+        The given labels of any kind, shape ``(n_samples,)``.
+    logits
+        Shape ``(n_samples, n_classes)``, columns in the order of the class names.
+    class_names
+        None for the sorted distinct labels.
+    config, progress
+        As in :func:`audit`.
+
+    Raises
+    ------
+    DataError
+        If the arrays do not fit each other.
+    """
+    config, log = config or ScanConfig(), _Log(progress)
+    given = labels_array(labels, None, "labels")
+    indexes, names = encode_labels(given, class_names, "labels")
+    ids = pa.array(np.arange(len(indexes)).astype(str), pa.string())
+    arrays = from_arrays(activations, ids, logits)
+    if logits is not None and np.shape(logits)[1] != len(names):
+        raise DataError(
+            f"There must be one logit per class, got {np.shape(logits)[1]} for {len(names)} classes ({', '.join(names[:5])})."
+        )
+    layer = config.extraction.layer or next(iter(arrays.layers))
+    if layer not in arrays.layers:
+        raise UsageError(f"The layer must be one of {', '.join(arrays.layers)}, got {layer!r}.")
+    with log.stage("screening"):
+        screening = screen(arrays, Labels(ids, indexes, names), None, layer, config, progress=progress)
+    missing = tuple(NotExamined(str(row), "has no label", row) for row in np.flatnonzero(indexes < 0)[:MAX_LISTED].tolist())
+    inputs = {
+        "data": {"location": "arrays", "n_samples": len(indexes), "modality": "activations"},
+        "model": {"location": None, "layer": layer, "layer_width": arrays.layers[layer].shape[1]},
+        "versions": package_versions(),
+    }
+    result = ScanResult(
+        name="arrays",
+        classes=screening.classes,
+        samples=screening.samples,
+        not_examined=(*missing, *arrays.not_examined),
+        settings=asdict(config),
+        seed=config.seed,
+        inputs=inputs,
+        timings=log.timings,
+        notes=(NO_INPUTS, *screening.notes) if not {views.CELLS, views.WORDS} & set(arrays.layers) else screening.notes,
+        views=screening.views,
+    )
+    return replace(result, exhibits=make_exhibits(result, None, rng=np.random.default_rng(config.seed)))
+
+
+def _train(data: Any, training_set: TrainingSet, folder: Path, device: str, config: ScanConfig, log: _Log) -> _Subject:
+    from toxscreen.training import train_classifier
+
+    name = find_split(data)
+    held_out = open_training_set(data, split=name, class_names=training_set.class_names) if name is not None else None
+    trained = train_classifier(training_set, held_out, folder, seed=config.seed, device=device, progress=log.progress)
+    log.notes.append(
+        f"No model was given: one was trained on this data and reads {trained.out_of_sample_accuracy:.1%} of samples right that "
+        f"it was not trained on ({trained.measured_on}). A model of your own may have learned what this one did not."
+    )
+    figures = {
+        "trained_here": True,
+        "out_of_sample_accuracy": trained.out_of_sample_accuracy,
+        "out_of_sample": trained.measured_on,
+    }
+    return _Subject(trained.classifier, figures)
+
+
+def _open(
+    training_set: TrainingSet,
+    model: Any,
+    arch: str | None,
+    preprocessing: Preprocessing | None,
+    device: str | None,
+    config: ScanConfig,
+) -> _Subject:
+    rows = np.unique(np.linspace(0, len(training_set) - 1, min(len(training_set), _PROBES)).astype(np.int64))
+    sample = [entry for entry in training_set.take(rows) if entry is not None]
+    if not sample:
+        raise DataError(
+            f"At least one of the first samples must be readable, but none of {len(rows)} in {training_set.location} is."
+        )
+    classifier = open_classifier(
+        model,
+        n_classes=len(training_set.class_names),
+        modality=training_set.modality,
+        sample=sample,
+        arch=arch,
+        preprocessing=preprocessing,
+        layer=config.extraction.layer,
+        device=device,
+    )
+    return _Subject(classifier, {"trained_here": False, "out_of_sample_accuracy": None})
+
+
+def _activations(
+    training_set: TrainingSet, classifier: Classifier, folder: Path, device: str | None, config: ScanConfig, log: _Log
+) -> tuple[Activations, str]:
+    """Make the pass, or what is left of it, and return its activations and the name of the layer to cluster."""
+    layer = config.extraction.layer or classifier.last_hidden
+    steps = plan(training_set, classifier, (layer,))
+    with ActivationStore.open_or_create(folder, Manifest.of(training_set, classifier, steps, device or "cpu")) as store:
+        if store.started_over is not None:
+            log.notes.append(store.started_over)
+        progress = log.progress
+        told = None if progress is None else lambda done, total: progress("computing activations", done, total)
+        activations = extract(training_set, classifier, steps, store, batch_size=config.extraction.batch_size, progress=told)
+    return activations, layer
+
+
+def _device(asked: str, *, live: bool) -> str | None:
+    """Return the device to run on; None leaves a live module where it is."""
+    if asked != "auto":
+        return asked
+    if live:
+        return None
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _result(
+    training_set: TrainingSet,
+    subject: _Subject,
+    activations: Activations,
+    screening: Screening,
+    layer: str,
+    device: str | None,
+    config: ScanConfig,
+    log: _Log,
+) -> ScanResult:
+    classifier = subject.classifier
+    accuracy = _accuracy(screening.samples)
+    if accuracy < _READ_RIGHT:
+        log.notes.append(
+            f"The model reads only {accuracy:.1%} of this training data as its labels say: this does not look like the model of "
+            "this data. Check the order of the classes and the preprocessing (--size, --mean, --std)."
+        )
+    if note := classifier.preprocessing.get("note"):
+        log.notes.append(f"Preprocessing: {note}.")
+    inputs = {
+        "data": {
+            "location": training_set.location,
+            "fingerprint": training_set.fingerprint(),
+            "n_samples": len(training_set),
+            "modality": training_set.modality,
+        },
+        "model": {
+            "location": classifier.location,
+            "name": classifier.name,
+            "fingerprint": classifier.fingerprint(),
+            **subject.figures,
+            "accuracy_on_training_data": accuracy,
+            "layer": layer,
+            "layer_width": activations.layers[layer].shape[1],
+            "preprocessing": dict(classifier.preprocessing),
+        },
+        "device": device or "as given",
+        "dtype": "float32",
+        "versions": package_versions(),
+    }
+    return ScanResult(
+        name=training_set.name,
+        classes=screening.classes,
+        samples=screening.samples,
+        not_examined=(*training_set.not_examined(), *activations.not_examined),
+        settings=asdict(config),
+        seed=config.seed,
+        inputs=inputs,
+        timings=log.timings,
+        notes=(*log.notes, *screening.notes),
+        views=screening.views,
+    )
+
+
+def _accuracy(samples: pa.Table) -> float:
+    """Return the part of the examined samples that the model gives their own label."""
+    known = samples.filter(pc.is_valid(samples["verdict"]))
+    right = pc.sum(pc.equal(known["label"], known["predicted"])).as_py() or 0
+    return float(right / max(len(known), 1))

@@ -1,0 +1,141 @@
+"""Step 6 of the flow: a group for each row of one class.
+
+1. :func:`two_means` splits in two, as in the paper (section 4.2). It is blind to groups of less than some 5 % of a class,
+   and where the
+   trigger is not among the directions of largest variance.
+2. :func:`discriminant_split` starts from a guess of the group, however rough, finds the direction that tells it from the rest
+   (Fisher 1936), cuts there, and repeats with the better guess. The direction is always found on one half of the rows and
+   applied to the
+   other, so that the distance of the two groups along it is not a product of the fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LLOYD_ITERATIONS = 100
+_REFINEMENTS = 10
+_RIDGE = 0.05
+"""Part of the mean within-group variance added to each direction. Chosen on Rotten Tomatoes and MNIST with 5,000 images."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A class cut in two.
+
+    Attributes
+    ----------
+    members
+        Which rows are in the group (the others are the rest), shape ``(n,)``.
+    projection
+        Place of every row along the direction that tells the two apart, in standard deviations within the groups, the group on the
+        positive side, shape ``(n,)``.
+    """
+
+    members: NDArray[np.bool_]
+    projection: NDArray[np.float64]
+
+
+def two_means(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Cut points ``(n, k)`` in two by Lloyd's algorithm and return the smaller half's membership, shape ``(n,)``.
+
+    It starts from a cut through each of the first five components, in the middle and at either tail, and keeps the answer
+    of least inertia: the order of
+    the rows does not matter and no random number is drawn. **Source:** Chen et al. 2018, section 4.2; Lloyd 1982.
+    """
+    n, k = points.shape
+    best, least = np.zeros(n, dtype=bool), np.inf
+    for component in range(min(k, 5)):
+        for quantile in (0.5, 0.05, 0.95):
+            upper = points[:, component] > np.quantile(points[:, component], quantile)
+            members, inertia = _lloyd(points, upper)
+            if inertia < least * (1 - 1e-12):
+                best, least = members, inertia
+    return ~best if 2 * best.sum() > n else best
+
+
+def _lloyd(points: NDArray[np.float64], members: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], float]:
+    total = float((points**2).sum())
+    for _ in range(_LLOYD_ITERATIONS):
+        size = int(members.sum())
+        if size in (0, len(points)):
+            return members, np.inf
+        inside, outside = points[members].mean(axis=0), points[~members].mean(axis=0)
+        nearer = points @ (inside - outside) > (inside @ inside - outside @ outside) / 2
+        if np.array_equal(nearer, members):
+            break
+        members = nearer
+    inertia = total - size * float(inside @ inside) - (len(points) - size) * float(outside @ outside)
+    return members, inertia
+
+
+def discriminant_split(
+    whitened: NDArray[np.float64], guess: NDArray[np.bool_], folds: NDArray[np.bool_], minimum: int
+) -> Split | None:
+    """Sharpen a rough guess of a group.
+
+    Parameters
+    ----------
+    whitened
+        The class at unit variance, shape ``(n, k)``.
+    guess
+        Which rows the group may hold, shape ``(n,)``.
+    folds
+        Which half each row belongs to, shape ``(n,)``.
+    minimum
+        Rows that the group and the rest must have, at least.
+
+    Returns
+    -------
+    Split or None
+        None when one side runs empty: there is no such group.
+    """
+    members, projection = guess, np.zeros(len(guess))
+    for _ in range(_REFINEMENTS):
+        if not _large_enough(members, folds, minimum):
+            return None
+        projection = _cross_fitted_projection(whitened, members, folds)
+        nearer = _likelier_in_group(projection, members)
+        if np.array_equal(nearer, members):
+            break
+        members = nearer
+    return Split(members, projection) if _large_enough(members, folds, minimum) else None
+
+
+def _large_enough(members: NDArray[np.bool_], folds: NDArray[np.bool_], minimum: int) -> bool:
+    inside = int(members.sum())
+    if not minimum <= inside <= len(members) - minimum:
+        return False
+    return all(2 <= int((members & half).sum()) <= int(half.sum()) - 2 for half in (folds, ~folds))
+
+
+def _cross_fitted_projection(
+    whitened: NDArray[np.float64], members: NDArray[np.bool_], folds: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Project each half on Fisher's direction of the other half."""
+    projection = np.empty(len(members))
+    for held_out in (folds, ~folds):
+        points, inside = whitened[~held_out], members[~held_out]
+        centre_in, centre_out = points[inside].mean(axis=0), points[~inside].mean(axis=0)
+        residual = points - np.where(inside[:, None], centre_in, centre_out)
+        within = residual.T @ residual / len(points)
+        ridge = _RIDGE * np.trace(within) / len(within) + np.finfo(np.float64).tiny
+        direction = np.linalg.solve(within + ridge * np.eye(len(within)), centre_in - centre_out)
+        scale = np.sqrt(max(direction @ within @ direction, np.finfo(np.float64).tiny))
+        projection[held_out] = (whitened[held_out] - (centre_in + centre_out) / 2) @ direction / scale
+    return projection
+
+
+def _likelier_in_group(projection: NDArray[np.float64], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Reassign each row to the likelier of two Gaussians of equal variance."""
+    inside, outside = projection[members], projection[~members]
+    centre_in, centre_out = inside.mean(), outside.mean()
+    if centre_in <= centre_out:
+        return np.zeros_like(members)
+    variance = (inside.var() * len(inside) + outside.var() * len(outside)) / len(projection) + np.finfo(np.float64).tiny
+    cut = (centre_in + centre_out) / 2 + variance * np.log(len(outside) / len(inside)) / (centre_in - centre_out)
+    nearer: NDArray[np.bool_] = projection > cut
+    return nearer

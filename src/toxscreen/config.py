@@ -1,0 +1,48 @@
+"""The settings of each stage: one frozen dataclass per stage, gathered in :class:`ScanConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from toxscreen.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ExtractionConfig:
+    """Step 2. ``layer`` is what is clustered: None for the input of the classification head."""
+
+    layer: str | None = None
+    batch_size: int = 256
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {self.batch_size}.")
+
+
+@dataclass(frozen=True)
+class ReductionConfig:
+    """Step 5. Ten components are the paper's (section 4); they are capped by the samples and the rank of a class."""
+
+    method: Literal["pca", "ica"] = "pca"
+    n_components: int = 10
+
+    def __post_init__(self) -> None:
+        if self.method not in ("pca", "ica"):
+            raise UsageError(f"reduction must be 'pca' or 'ica', got {self.method!r}.")
+        if self.n_components < 1:
+            raise UsageError(f"n_components must be at least 1, got {self.n_components}. The paper uses 10.")
+
+
+@dataclass(frozen=True)
+class ScanConfig:
+    """Everything that decides a result, beside the data and the model."""
+
+    extraction: ExtractionConfig = field(default_factory=ExtractionConfig)
+    reduction: ReductionConfig = field(default_factory=ReductionConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"seed must not be negative, got {self.seed}.")

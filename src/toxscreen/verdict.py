@@ -1,0 +1,129 @@
+"""Step 9 of the flow: evidence and policy make a verdict. The only place with thresholds.
+
+The screen alone says at most ``suspicious``; ``poisoned`` takes a confirmation, which asks for the cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from toxscreen.analysis import FEWEST_SAMPLES
+from toxscreen.result import Verdict
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One threshold: its value, what it means, and where it comes from."""
+
+    value: float
+    meaning: str
+    source: str
+
+
+POLICY: Mapping[str, Rule] = MappingProxyType(
+    {
+        "vouched_separation": Rule(
+            6.0,
+            "The separation of a suspicious group, times the lower bound of its label conflict, is at least this.",
+            "PENDING",
+        ),
+        "label_conflict": Rule(
+            0.45,
+            "And the lower bound of its label conflict is at least this: 0 is how the inputs of the rest of the class fit the "
+            "label, and 1 how those of other classes do.",
+            "PENDING",
+        ),
+        "separation": Rule(
+            7.0,
+            "Where the inputs cannot be asked, a suspicious group lies this many standard deviations from the rest of its class.",
+            "PENDING",
+        ),
+        "standing_out": Rule(
+            2.0,
+            "And that is at least this many times the median separation of the other classes; otherwise the class is inconclusive.",
+            "PENDING",
+        ),
+        "fitted_share": Rule(
+            0.5,
+            "The model gives at least this part of a class its own label; otherwise the class is inconclusive.",
+            "a model that misreads most of a class has not learned it, and a backdoor is something learned",
+        ),
+    }
+)
+
+
+NOTHING_APART = "No group stands far apart from the rest of the class in conflict with its label."
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the policy asks of one class beside its groups: how many samples, and how many that the model gives their own label."""
+
+    n: int
+    n_fitted: int
+    constant: bool = False
+
+
+def judge_group(evidence: Mapping[str, float], others: Sequence[float]) -> Verdict:
+    """Judge one group.
+
+    Parameters
+    ----------
+    evidence
+        From :mod:`toxscreen.analysis`.
+    others
+        Separation of the most telling group of each other class; asked only where there is no label conflict.
+    """
+    separation = evidence["separation"]
+    if (conflict := evidence.get("label_conflict_lower")) is not None:
+        vouched = conflict >= POLICY["label_conflict"].value and separation * conflict >= POLICY["vouched_separation"].value
+        return Verdict.SUSPICIOUS if vouched else Verdict.CLEAN
+    if separation < POLICY["separation"].value:
+        return Verdict.CLEAN
+    stands_out = len(others) > 0 and separation >= POLICY["standing_out"].value * float(np.median(others))
+    return Verdict.SUSPICIOUS if stands_out else Verdict.INCONCLUSIVE
+
+
+def plausibility(evidence: Mapping[str, float], verdict: Verdict) -> float:
+    """Return how far, in [0, 1], a group has come towards an accusation: 1 when it is accused, below one half when it is not."""
+    if verdict is Verdict.SUSPICIOUS:
+        return 1.0
+    conflict = evidence.get("label_conflict_lower")
+    if conflict is None:
+        return min(0.49, 0.49 * evidence["separation"] / POLICY["separation"].value)
+    return min(0.49, 0.49 * evidence["separation"] * max(conflict, 0.0) / POLICY["vouched_separation"].value)
+
+
+def obstacle(facts: Facts) -> str | None:
+    """Say in one sentence why a class cannot be judged, or None when it can."""
+    if facts.n < FEWEST_SAMPLES:
+        return f"The class has {facts.n} examined samples, and at least {FEWEST_SAMPLES} are needed to judge it."
+    if facts.n_fitted < POLICY["fitted_share"].value * facts.n:
+        return (
+            f"The model gives only {facts.n_fitted:,} of the class's {facts.n:,} samples their own label: "
+            "it does not look like the model of this data."
+        )
+    if facts.n_fitted < FEWEST_SAMPLES:
+        return f"The model gives {facts.n_fitted} of the class's samples their own label, and at least {FEWEST_SAMPLES} are needed."
+    if facts.constant:
+        return "The activations of the class are constant, so nothing tells its samples apart. Scan another layer with --layer."
+    return None
+
+
+def reason(verdict: Verdict, evidence: Mapping[str, float], n: int) -> str:
+    """Say in one sentence what speaks for a group's verdict."""
+    apart = f"{n:,} samples lie {evidence['separation']:.1f} standard deviations from the rest of the class"
+    conflict = evidence.get("label_conflict")
+    if verdict is Verdict.INCONCLUSIVE:
+        return f"{apart}, but other classes split as far: without the inputs, poison in many classes looks like natural groups."
+    if verdict is Verdict.SUSPICIOUS:
+        if conflict is None:
+            return f"{apart}, and no other class splits as far. Without the inputs a natural sub-population cannot be ruled out."
+        return f"{apart}, and their inputs look like those of other classes (label conflict {conflict:.2f} of 1)."
+    if conflict is not None and evidence["separation"] >= POLICY["separation"].value:
+        return f"{apart}, but their inputs fit the label (label conflict {conflict:.2f} of 1): a natural sub-population."
+    return NOTHING_APART
