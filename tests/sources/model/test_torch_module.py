@@ -104,6 +104,7 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     "computed weights": lambda: Network(lambda n, x: n.head(x), head=parametrizations.weight_norm(linear())),
     "an auxiliary head after it": lambda: Network(two_heads, head=linear(), auxiliary=linear()),
     "a gate": lambda: Network(lambda n, x: n.head(x) * torch.sigmoid(n.gate(x)), head=linear(), gate=nn.Linear(N_CHANNELS, 1)),
+    "two heads of one layer": lambda: Network(lambda n, x: (n.head(x) + n.other(x)) / 2, head=linear(), other=linear()),
     "a dictionary": lambda: Network(lambda n, x: {"features": x, "logits": n.head(x)}, head=linear()),
     "a convolution": Squeeze,
     "a transformer": Transformer,
@@ -168,13 +169,13 @@ def test_a_layer_with_as_many_outputs_by_chance_is_not_taken_for_the_head(images
 
 
 def test_two_heads_that_add_up_are_named_in_the_error(images: list[np.ndarray]) -> None:
-    both = Network(lambda n, x: n.first(x) + n.second(x), first=linear(), second=linear())
-    with pytest.raises(ModelError, match=r"2 linear layers add up to the logits: (first|second) .*--layer"):
+    both = Network(lambda n, x: n.first(x) + n.second(x**2), first=linear(), second=linear())
+    with pytest.raises(ModelError, match=r"2 linear layers of different inputs add up to the logits: (first|second) .*--layer"):
         classifier(both, images)
 
 
 def test_a_named_layer_stands_in_where_no_head_can_be_found(images: list[np.ndarray]) -> None:
-    both = Network(lambda n, x: n.first(x) + n.second(x), first=linear(), second=linear())
+    both = Network(lambda n, x: n.first(x) + n.second(x**2), first=linear(), second=linear())
     opened = classifier(both, images, layer="relu")
     assert opened.last_hidden == "relu"
     assert ask(opened, images).activations["relu"].shape == (6, N_CHANNELS)

@@ -88,10 +88,10 @@ def trace(network: nn.Module, prepare: Callable[[], Batch], run: Callable[[Batch
     n_classes = logits.shape[1]
     found = [product for product in recorder.last_linear(logits) if product.scores(n_classes)]
     heads = [product for product in found if _decides(product, prepare, run, logits)]
-    if len(heads) != 1:
+    if len({id(product.hidden) for product in heads}) != 1:
         return Trace(_in_order(recorder.layers), logits, None, _why_not_one(heads, recorder.products, n_classes))
-    product = heads[0]
-    hidden = product.tensors[product.of_data[0]]
+    product = heads[0]  # others, which read the same layer, add to it
+    hidden = product.hidden
     name = f"{product.layer or 'head'}.input"
     layers = list(recorder.layers)
     layers.insert(product.layers_before, Layer(name, tuple(hidden.shape[1:]), "input of the classification head"))
@@ -152,11 +152,16 @@ class _Product:
             tensor.ndim > 1 for index, tensor in enumerate(self.tensors) if index not in self.of_data
         )
 
+    @property
+    def hidden(self) -> Tensor:
+        """The tensor of data in a linear layer."""
+        return self.tensors[self.of_data[0]]
+
     def scores(self, n_classes: int) -> bool:
         return _scores(self.function, self.result, n_classes)
 
     def __str__(self) -> str:
-        shapes = (tuple(tensor.shape[1:]) for tensor in (self.tensors[self.of_data[0]], self.result))
+        shapes = (tuple(tensor.shape[1:]) for tensor in (self.hidden, self.result))
         return f"{self.layer or self.function} {' -> '.join(map(str, shapes))}"
 
 
@@ -281,9 +286,9 @@ def _decides(product: _Product, prepare: Callable[[], Batch], run: Callable[[Bat
 
 
 def _why_not_one(heads: Sequence[_Product], products: Sequence[_Product], n_classes: int) -> str:
-    """Return one sentence on what was found in place of exactly one head."""
+    """Return one sentence on what was found in place of one last hidden layer."""
     if heads:
-        return f"{len(heads)} linear layers add up to the logits: {', '.join(map(str, heads))}"
+        return f"{len(heads)} linear layers of different inputs add up to the logits: {', '.join(map(str, heads))}"
     linear = [str(product) for product in products if product.linear]
     seen = f"the last linear layers are {', '.join(linear[-3:])}" if linear else "no linear layer was seen"
     return f"no linear layer with {n_classes} outputs decides the logits; {seen}"
