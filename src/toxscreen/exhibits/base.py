@@ -34,7 +34,7 @@ class ExhibitLimits:
         Rows in the list of flagged samples.
     """
 
-    total_bytes: int = 6_500_000
+    total_bytes: int = 7_500_000
     classes: int = 20
     groups: int = 5
     samples: int = 1500

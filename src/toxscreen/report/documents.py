@@ -84,8 +84,8 @@ def read_run(folder: Path) -> ScanResult:
         When the folder is missing, was not written by toxscreen or by a newer one, or was altered.
     """
     document = _read_result(folder)
-    for name, digest in document["files"].items():
-        if name not in (_SAMPLES, _EXHIBITS) or _digest(folder / name) != digest:
+    for name in sorted({_SAMPLES, *document["files"]}):
+        if name not in (_SAMPLES, _EXHIBITS) or _digest(folder / name) != document["files"].get(name):
             raise _altered(folder, f"{name} is not the file that the scan wrote")
     try:
         samples = pq.ParquetFile(folder / _SAMPLES).read()

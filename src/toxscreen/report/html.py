@@ -152,6 +152,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     environment.filters |= {"number": _number, "clipped": wording.clipped, "percent": _percent}
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     environment.globals |= {"wording": wording, "Verdict": Verdict}

@@ -82,8 +82,8 @@ def headline(result: ScanResult) -> str:
     groups = {verdict: [c for c in result.classes if c.verdict is verdict] for verdict in Verdict}
     total, undecided = len(result.classes), groups[Verdict.INCONCLUSIVE]
     sentences = [
-        _finding(groups[Verdict.POISONED], total, "were planted", "is poisoned as a whole"),
-        _finding(groups[Verdict.SUSPICIOUS], total, "look planted", "is suspicious as a whole"),
+        _finding(groups[Verdict.POISONED], total, ("was planted", "were planted")),
+        _finding(groups[Verdict.SUSPICIOUS], total, ("looks planted", "look planted")),
     ]
     if not any(sentences):
         return _nothing_found(result, undecided)
@@ -137,25 +137,27 @@ def _after_a_finding(verdict: Verdict, again: str) -> list[Step]:
     ]
 
 
-def _finding(classes: Sequence[ClassResult], total: int, how: str, whole: str) -> str:
+def _finding(classes: Sequence[ClassResult], total: int, verbs: tuple[str, str]) -> str:
+    """Say what was found in the classes of one verdict; ``verbs`` are for one sample and for several."""
     if not classes:
         return ""
     n = sum(c.n_accused for c in classes)
-    if len(classes) == 1:
-        name = f"Class “{clipped(classes[0].name, 60)}”"
-        return (
-            f"{name} holds {count(n, 'sample')} that {how} ({classes[0].accused_share:.1%} of the class)."
-            if n
-            else f"{name} {whole}."
-        )
-    return f"{len(classes):,} of {total:,} classes hold {count(n, 'sample')} that {how}: {_names(classes)}."
+    found = f"{count(n, 'sample')} that {verbs[n != 1]}"
+    if len(classes) > 1:
+        return f"{len(classes):,} of {total:,} classes hold {found}: {_names(classes)}."
+    name = f"Class “{clipped(classes[0].name, 60)}”"
+    return (
+        f"{name} holds {found} ({classes[0].accused_share:.1%} of the class)."
+        if n
+        else f"{name} is {classes[0].verdict} as a whole."
+    )
 
 
 def _nothing_found(result: ScanResult, undecided: Sequence[ClassResult]) -> str:
     total, n = len(result.classes), result.samples.num_rows
     if undecided:
-        verb = "classes could not be judged" if len(undecided) > 1 else "class could not be judged"
-        return f"Nothing suspicious was found, but {len(undecided):,} of {total:,} {verb}: {_names(undecided)}."
+        judged = f"{len(undecided):,} of {count(total, 'class')} could not be judged"
+        return f"Nothing suspicious was found, but {judged}: {_names(undecided)}."
     found = f"Nothing suspicious was found in {count(result.n_examined, 'sample')} of {count(total, 'class')}"
     if result.n_examined < n:
         return f"{found}, but {count(n - result.n_examined, 'sample')} could not be examined."

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.scans import scan_result
+from toxscreen.report.terminal import print_summary
+from toxscreen.result import Verdict
+from toxscreen.sources.data.base import NotExamined
+
+S, I = Verdict.SUSPICIOUS, Verdict.INCONCLUSIVE  # noqa: E741
+
+
+def printed(result, report=None, **options):
+    stream = io.StringIO()
+    print_summary(result, Console(file=stream, **({"width": 80} | options)), report)
+    return stream.getvalue()
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def test_the_summary_says_what_was_found_and_where_the_report_lies():
+    result = scan_result({"a": [30, 10], "b": [9], "c": [3]}, {"a": S, "c": I}, notes=("The model was trained here.",))
+    text = words(printed(result, Path("runs/x/report.html")))
+    assert text.startswith("SUSPICIOUS Class “a” holds 10 samples that look planted (25.0% of the class).")
+    assert "a suspicious 40 10 (25.0%)" in text
+    assert "c inconclusive 3 -" in text
+    assert "Clean: 1 class." in text
+    assert "a: suspicious, because A group stands out: suspicious." in text
+    assert "The model was trained here." in text
+    assert text.endswith("Report: runs/x/report.html")
+
+
+def test_a_clean_scan_needs_no_table():
+    text = printed(scan_result({"a": [30], "b": [9]}))
+    assert words(text) == "CLEAN Nothing suspicious was found in 39 samples of 2 classes. Clean: 2 classes."
+
+
+def test_a_thousand_classes_do_not_flood_the_screen():
+    names = [f"class {i}" for i in range(1000)]
+    result = scan_result({name: [8, 2] for name in names}, dict.fromkeys(names[:200], S))
+    text = printed(result)
+    assert len(text.splitlines()) < 80
+    assert "More that are not clean: 175 classes, listed in the report." in text
+    assert "Clean: 800 classes." in text
+
+
+def test_what_was_not_examined_is_counted_and_the_first_are_named():
+    skipped = tuple(NotExamined(f"picture {i}.png", "truncated", i) for i in range(1234))
+    text = printed(scan_result({"a": [9]}, not_examined=skipped))
+    assert "Not examined: 1,234" in text
+    assert "picture 4.png: truncated" in text
+    assert "picture 5.png" not in text
+    assert "and 1,229 more, all in result.json" in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nothing_of_the_data_reaches_the_terminal_as_a_command(terminal):
+    name = "\x1b[2J\x1b]0;owned\x07[bold red]x[/]\u202e"
+    result = scan_result({name: [30, 10]}, {name: S}, not_examined=(NotExamined(name, name),), notes=(name,))
+    text = printed(result, Path(name), force_terminal=terminal, color_system="truecolor" if terminal else None)
+    assert "\x1b[2J" not in text
+    assert "\x1b]" not in text
+    assert "\x07" not in text
+    assert "\u202e" not in text
+    assert "[bold red]x[/]" in text
+
+
+def test_without_a_terminal_there_is_neither_colour_nor_a_box():
+    text = printed(scan_result({"a": [30, 10]}, {"a": S}))
+    assert "\x1b" not in text
+    assert not set(text) & set("─│┃━╭╰|")
+
+
+def test_no_color_is_respected_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    result = scan_result({"a": [30, 10]}, {"a": S})
+    assert "\x1b[1;33m" not in printed(result, force_terminal=True)
+    monkeypatch.delenv("NO_COLOR")
+    assert "\x1b[1;33m" in printed(result, force_terminal=True, color_system="standard")
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_no_word_is_cut_off_at_the_edge(width):
+    name = "a class with a rather long name of its own"
+    result = scan_result({name: [60_000, 10_000]}, {name: S})
+    text = printed(result, Path("long/" * 30 + "report.html"), width=width)
+    assert "suspicious" in text
+    assert "10,000 (14.3%)" in text
+    assert "long/" * 30 + "report.html" in text
+    assert all(word in text for word in name.split())

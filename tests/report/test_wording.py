@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.scans import scan_result
+from toxscreen.report.wording import clipped, count, headline, next_steps, visible
+from toxscreen.result import Verdict
+from toxscreen.sources.data.base import NotExamined
+
+S, P, I, C = Verdict.SUSPICIOUS, Verdict.POISONED, Verdict.INCONCLUSIVE, Verdict.CLEAN  # noqa: E741
+
+
+def whole(result, name, verdict):
+    """Let a class be accused without naming a group."""
+    return replace(result, classes=tuple(replace(c, verdict=verdict, groups=()) if c.name == name else c for c in result.classes))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "verdicts", "sentence"),
+    [
+        ({"a": [9], "b": [9]}, {}, "Nothing suspicious was found in 18 samples of 2 classes."),
+        (
+            {"a": [5877, 653], "b": [9], "c": [9]},
+            {"a": S},
+            "Class “a” holds 653 samples that look planted (10.0% of the class). Nothing was found in the other 2 classes.",
+        ),
+        (
+            {"a": [30, 10], "b": [9]},
+            {"a": P},
+            "Class “a” holds 10 samples that were planted (25.0% of the class). Nothing was found in the other class.",
+        ),
+        ({"a": [3, 1], "b": [3, 2]}, {"a": S, "b": S}, "2 of 2 classes hold 3 samples that look planted: “a” and “b”."),
+        (
+            {name: [3, 1] for name in "abcde"},
+            dict.fromkeys("abcde", S),
+            "5 of 5 classes hold 5 samples that look planted: “a”, “b”, “c” and 2 more.",
+        ),
+        (
+            {"a": [3, 1], "b": [3, 2], "c": [9], "d": [3]},
+            {"a": S, "b": P, "d": I},
+            "Class “b” holds 2 samples that were planted (40.0% of the class). Class “a” holds 1 sample that looks planted (25.0%"
+            " of the class). 1 class could not be judged.",
+        ),
+        (
+            {"a": [3], "b": [9]},
+            {"a": I},
+            "Nothing suspicious was found, but 1 of 2 classes could not be judged: “a”.",
+        ),
+    ],
+)
+def test_the_verdict_is_said_in_plain_words(sizes, verdicts, sentence):
+    assert headline(scan_result(sizes, verdicts)) == sentence
+
+
+def test_a_class_accused_as_a_whole_is_said_to_be():
+    assert headline(whole(scan_result({"a": [9], "b": [9]}), "a", S)).startswith("Class “a” is suspicious as a whole.")
+
+
+def test_what_was_not_examined_is_part_of_a_clean_verdict():
+    result = scan_result({"a": [9]}, not_examined=(NotExamined("x", "broken"),))
+    assert headline(result) == "Nothing suspicious was found in 9 samples of 1 class, but not everything could be examined."
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_advice_names_only_commands_that_exist(verdict):
+    result = scan_result({"a": [30, 10]}, {"a": verdict}, not_examined=(NotExamined("x", "broken"),))
+    commands = [step.command for step in next_steps(result) if step.command]
+    assert all(command.startswith(("toxscreen scan DATA", "import pyarrow")) for command in commands)
+
+
+def test_each_verdict_has_other_advice():
+    advice = {next_steps(scan_result({"a": [30, 10]}, {"a": verdict})) for verdict in Verdict}
+    assert len(advice) == 4
+    assert all(advice)
+
+
+def test_a_model_trained_here_leads_to_scanning_a_real_one():
+    trained = scan_result({"a": [9]}, inputs={"model": {"trained_here": True}})
+    given = scan_result({"a": [9]}, inputs={"model": {"trained_here": False}})
+    assert any("--model MODEL" in (step.command or "") for step in next_steps(trained))
+    assert next_steps(trained) != next_steps(given)
+    assert next_steps(replace(given, inputs={"model": "odd"})) == next_steps(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain text, ä 漢 😀", "plain text, ä 漢 😀"),
+        ("\x1b[31mred\x07", "␛[31mred␇"),
+        ("a\u202eb\u200bc\u2028d\x7f\x9b", "a⟨U+202E⟩b⟨U+200B⟩c⟨U+2028⟩d⟨U+007F⟩⟨U+009B⟩"),
+        ("nul\x00 new\nline", "nul␀ new␊line"),
+        ("\udcff", "⟨U+DCFF⟩"),
+    ],
+)
+def test_characters_that_would_not_show_are_spelled_out(text, shown):
+    assert visible(text) == shown
+    visible(text).encode("utf-8")
+
+
+def test_long_texts_are_clipped_after_they_are_spelled_out():
+    assert clipped("abc", 3) == "abc"
+    assert clipped("abcd", 3) == "ab…"
+    assert len(clipped("\u202e" * 500, 40)) == 40
+
+
+def test_numbers_carry_their_noun():
+    assert [count(n, noun) for n, noun in [(1, "class"), (2, "class"), (1959, "sample")]] == [
+        "1 class",
+        "2 classes",
+        "1,959 samples",
+    ]
