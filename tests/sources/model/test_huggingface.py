@@ -20,6 +20,7 @@ from toxscreen.errors import ModelError, RefusedError, UsageError
 from toxscreen.sources.model import open_classifier
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.huggingface import summarise
+from toxscreen.sources.model.huggingface_inputs import from_files_only
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "good", "bad", "film", "."]
@@ -255,9 +256,11 @@ def test_the_summary_reads_settings_and_headers_only(bert: Path, monkeypatch: py
     assert ("classifier.weight", (3, 16)) in [(tensor.name, tensor.shape) for tensor in summary.tensors]
 
 
-def test_the_library_is_left_as_it_was_found(bert: Path) -> None:
+def test_the_library_is_kept_from_the_network_and_left_as_it_was_found(bert: Path) -> None:
     from huggingface_hub import constants
 
+    with from_files_only():
+        assert constants.HF_HUB_OFFLINE
     before = (constants.HF_HUB_OFFLINE, transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled())
     opened(bert)
     after = (constants.HF_HUB_OFFLINE, transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled())

@@ -59,7 +59,7 @@ def test_size_and_channels_come_from_the_data_where_nothing_is_said_and_so_does_
     completed = ImagePreprocessing().completed([picture(9, 7, 1), picture(9, 7, 3)])
     assert (completed.height, completed.width, completed.channels) == (9, 7, 3)
     assert completed.describe()["note"] == NOT_NORMALISED
-    json.dumps(completed.describe())
+    assert json.loads(json.dumps(completed.describe())) == completed.describe()
 
 
 def test_there_is_no_warning_where_the_normalisation_is_said() -> None:

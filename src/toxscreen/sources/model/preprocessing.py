@@ -121,7 +121,7 @@ class ImagePreprocessing:
 
     def describe(self) -> dict[str, Any]:
         """Return the settings by name."""
-        return {"kind": "image", **asdict(self)}
+        return {"kind": "image", **asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     def _fitted(self, picture: Input) -> NDArray[np.uint8]:
         """Return one picture as uint8 ``(height, width, channels)``."""
