@@ -42,7 +42,7 @@ VALUES = ("errors", "config", "result", "exhibits.base", "sources.data.base")
 BESIDE = ("attacks", "poisoning", "demo", "demo_data", "benchmark", "metrics")
 """They know the poison, so nothing in the flow may import them."""
 
-FRONT = ("", "__main__", "api", "cli", "inspection")
+FRONT = ("", "__main__", "api", "cli", "listing", "runs", "inspection")
 """What people call; ``""`` is the package itself."""
 
 HEAVY = ("torch", "sklearn", "matplotlib", "pandas", "transformers", "onnx", "onnxruntime", "mlxtend", "datasets")

@@ -21,13 +21,19 @@ from numpy.typing import NDArray
 
 from toxscreen.clustering import Split, discriminant_split, two_means
 from toxscreen.config import ReductionConfig
+from toxscreen.conflict import InputFit
 from toxscreen.reduction import principal_components, reduce, whiten
 
 FEWEST_SAMPLES = 25
-"""Samples that a class must have to be judged: two halves of a class of fewer say nothing about each other."""
+"""Samples that a class must have to be judged: parts of a class of fewer say nothing about each other."""
 
 FEWEST_IN_GROUP = 8
-"""Samples of the smallest group that is looked for: two halves of four each."""
+"""Samples of the smallest group that is looked for: fewer fix no direction in space."""
+
+_FOLDS = 5
+
+_WORTH_ASKING = 4.0
+"""Separation from which a group is asked again without its marks; asking costs more than all else."""
 
 _DIRECTIONS = 64
 """Components in which a direction is looked for, and at most a quarter of the samples."""
@@ -38,10 +44,19 @@ _GUESSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
 _SILHOUETTE_SAMPLE = 1000
 """The exact silhouette costs n squared; on this many rows it is within 0.01 of it."""
 
+_FARTHEST = 1e30
+"""Where points are drawn at most; float32 ends at some 3e38."""
+
 _RIDGE = 0.1
 _PROBABILITY_FLOOR = 0.02
 _SURE = 2.0
 """Standard errors between the label conflict and its lower bound."""
+
+_TIGHTEST = 1e-15
+"""Least variance along the direction, in standard deviations: the rows of a group may be equal to the last bit."""
+
+_ON_ITS_SIDE = 1e-6
+"""Least log-odds of a row to be in the group that it was put in: a refinement that did not settle leaves some on the border."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +82,6 @@ class Group:
     projection: NDArray[np.float64]
     evidence: dict[str, float]
     rival: int | None = None
-
-
-@dataclass(frozen=True)
-class InputFit:
-    """How the inputs of one class fit its label: slices of :class:`toxscreen.conflict.Affinity`."""
-
-    own: NDArray[np.float32]
-    rival: NDArray[np.int64]
-    baseline: float
 
 
 @dataclass(frozen=True)
@@ -116,34 +122,34 @@ def analyse(
     config
         The reduction before 2-means.
     rng
-        Halves the class, and draws the one Gaussian cloud.
+        Deals the rows into folds, and draws the one Gaussian cloud.
     """
     n = len(activations)
-    halves_rng, silhouette_rng, reduction_rng = rng.spawn(3)
+    folds_rng, silhouette_rng, reduction_rng = rng.spawn(3)
     reduction = reduce(activations, config, reduction_rng)
     if n < FEWEST_SAMPLES or reduction.points.shape[1] == 0:
         return ClassAnalysis(points=np.zeros((n, 2), dtype=np.float32), constant=reduction.points.shape[1] == 0)
     whitened = whiten(principal_components(activations, min(_DIRECTIONS, n // 4), reduction_rng))
-    folds = np.zeros(n, dtype=bool)
-    folds[halves_rng.permutation(n)[: n // 2]] = True
+    folds = folds_rng.permutation(n) % _FOLDS
     halves = two_means(reduction.points)
     guesses = [halves, ~halves, *_conflicting(whitened, fit, folds)]
     splits = (discriminant_split(whitened, guess, folds, FEWEST_IN_GROUP) for guess in guesses)
     group = _most_telling([_measure(split, n_class, fit) for split in splits if split is not None])
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
-        group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.variances, n, silhouette_rng)
+        group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
     plane = principal_components(activations, 2, reduction_rng).points
     return ClassAnalysis(group, _plane(plane, group), note=reduction.note)
 
 
-def _conflicting(whitened: NDArray[np.float64], fit: InputFit | None, folds: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+def _conflicting(whitened: NDArray[np.float64], fit: InputFit | None, folds: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
     """Guess groups by how far the activations, regressed on it, speak of conflict between input and label."""
     if fit is None:
         return []
     surprise = -np.log(fit.own + _PROBABILITY_FLOOR).astype(np.float64)
     predicted = np.empty(len(surprise))
-    for held_out in (folds, ~folds):
+    for fold in range(_FOLDS):
+        held_out = folds == fold
         points = whitened[~held_out]
         centred = points - points.mean(axis=0)
         covariance = centred.T @ centred / len(points) + _RIDGE * np.eye(points.shape[1])
@@ -157,21 +163,24 @@ def _measure(split: Split, n_class: int, fit: InputFit | None) -> Group:
     members, projection = split.members, split.projection
     inside, outside = projection[members], projection[~members]
     distance = inside.mean() - outside.mean()
-    pooled = (inside.var() * len(inside) + outside.var() * len(outside)) / len(projection) + np.finfo(np.float64).tiny
+    pooled = (inside.var() * len(inside) + outside.var() * len(outside)) / len(projection) + _TIGHTEST
     share = float(members.mean())
     log_odds = distance / pooled * (projection - (inside.mean() + outside.mean()) / 2) + np.log(share / (1 - share))
+    log_odds = np.clip(log_odds, np.where(members, _ON_ITS_SIDE, -50), np.where(members, 50, -_ON_ITS_SIDE))
     evidence = {
         "relative_size": float(members.sum() / n_class),
-        "separation": float(distance / np.sqrt((inside.var() + outside.var()) / 2 + np.finfo(np.float64).tiny)),
+        "separation": float(distance / np.sqrt((inside.var() + outside.var()) / 2 + _TIGHTEST)),
         "likelihood_ratio": _likelihood_ratio(inside, outside, projection),
     }
     rival = None
     if fit is not None:
+        if fit.again is not None and evidence["separation"] >= _WORTH_ASKING:
+            fit = fit.again(members)
         conflict, error = _label_conflict(fit.own[members], fit.own[~members], fit.baseline)
         evidence |= {"label_conflict": conflict, "label_conflict_lower": conflict - _SURE * error}
         votes = np.bincount(fit.rival[members])
         rival = int(votes.argmax()) if 2 * votes.max() > members.sum() else None
-    return Group(members, 1 / (1 + np.exp(-np.clip(log_odds, -50, 50))), projection, evidence, rival)
+    return Group(members, 1 / (1 + np.exp(-log_odds)), projection, evidence, rival)
 
 
 def _label_conflict(own_inside: NDArray[np.float32], own_outside: NDArray[np.float32], baseline: float) -> tuple[float, float]:
@@ -190,14 +199,13 @@ def _label_conflict(own_inside: NDArray[np.float32], own_outside: NDArray[np.flo
 
 def _likelihood_ratio(inside: NDArray[np.float64], outside: NDArray[np.float64], projection: NDArray[np.float64]) -> float:
     """Mean log-likelihood of two Gaussians above that of one, per row, along the direction."""
-    tiny = np.finfo(np.float64).tiny
-    parts = [(len(part) / len(projection), part) for part in (inside, outside)]
+    parts = [(len(part) / len(projection), part.mean(), part.var() + _TIGHTEST) for part in (inside, outside)]
     density = sum(
-        share * np.exp(-((projection - part.mean()) ** 2) / (2 * part.var() + tiny)) / np.sqrt(2 * np.pi * part.var() + tiny)
-        for share, part in parts
+        share * np.exp(-((projection - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+        for share, mean, variance in parts
     )
-    one = -0.5 * np.log(2 * np.pi * projection.var() + tiny) - 0.5
-    return float(np.log(density + tiny).mean() - one)
+    one = -0.5 * np.log(2 * np.pi * (projection.var() + _TIGHTEST)) - 0.5
+    return float(np.log(density + np.finfo(np.float64).tiny).mean() - one)
 
 
 def _telling(group: Group) -> float:
@@ -237,7 +245,7 @@ def one_cloud_silhouette(variances: NDArray[np.float64], n: int, rng: np.random.
 def _plane(plane: NDArray[np.float64], group: Group | None) -> NDArray[np.float32]:
     """Show the direction that tells the group apart across, and the leading component upwards."""
     points = np.zeros((len(plane), 2), dtype=np.float32)
-    points[:, : plane.shape[1]] = plane
+    points[:, : plane.shape[1]] = np.clip(plane, -_FARTHEST, _FARTHEST)
     if group is not None:
         points[:, 1] = points[:, 0]
         points[:, 0] = group.projection

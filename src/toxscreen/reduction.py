@@ -48,10 +48,10 @@ def principal_components(activations: NDArray[np.floating], n_components: int, r
     The sign of a component is chosen so that its largest loading is positive: the same rows give the same points.
     """
     n, d = activations.shape
-    centred = activations - activations.mean(axis=0, dtype=np.float64)
-    cap = max(min(n_components, n - 1, d), 0)
-    if cap == 0:
+    cap = min(n_components, n - 1, d)
+    if cap < 1:
         return Reduction(np.zeros((n, 0)), np.zeros(0))
+    centred = activations - activations.mean(axis=0, dtype=np.float64)
     if min(n, d) <= _EXACT_UP_TO:
         small = centred.T @ centred if d <= n else centred @ centred.T
         squares, vectors = np.linalg.eigh(small)
@@ -79,7 +79,7 @@ def reduce(activations: NDArray[np.floating], config: ReductionConfig, rng: np.r
     Parameters
     ----------
     activations
-        Finite, shape ``(n, d)`` with n at least 1.
+        Finite, shape ``(n, d)``.
     config
         Method and number of components.
     rng

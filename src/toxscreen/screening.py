@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from toxscreen import verdict as policy
 from toxscreen import views
 from toxscreen.activations import Activations
-from toxscreen.analysis import Group, InputFit, analyse
+from toxscreen.analysis import Group, analyse
 from toxscreen.config import ScanConfig
 from toxscreen.conflict import Affinity, affinity
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
@@ -76,6 +76,17 @@ class _Findings:
     constant: bool
     note: str | None
 
+    @property
+    def facts(self) -> policy.Facts:
+        return policy.Facts(len(self.segment.rows), int(self.segment.fitted.sum()), self.constant)
+
+    @property
+    def separation(self) -> float:
+        """Of the most telling group: 0 where nothing lies apart, NaN where the class cannot be judged."""
+        if policy.obstacle(self.facts) is not None:
+            return np.nan
+        return self.groups[0][1].evidence["separation"] if self.groups else 0.0
+
 
 def screen(
     activations: Activations,
@@ -114,7 +125,7 @@ def screen(
         if progress is not None:
             progress("clustering the classes", len(findings), len(class_rngs))
     columns = _Columns.of(len(labels.given))
-    separations = [groups[0][1].evidence["separation"] if (groups := f.groups) else np.nan for f in findings]
+    separations = [f.separation for f in findings]
     results = tuple(_judge(f, labels.class_names, _others(separations, i), columns) for i, f in enumerate(findings))
     notes = tuple(dict.fromkeys(f"Class {labels.class_names[f.segment.class_index]}: {f.note}" for f in findings if f.note))
     return Screening(results, _table(labels, predicted, columns), tuple(_view(f, columns) for f in findings), notes)
@@ -131,6 +142,9 @@ def _predicted(logits: NDArray[np.float32] | None, outputs: NDArray[np.int64] | 
 
 
 def _ask_inputs(activations: Activations, labels: Labels, rng: np.random.Generator) -> Affinity | None:
+    """Return how the inputs fit their labels; None where there is no view of them, or no second class that they could fit."""
+    if len(np.unique(labels.given[activations.examined & (labels.given >= 0)])) < 2:
+        return None
     for name in (views.CELLS, views.WORDS):
         if (view := activations.layers.get(name)) is not None:
             n_classes, words = len(labels.class_names), name == views.WORDS
@@ -146,7 +160,7 @@ def _search(
     groups: list[tuple[NDArray[np.int64], Group]] = []
     points, constant, note = np.zeros((len(rows), 2), np.float32), False, None
     for _ in range(_MOST_GROUPS):
-        inputs = None if fit is None else InputFit(fit.own[rows], fit.rival[rows], float(fit.baseline[segment.class_index]))
+        inputs = None if fit is None else fit.of(segment.class_index, rows)
         analysis = analyse(np.asarray(layer[rows]), len(segment.rows), inputs, config.reduction, rng)
         if not groups:
             points, constant, note = analysis.points, analysis.constant, analysis.note
@@ -171,8 +185,7 @@ def _judge(findings: _Findings, class_names: Sequence[str], others: Sequence[flo
     """Judge one class and fill in its part of the samples' table."""
     segment = findings.segment
     name, n = class_names[segment.class_index], len(segment.rows)
-    facts = policy.Facts(n, int(segment.fitted.sum()), findings.constant)
-    if (obstacle := policy.obstacle(facts)) is not None:
+    if (obstacle := policy.obstacle(findings.facts)) is not None:
         columns.severity[segment.rows] = Verdict.INCONCLUSIVE.severity
         return ClassResult(name, n, Verdict.INCONCLUSIVE, (obstacle,))
     columns.severity[segment.rows] = Verdict.CLEAN.severity
@@ -186,7 +199,7 @@ def _judge(findings: _Findings, class_names: Sequence[str], others: Sequence[flo
         columns.flagged[members] |= verdict is Verdict.SUSPICIOUS
         source = None if group.rival is None or verdict is Verdict.CLEAN else class_names[group.rival]
         groups.append(GroupResult(number, len(members), len(members) / n, verdict, group.evidence, source))
-        reasons.append(policy.reason(verdict, group.evidence, len(members)))
+        reasons.append(policy.reason(verdict, group.evidence, len(members), others))
     rest = n - sum(group.n for group in groups)
     groups.insert(0, GroupResult(0, rest, rest / n, Verdict.CLEAN, {}))
     worst = max((group.verdict for group in groups), key=lambda verdict: verdict.severity)

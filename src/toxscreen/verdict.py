@@ -27,7 +27,7 @@ class Rule:
 POLICY: Mapping[str, Rule] = MappingProxyType(
     {
         "vouched_separation": Rule(
-            6.0,
+            5.0,
             "The separation of a suspicious group, times the lower bound of its label conflict, is at least this.",
             "PENDING",
         ),
@@ -76,7 +76,8 @@ def judge_group(evidence: Mapping[str, float], others: Sequence[float]) -> Verdi
     evidence
         From :mod:`toxscreen.analysis`.
     others
-        Separation of the most telling group of each other class; asked only where there is no label conflict.
+        Separation of the most telling group of each other class that can be judged, 0 where nothing lies apart; asked only where
+        there is no label conflict.
     """
     separation = evidence["separation"]
     if (conflict := evidence.get("label_conflict_lower")) is not None:
@@ -114,10 +115,12 @@ def obstacle(facts: Facts) -> str | None:
     return None
 
 
-def reason(verdict: Verdict, evidence: Mapping[str, float], n: int) -> str:
-    """Say in one sentence what speaks for a group's verdict."""
+def reason(verdict: Verdict, evidence: Mapping[str, float], n: int, others: Sequence[float]) -> str:
+    """Say in one sentence what speaks for the verdict of a group of ``n`` samples; ``others`` as in :func:`judge_group`."""
     apart = f"{n:,} samples lie {evidence['separation']:.1f} standard deviations from the rest of the class"
     conflict = evidence.get("label_conflict")
+    if verdict is Verdict.INCONCLUSIVE and not others:
+        return f"{apart}, but there is no other class to compare with: without the inputs, a natural group looks the same."
     if verdict is Verdict.INCONCLUSIVE:
         return f"{apart}, but other classes split as far: without the inputs, poison in many classes looks like natural groups."
     if verdict is Verdict.SUSPICIOUS:

@@ -133,9 +133,10 @@ def _averaging(size: int) -> NDArray[np.float32]:
 
 
 def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Number the first 128 distinct words and punctuation marks of each text, in lower case.
+    """Give a number to each of the first 128 distinct words and punctuation marks of each text, in lower case.
 
-    A number is a hash of the word, the same in every process: whoever reads it needs no vocabulary. Two words in 65,535 may share one.
+    A number is a hash of the word, the same in every process: whoever reads it needs no vocabulary, and now and then two words
+    share one.
 
     Returns
     -------

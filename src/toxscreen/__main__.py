@@ -1,0 +1,5 @@
+"""``python -m toxscreen``."""
+
+from toxscreen.cli import main
+
+main()

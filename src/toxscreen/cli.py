@@ -1,0 +1,279 @@
+"""The command line: it parses, calls, prints and exits, and does nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toxscreen import __version__
+from toxscreen.errors import ToxscreenError
+
+if TYPE_CHECKING:
+    from toxscreen.result import ScanResult
+    from toxscreen.screening import Progress
+    from toxscreen.sources.model.preprocessing import ImagePreprocessing
+
+CLEAN, FOUND, INCONCLUSIVE, FAILED, INTERRUPTED = 0, 1, 3, 4, 130
+
+EPILOG = (
+    "Exit codes: 0 every class examined and clean; 1 at least one class suspicious or poisoned; 2 wrong usage; "
+    "3 nothing suspicious, but something inconclusive or not examined; 4 failed."
+)
+
+
+class _Numbers(click.ParamType[tuple[float, ...]]):
+    """Comma-separated numbers, as in ``0.485,0.456,0.406``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"must be numbers with commas between them, such as 0.5,0.5,0.5; got {value!r}", param, ctx)
+
+
+class _Size(click.ParamType[tuple[int, int]]):
+    """A size in pixels, ``224`` or ``height x width`` as ``224x160``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        sides = str(value).lower().split("x")
+        if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+            self.fail(f"must be pixels, such as 224 or 224x160; got {value!r}", param, ctx)
+        return int(sides[0]), int(sides[-1])
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="toxscreen")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
+    """Find backdoor poison in the data that a classifier was trained on: a tox screen for training data."""
+    ctx.obj = debug
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn every error into one sentence and its exit code; with --debug into a traceback."""
+    try:
+        yield
+    except (KeyboardInterrupt, ToxscreenError, OSError, MemoryError) as error:
+        if click.get_current_context().find_root().obj:
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            message, code = "Interrupted.", INTERRUPTED
+        elif isinstance(error, ToxscreenError):
+            message, code = str(error), error.exit_code
+        else:
+            message, code = f"{type(error).__name__}: {error}", FAILED
+        click.echo(f"toxscreen: {message}", err=True)
+        sys.exit(code)
+
+
+@main.command(epilog=EPILOG)
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--model", type=click.Path(exists=True, path_type=Path), help="The classifier to audit; without one, one is trained.")
+@click.option("--arch", metavar="MODULE:FACTORY", help="Your code that builds the network, for a .safetensors file of weights.")
+@click.option("--split", help="The split to scan. Default: train, where the data has splits.")
+@click.option("--input-column", help="Column of the inputs. Default: image, text, ...")
+@click.option("--label-column", help="Column of the labels. Default: label, ...")
+@click.option("--layer", help="The layer to cluster. Default: the input of the classification head.")
+@click.option("--size", type=_Size(), help="Pixels of the model's input, as 224 or 224x160 (height x width).")
+@click.option("--channels", type=click.Choice(["1", "3"]), help="Channels of the model's input.")
+@click.option("--mean", type=_Numbers(), help="Mean of each channel, in units of [0, 1].")
+@click.option("--std", type=_Numbers(), help="Standard deviation of each channel.")
+@click.option("--reduction", type=click.Choice(["pca", "ica"]), default="pca", show_default=True, help="Before 2-means.")
+@click.option("--components", type=click.IntRange(min=1), default=10, show_default=True, help="Dimensions for 2-means.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per forward pass.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same result.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Run folder. Default: runs/<time>-<name>.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result document alone.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["suspicious", "poisoned", "never"]),
+    default="suspicious",
+    show_default=True,
+    help="The mildest verdict that makes the exit code 1.",
+)
+def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_on: str, **options: Any) -> None:
+    """Scan the training set DATA: a folder of pictures, a Parquet data set, or a CSV or JSONL table."""
+    with _errors():
+        from toxscreen import runs
+        from toxscreen.api import scan as run_scan
+
+        folder = out or runs.default_folder(data)
+        asked = {"data": str(data.resolve()), "model": model and str(model.resolve()), **options}
+        if runs.claim(folder, {name: value for name, value in asked.items() if name not in ("batch_size", "device")}):
+            click.echo(f"Going on with the run in {folder}.", err=True)
+        try:
+            with _progress() as progress:
+                result = run_scan(
+                    data,
+                    model,
+                    preprocessing=_preprocessing(options),
+                    out=folder,
+                    n_components=options.pop("components"),
+                    progress=progress,
+                    **options,
+                )
+        except KeyboardInterrupt:
+            click.echo(f"Interrupted. What is done is kept: run the same command with --out {folder} to go on.", err=True)
+            raise
+        _show(result, folder, as_json=as_json)
+    sys.exit(_exit_code(result, fail_on))
+
+
+@main.command()
+@click.argument("name", type=click.Choice(["images", "text"]), default="images")
+@click.option("--clean", is_flag=True, help="Plant nothing: nothing may be accused.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Run folder. Default: runs/<time>-demo-....")
+def demo(name: str, clean: bool, seed: int, out: Path | None) -> None:
+    """Plant poison in real data, train, scan, and hold the verdict against the truth.
+
+    NAME is images (a patch in handwritten digits, the default) or text (a signature in sentences). The exit code is 0 when
+    the verdict matches what
+    was planted, and 1 when it does not.
+    """
+    with _errors():
+        from toxscreen import runs
+        from toxscreen.demo import run_demo
+
+        folder = out or runs.default_folder(Path(f"demo-{name}{'-clean' if clean else ''}"))
+        runs.claim(folder, {"demo": name, "clean": clean, "seed": seed})
+        with _progress() as progress:
+            outcome = run_demo(name, planted=not clean, seed=seed, folder=folder, progress=progress)
+        _show(outcome.result, folder, as_json=False, truth=outcome.sentences)
+    sys.exit(CLEAN if outcome.matches else FOUND)
+
+
+@main.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write. Default: report.html in RUN.")
+def report(run: Path, out: Path | None) -> None:
+    """Make the report of the run folder RUN anew, without its data or model."""
+    with _errors():
+        from toxscreen.report.html import rebuild
+
+        click.echo(rebuild(run, out))
+
+
+@main.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+def inspect(path: Path) -> None:
+    """Say what PATH is (data set, model, run folder) and list its layers, without running it."""
+    with _errors():
+        from toxscreen.inspection import inspect_path
+        from toxscreen.listing import print_inspection
+
+        print_inspection(inspect_path(path), _console())
+
+
+@main.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--attack", required=True, help="badnets or blended for pictures; words, sentence or signature for texts.")
+@click.option("--target", required=True, help="The class that poison is labelled as; next moves every class to the next.")
+@click.option("--source", help="The class that poison is made from. Default: all others.")
+@click.option("--share", type=float, help="Poisoned part of the target class. Default: 0.1.")
+@click.option("--rate", type=float, help="Poisoned part of the whole data set, instead of --share.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--split", help="The split to poison. Default: train, where the data has splits.")
+@click.option("--input-column", help="Column of the inputs. Default: image, text, ...")
+@click.option("--label-column", help="Column of the labels. Default: label, ...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; the truth goes beside it.")
+def poison(data: Path, split: str | None, input_column: str | None, label_column: str | None, **options: Any) -> None:
+    """Write a poisoned copy of DATA to test a pipeline with, and the truth beside it in DIR.truth.parquet."""
+    with _errors():
+        from toxscreen.poisoning import poison as plant
+        from toxscreen.sources.data import open_training_set
+
+        source = open_training_set(data, split=split, input_column=input_column, label_column=label_column)
+        done = plant(source, options.pop("attack"), **options)
+        for target, n in done.poisoned.items():
+            share = f"{done.shares[target]:.1%} of the class"
+            click.echo(f"{n:,} samples are now labelled {target!r} and carry {done.trigger}: {share}.")
+        click.echo(f"Poisoned copy: {done.out}\nTruth: {done.truth}")
+
+
+def _preprocessing(options: dict[str, Any]) -> ImagePreprocessing | None:
+    """Take the settings of preprocessing out of the options; None where none was given."""
+    size, channels, mean, std = (options.pop(name) for name in ("size", "channels", "mean", "std"))
+    if size is channels is mean is std is None:
+        return None
+    from toxscreen.sources.model.preprocessing import ImagePreprocessing
+
+    height, width = size or (None, None)
+    return ImagePreprocessing(height, width, channels and int(channels), mean or (), std or ())
+
+
+def _show(result: ScanResult, folder: Path, *, as_json: bool, truth: tuple[str, ...] = ()) -> None:
+    """Print the result on stdout: the document alone, or the summary and where the report is."""
+    if as_json:
+        click.echo((folder / "result.json").read_text("utf-8"))
+        return
+    from toxscreen.report.terminal import print_summary
+
+    console = _console()
+    print_summary(result, console)
+    for sentence in truth:
+        console.print(sentence, highlight=False, markup=False)
+    console.print(f"Report: {(folder / 'report.html').resolve()}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _exit_code(result: ScanResult, fail_on: str) -> int:
+    from toxscreen.result import Verdict
+
+    if fail_on != "never" and result.verdict.severity >= Verdict(fail_on).severity:
+        return FOUND
+    if result.verdict is Verdict.INCONCLUSIVE or result.not_examined:
+        return INCONCLUSIVE
+    return CLEAN
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(file=sys.stdout, soft_wrap=False)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """Show a bar with rate and time left on stderr; nothing where that is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
+    with Bars(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, rate="")
+            speed = bars.tasks[tasks[what]].speed
+            bars.update(tasks[what], completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield told

@@ -1,0 +1,43 @@
+"""What ``toxscreen inspect`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from toxscreen.inspection import Inspection
+from toxscreen.report.wording import visible
+
+_MOST = 60
+"""Rows of a table; a network may have thousands of layers."""
+
+
+def print_inspection(inspection: Inspection, console: Console) -> None:
+    """Print what a path is, its facts, and its classes or layers; what comes from files reaches the console as plain text."""
+    console.print(Text(f"{visible(inspection.path)}: {visible(inspection.kind)} ({inspection.what})"), highlight=False)
+    facts = Table.grid(padding=(0, 2))
+    for name, value in inspection.facts:
+        facts.add_row(Text(visible(name)), Text(visible(value)))
+    console.print(facts, highlight=False)
+    boxed = console.is_terminal
+    classes = [(name, "" if n is None else f"{n:,}") for name, n in inspection.classes]
+    _print_rows(("class", "samples"), classes, console, boxed=boxed)
+    tensors = [(layer.name, "x".join(map(str, layer.shape)), layer.kind) for layer in inspection.tensors]
+    _print_rows((inspection.tensors_are, "shape", "kind"), tensors, console, boxed=boxed)
+    for note in inspection.notes:
+        console.print(Text(visible(note)), highlight=False)
+
+
+def _print_rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], console: Console, *, boxed: bool) -> None:
+    if not rows:
+        return
+    table = Table(*head, box=box.SIMPLE_HEAD if boxed else None)
+    for row in rows[:_MOST]:
+        table.add_row(*(Text(visible(cell)) for cell in row))
+    console.print(table, highlight=False)
+    if len(rows) > _MOST:
+        console.print(f"... and {len(rows) - _MOST:,} more", highlight=False)
