@@ -44,8 +44,9 @@ def two_means(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Cut points ``(n, k)`` in two by Lloyd's algorithm and return the smaller half's membership, shape ``(n,)``.
 
     It starts from a cut through each of the first five components, in the middle and at either tail, and keeps the answer
-    of least inertia: the order of
-    the rows does not matter and no random number is drawn. **Source:** Chen et al. 2018, section 4.2; Lloyd 1982.
+    of least inertia: the order of the rows does not matter and no random number is drawn.
+
+    **Source:** Chen et al. 2018, section 4.2; Lloyd 1982.
     """
     n, k = points.shape
     best, least = np.zeros(n, dtype=bool), np.inf
@@ -122,8 +123,8 @@ def _cross_fitted_projection(
             return None
         centre_in, centre_out = points[inside].mean(axis=0), points[~inside].mean(axis=0)
         residual = points - np.where(inside[:, None], centre_in, centre_out)
-        within = residual.T @ residual / len(points)
-        ridge = _RIDGE * np.trace(within) / len(within) + np.finfo(np.float64).tiny
+        within = residual.T @ residual / len(points) + _TIGHTEST * np.eye(points.shape[1])
+        ridge = _RIDGE * np.trace(within) / len(within)
         direction = np.linalg.solve(within + ridge * np.eye(len(within)), centre_in - centre_out)
         scale = np.sqrt(max(direction @ within @ direction, np.finfo(np.float64).tiny))
         projection[held_out] = (whitened[held_out] - (centre_in + centre_out) / 2) @ direction / scale

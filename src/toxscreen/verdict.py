@@ -102,31 +102,41 @@ def plausibility(evidence: Mapping[str, float], verdict: Verdict) -> float:
 def obstacle(facts: Facts) -> str | None:
     """Say in one sentence why a class cannot be judged, or None when it can."""
     if facts.n < FEWEST_SAMPLES:
-        return f"The class has {facts.n} examined samples, and at least {FEWEST_SAMPLES} are needed to judge it."
+        return f"At least {FEWEST_SAMPLES} examined samples are needed to judge a class, and this one has {facts.n}."
     if facts.n_fitted < POLICY["fitted_share"].value * facts.n:
         return (
             f"The model gives only {facts.n_fitted:,} of the class's {facts.n:,} samples their own label: "
             "it does not look like the model of this data."
         )
     if facts.n_fitted < FEWEST_SAMPLES:
-        return f"The model gives {facts.n_fitted} of the class's samples their own label, and at least {FEWEST_SAMPLES} are needed."
+        return f"At least {FEWEST_SAMPLES} samples that the model gives their own label are needed, and it gives {facts.n_fitted}."
     if facts.constant:
-        return "The activations of the class are constant, so nothing tells its samples apart. Scan another layer with --layer."
+        return "The activations of the class are constant, so nothing tells its samples apart: scan another layer with --layer."
     return None
 
 
 def reason(verdict: Verdict, evidence: Mapping[str, float], n: int, others: Sequence[float]) -> str:
     """Say in one sentence what speaks for the verdict of a group of ``n`` samples; ``others`` as in :func:`judge_group`."""
-    apart = f"{n:,} samples lie {evidence['separation']:.1f} standard deviations from the rest of the class"
-    conflict = evidence.get("label_conflict")
-    if verdict is Verdict.INCONCLUSIVE and not others:
-        return f"{apart}, but there is no other class to compare with: without the inputs, a natural group looks the same."
-    if verdict is Verdict.INCONCLUSIVE:
-        return f"{apart}, but other classes split as far: without the inputs, poison in many classes looks like natural groups."
+    if verdict is Verdict.CLEAN and (evidence["separation"] < POLICY["separation"].value or "label_conflict" not in evidence):
+        return NOTHING_APART
+    because = _because_of_inputs(verdict, evidence) if "label_conflict" in evidence else _because_of_place(verdict, others)
+    return f"{n:,} samples lie {evidence['separation']:.1f} standard deviations from the rest of the class, {because}."
+
+
+def _because_of_inputs(verdict: Verdict, evidence: Mapping[str, float]) -> str:
+    conflict, lower = evidence["label_conflict"], evidence["label_conflict_lower"]
     if verdict is Verdict.SUSPICIOUS:
-        if conflict is None:
-            return f"{apart}, and no other class splits as far. Without the inputs a natural sub-population cannot be ruled out."
-        return f"{apart}, and their inputs look like those of other classes (label conflict {conflict:.2f} of 1)."
-    if conflict is not None and evidence["separation"] >= POLICY["separation"].value:
-        return f"{apart}, but their inputs fit the label (label conflict {conflict:.2f} of 1): a natural sub-population."
-    return NOTHING_APART
+        return f"and their inputs look like those of other classes (label conflict {conflict:.2f} of 1)"
+    if lower == -np.inf:
+        return "but the inputs of this class are not told from those of others, so whether they fit the label is unknown"
+    if conflict < POLICY["label_conflict"].value:
+        return f"but their inputs fit the label (label conflict {conflict:.2f} of 1): a natural sub-population"
+    return f"but that their inputs do not fit the label is uncertain (label conflict {conflict:.2f} of 1, at least {lower:.2f})"
+
+
+def _because_of_place(verdict: Verdict, others: Sequence[float]) -> str:
+    if verdict is Verdict.SUSPICIOUS:
+        return "and no other class splits as far, but without the inputs a natural sub-population cannot be ruled out"
+    if not others:
+        return "but there is no other class to compare with: without the inputs, a natural group looks the same"
+    return "but other classes split as far: without the inputs, poison in many classes looks like natural groups"
