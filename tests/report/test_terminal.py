@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -14,9 +13,9 @@ from toxscreen.sources.data.base import NotExamined
 S, I = Verdict.SUSPICIOUS, Verdict.INCONCLUSIVE  # noqa: E741
 
 
-def printed(result, report=None, **options):
+def printed(result, **options):
     stream = io.StringIO()
-    print_summary(result, Console(file=stream, **({"width": 80} | options)), report)
+    print_summary(result, Console(file=stream, **({"width": 80} | options)))
     return stream.getvalue()
 
 
@@ -24,16 +23,15 @@ def words(text):
     return " ".join(text.split())
 
 
-def test_the_summary_says_what_was_found_and_where_the_report_lies():
+def test_the_summary_says_what_was_found_and_why():
     result = scan_result({"a": [30, 10], "b": [9], "c": [3]}, {"a": S, "c": I}, notes=("The model was trained here.",))
-    text = words(printed(result, Path("runs/x/report.html")))
+    text = words(printed(result))
     assert text.startswith("SUSPICIOUS Class “a” holds 10 samples that look planted (25.0% of the class).")
     assert "a suspicious 40 10 (25.0%)" in text
     assert "c inconclusive 3 -" in text
     assert "Clean: 1 class." in text
     assert "a: suspicious, because A group stands out: suspicious." in text
     assert "The model was trained here." in text
-    assert text.endswith("Report: runs/x/report.html")
 
 
 def test_a_clean_scan_needs_no_table():
@@ -63,7 +61,7 @@ def test_what_was_not_examined_is_counted_and_the_first_are_named():
 def test_nothing_of_the_data_reaches_the_terminal_as_a_command(terminal):
     name = "\x1b[2J\x1b]0;owned\x07[bold red]x[/]\u202e"
     result = scan_result({name: [30, 10]}, {name: S}, not_examined=(NotExamined(name, name),), notes=(name,))
-    text = printed(result, Path(name), force_terminal=terminal, color_system="truecolor" if terminal else None)
+    text = printed(result, force_terminal=terminal, color_system="truecolor" if terminal else None)
     assert "\x1b[2J" not in text
     assert "\x1b]" not in text
     assert "\x07" not in text
@@ -89,8 +87,7 @@ def test_no_color_is_respected_on_a_terminal(monkeypatch):
 def test_no_word_is_cut_off_at_the_edge(width):
     name = "a class with a rather long name of its own"
     result = scan_result({name: [60_000, 10_000]}, {name: S})
-    text = printed(result, Path("long/" * 30 + "report.html"), width=width)
+    text = printed(result, width=width)
     assert "suspicious" in text
     assert "10,000 (14.3%)" in text
-    assert "long/" * 30 + "report.html" in text
     assert all(word in text for word in name.split())

@@ -58,6 +58,16 @@ def test_a_class_accused_as_a_whole_is_said_to_be():
     assert headline(whole(scan_result({"a": [9], "b": [9]}), "a", S)).startswith("Class “a” is suspicious as a whole.")
 
 
+def test_only_what_was_confirmed_is_said_to_be_planted():
+    result = scan_result({"a": [30, 10, 5], "b": [9]}, {"a": P})
+    confirmed, suspected = result.classes[0].groups[1], replace(result.classes[0].groups[2], verdict=S)
+    mixed = replace(result.classes[0], groups=(result.classes[0].groups[0], confirmed, suspected))
+    assert headline(replace(result, classes=(mixed, result.classes[1]))) == (
+        "Class “a” holds 10 samples that were planted (22.2% of the class). Class “a” holds 5 samples that look planted (11.1% of"
+        " the class). Nothing was found in the other class."
+    )
+
+
 def test_what_was_not_examined_is_part_of_a_clean_verdict():
     result = scan_result({"a": [9]}, not_examined=(NotExamined("x", "broken"),))
     assert headline(result) == "Nothing suspicious was found in 9 samples of 1 class, but not everything could be examined."
@@ -74,6 +84,11 @@ def test_each_verdict_has_other_advice():
     advice = {next_steps(scan_result({"a": [30, 10]}, {"a": verdict})) for verdict in Verdict}
     assert len(advice) == 4
     assert all(advice)
+
+
+def test_the_command_to_scan_again_is_given_once():
+    result = scan_result({"a": [30, 10], "b": [9]}, {"a": S, "b": I}, not_examined=(NotExamined("x", "broken"),))
+    assert [step.command for step in next_steps(result)].count("toxscreen scan DATA --model MODEL") == 1
 
 
 def test_a_model_trained_here_leads_to_scanning_a_real_one():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -11,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from toxscreen.report.wording import clipped, count, headline, visible
+from toxscreen.report.wording import clipped, count, headline
 from toxscreen.result import ClassResult, ScanResult, Verdict
 
 _ROWS, _EXPLAINED, _UNEXAMINED = 25, 10, 5
@@ -28,8 +27,8 @@ _STYLES = {
 }
 
 
-def print_summary(result: ScanResult, console: Console, report: Path | None = None) -> None:
-    """Print the verdict, the classes that are not clean, what was not examined, and where the report lies.
+def print_summary(result: ScanResult, console: Console) -> None:
+    """Print the verdict, the classes that are not clean with their reasons, and what was not examined.
 
     Parameters
     ----------
@@ -37,13 +36,9 @@ def print_summary(result: ScanResult, console: Console, report: Path | None = No
         What the scan found.
     console
         Where to print; decides width and colour. What comes from the data reaches it as plain text without control characters.
-    report
-        Path of ``report.html``.
     """
     for renderable in _summary(result, boxed=console.is_terminal):
         console.print(renderable, highlight=False)
-    if report is not None:  # in one piece, however long, so that it can be copied
-        console.print(Text(f"Report: {visible(str(report))}"), highlight=False, soft_wrap=True)
 
 
 def _summary(result: ScanResult, *, boxed: bool) -> Iterator[RenderableType]:
@@ -77,7 +72,7 @@ def _table(classes: Sequence[ClassResult], *, boxed: bool) -> Table:
     table.add_column("class", overflow="fold")
     table.add_column("verdict", no_wrap=True)
     table.add_column("samples", justify="right", no_wrap=True)
-    table.add_column("suspicious", justify="right", no_wrap=True)
+    table.add_column("standing out", justify="right", no_wrap=True)
     for c in classes:
         part = f"{c.n_accused:,} ({c.accused_share:.1%})" if c.n_accused else "-"
         table.add_row(Text(clipped(c.name, _NAME)), Text(c.verdict, _STYLES[c.verdict]), f"{c.n:,}", part)

@@ -79,48 +79,45 @@ def count(n: int, noun: str) -> str:
 
 def headline(result: ScanResult) -> str:
     """Return the verdict in one or two sentences a person can act on."""
-    groups = {verdict: [c for c in result.classes if c.verdict is verdict] for verdict in Verdict}
-    total, undecided = len(result.classes), groups[Verdict.INCONCLUSIVE]
+    undecided = [c for c in result.classes if c.verdict is Verdict.INCONCLUSIVE]
+    clean = sum(c.verdict is Verdict.CLEAN for c in result.classes)
     sentences = [
-        _finding(groups[Verdict.POISONED], total, ("was planted", "were planted")),
-        _finding(groups[Verdict.SUSPICIOUS], total, ("looks planted", "look planted")),
+        _finding(result.classes, Verdict.POISONED, ("was planted", "were planted")),
+        _finding(result.classes, Verdict.SUSPICIOUS, ("looks planted", "look planted")),
     ]
     if not any(sentences):
         return _nothing_found(result, undecided)
     if undecided:
-        sentences.append(f"{count(len(undecided), 'class').capitalize()} could not be judged.")
-    elif clean := len(groups[Verdict.CLEAN]):
+        sentences.append(f"{count(len(undecided), 'class')} could not be judged.")
+    elif clean:
         sentences.append(f"Nothing was found in the other {count(clean, 'class') if clean > 1 else 'class'}.")
     return " ".join(filter(None, sentences))
 
 
 def next_steps(result: ScanResult) -> tuple[Step, ...]:
     """Return what to do next, in order; other advice for each verdict."""
-    again = "toxscreen scan DATA" if _trained_here(result) else "toxscreen scan DATA --model MODEL"
     steps: list[Step] = []
     if result.verdict in (Verdict.POISONED, Verdict.SUSPICIOUS):
-        steps += _after_a_finding(result.verdict, again)
+        steps += _after_a_finding(result.verdict)
     elif result.verdict is Verdict.CLEAN:
         steps.append(
             Step("Keep this run folder with the model: the fingerprints below say which data and which model were examined.")
         )
+        steps.append(Step("Read what this screen cannot see, at the end, before you rely on it."))
     if any(c.verdict is Verdict.INCONCLUSIVE for c in result.classes):
-        steps.append(
-            Step("Read why some classes are inconclusive: each reason says what is missing. Supply it and scan again.", again)
-        )
+        steps.append(Step("Read why some classes are inconclusive, and supply what their reasons say is missing."))
     if result.not_examined:
-        steps.append(Step("Repair what was not examined, which is listed below with the reasons, and scan again.", again))
-    if _trained_here(result):
+        steps.append(Step("Repair what was not examined; it is listed below with the reasons."))
+    trained_here = _trained_here(result)
+    again = "Scan again when the data or the model changes." if result.verdict is Verdict.CLEAN else "Then scan again."
+    steps.append(Step(again, "toxscreen scan DATA" if trained_here else "toxscreen scan DATA --model MODEL"))
+    if trained_here:
         text = "The model was trained for this scan. If a classifier was trained on this data before, scan the data with it."
         steps.append(Step(text, "toxscreen scan DATA --model MODEL"))
-    if result.verdict is Verdict.CLEAN:
-        steps.append(
-            Step("Read what this screen cannot see, at the end, before you rely on it. Scan again when data or model change.")
-        )
     return tuple(steps)
 
 
-def _after_a_finding(verdict: Verdict, again: str) -> list[Step]:
+def _after_a_finding(verdict: Verdict) -> list[Step]:
     if verdict is Verdict.POISONED:
         caution = "Take models trained on this data out of service: whoever knows the trigger decides what they answer."
     else:
@@ -133,24 +130,23 @@ def _after_a_finding(verdict: Verdict, again: str) -> list[Step]:
             "Find out where the flagged samples came from: which supplier, which annotator, which day. Their ids, in Python:",
             listing,
         ),
-        Step("Take them out of a copy of the data, train again, and scan the result.", again),
+        Step("Take them out of a copy of the data, and train again."),
     ]
 
 
-def _finding(classes: Sequence[ClassResult], total: int, verbs: tuple[str, str]) -> str:
-    """Say what was found in the classes of one verdict; ``verbs`` are for one sample and for several."""
-    if not classes:
+def _finding(classes: Sequence[ClassResult], verdict: Verdict, verbs: tuple[str, str]) -> str:
+    """Say what the groups of one verdict hold; ``verbs`` are for one sample and for several."""
+    by_class = [(c, [group for group in c.groups if group.verdict is verdict]) for c in classes]
+    holding = [(c, groups) for c, groups in by_class if groups or (c.verdict is verdict and not c.accused)]
+    if not holding:
         return ""
-    n = sum(c.n_accused for c in classes)
+    n = sum(group.n for _, groups in holding for group in groups)
     found = f"{count(n, 'sample')} that {verbs[n != 1]}"
-    if len(classes) > 1:
-        return f"{len(classes):,} of {total:,} classes hold {found}: {_names(classes)}."
-    name = f"Class “{clipped(classes[0].name, 60)}”"
-    return (
-        f"{name} holds {found} ({classes[0].accused_share:.1%} of the class)."
-        if n
-        else f"{name} is {classes[0].verdict} as a whole."
-    )
+    if len(holding) > 1:
+        return f"{len(holding):,} of {len(classes):,} classes hold {found}: {_names([c for c, _ in holding])}."
+    ((only, groups),) = holding
+    name, share = f"Class “{clipped(only.name, 60)}”", sum(group.share for group in groups)
+    return f"{name} holds {found} ({share:.1%} of the class)." if n else f"{name} is {verdict} as a whole."
 
 
 def _nothing_found(result: ScanResult, undecided: Sequence[ClassResult]) -> str:
