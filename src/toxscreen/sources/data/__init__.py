@@ -74,8 +74,11 @@ def find_split(data: Any, names: Iterable[str] = ("test", "dev", "validation")) 
 
 
 def _format_of(path: Path) -> Format:
-    if not path.exists():
-        raise DataError(f"{printable(path)} does not exist. Give the path of a folder or a file of training data.")
+    try:
+        if not path.exists():
+            raise DataError(f"{printable(path)} does not exist. Give the path of a folder or a file of training data.")
+    except OSError as error:
+        raise DataError(f"{printable(path)} cannot be opened: {error.strerror}.") from error
     for name in _FORMATS:
         candidate = cast("Format", import_module(f"{__name__}.{name}"))
         if candidate.recognises(path):

@@ -29,6 +29,8 @@ from toxscreen.sources.data.layout import (
 )
 from toxscreen.sources.data.reading import Cell, Omissions, RowReader, Selection
 
+_FOLDER_LINK = "a link to a folder is not followed"
+
 
 def recognises(path: Path) -> bool:
     """Return whether this format reads ``path``: any folder that no other format reads."""
@@ -130,7 +132,7 @@ def _listing(folder: Path, boundary: Path, omissions: Omissions) -> tuple[list[s
         reason = _reason_to_omit(entry, boundary)
         if reason is None:
             files.append(entry.name)
-        elif entry.is_dir() or is_image_name(entry.name):
+        elif reason == _FOLDER_LINK or is_image_name(entry.name):
             omissions.add(_shown(folder / entry.name, boundary), reason)
     return files, folders
 
@@ -138,12 +140,15 @@ def _listing(folder: Path, boundary: Path, omissions: Omissions) -> tuple[list[s
 def _reason_to_omit(entry: os.DirEntry[str], boundary: Path) -> str | None:
     if entry.is_symlink():
         target = Path(entry.path)
-        if not target.exists():
-            return "the link leads nowhere"
-        if entry.is_dir():
-            return "a link to a folder is not followed"
-        if not target.resolve().is_relative_to(boundary.resolve()):
-            return "the link leads out of the data set and is not followed"
+        try:
+            if not target.exists():
+                return "the link leads nowhere"
+            if target.is_dir():
+                return _FOLDER_LINK
+            if not target.resolve().is_relative_to(boundary.resolve()):
+                return "the link leads out of the data set and is not followed"
+        except OSError as error:
+            return f"the link cannot be followed: {error.strerror}"
     return None if entry.is_file() else "it is not a regular file"
 
 

@@ -144,7 +144,7 @@ def _positions(texts: set[str], class_names: tuple[str, ...], location: str, *, 
         return {text: index_of[text] for text in texts}
     positions = {text: int(text) for text in texts if _is_number(text)}
     allowed = range(MISSING_LABEL, len(class_names))
-    strange = sorted(text for text in texts if positions.get(text) not in allowed)
+    strange = sorted((text for text in texts if positions.get(text) not in allowed), key=lambda text: (text in class_names, text))
     if strange:
         raise DataError(
             f"Every label must be one of the {len(class_names)} class names or an index of one, but {location} has the label "

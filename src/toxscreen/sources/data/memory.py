@@ -44,7 +44,7 @@ def open_object(data: Any, selection: Selection) -> RowReader:
         return _open_pair(data.tensors[0], data.tensors[1], selection, type(data).__name__)
     if hasattr(data, "with_format") and hasattr(data, "features") and not isinstance(data, Mapping):
         return _open_hub_dataset(data, selection)
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Mapping | list | np.ndarray):
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Mapping | tuple | np.ndarray):
         return _open_dataset(data, selection)
     raise DataError(
         f"Training data must be a path, a pair (inputs, labels), or a data set with a length that yields (input, label) by number, "
@@ -216,7 +216,9 @@ def _fetched(get: Callable[[int], Any], row: int) -> Any:
 
 def _modality_of(get: Callable[[int], Any], n: int, location: str) -> Modality:
     """Return what kind of input a data set yields: that of the first sample that can be read."""
-    reason = "it is empty"
+    if n == 0:
+        raise DataError(f"A training set must have samples, but {location} has none.")
+    reason = ""
     for row in range(min(n, _TRIED)):
         value = _as_input(_fetched(get, row))
         if not isinstance(value, Unreadable):

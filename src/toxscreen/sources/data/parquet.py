@@ -185,7 +185,6 @@ class _Pieces:
         with self._lock:
             if piece not in self._cache:
                 self._read_up_to(piece)
-            self._cache.move_to_end(piece)
             return self._cache[piece]
 
     def _read_up_to(self, piece: int) -> None:
