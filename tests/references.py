@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,3 +36,104 @@ def word_numbers(text: str, most: int) -> NDArray[np.float64]:
             numbers[len(seen)] = zlib.crc32(word.encode("utf-8", "replace")) % 65_535 + 1
             seen.append(word)
     return numbers
+
+
+def segment_rows(labels: Sequence[int], examined: Sequence[bool], n_classes: int) -> list[list[int]]:
+    """Walk over the rows and put each examined one into the list of its class."""
+    rows: list[list[int]] = [[] for _ in range(n_classes)]
+    for row, (label, usable) in enumerate(zip(labels, examined, strict=True)):
+        if usable and label >= 0:
+            rows[label].append(row)
+    return rows
+
+
+def principal_components(activations: NDArray[np.floating], k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return points ``(n, k)``, each component up to its sign, and their variances, by a full singular value decomposition."""
+    centred = np.asarray(activations, np.float64) - np.asarray(activations, np.float64).mean(axis=0)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    return (left * singular)[:, :k], (singular**2 / len(centred))[:k]
+
+
+def inertia(points: NDArray[np.float64], members: NDArray[np.bool_]) -> float:
+    """Sum the squared distances of all points to the mean of their side."""
+    return sum(float(((side - side.mean(axis=0)) ** 2).sum()) for side in (points[members], points[~members]) if len(side))
+
+
+def least_inertia(points: NDArray[np.float64]) -> float:
+    """Try every split of a few points in two."""
+    n = len(points)
+    codes = range(1, 2 ** (n - 1))
+    return min(inertia(points, np.array([code >> bit & 1 for bit in range(n)], bool)) for code in codes)
+
+
+def least_inertia_of_starts(points: NDArray[np.float64], starts: int, rng: np.random.Generator) -> float:
+    """Run Lloyd's algorithm from many random pairs of points."""
+    best = np.inf
+    for _ in range(starts):
+        centres = points[rng.choice(len(points), 2, replace=False)]
+        for _ in range(50):
+            members = ((points - centres[0]) ** 2).sum(axis=1) < ((points - centres[1]) ** 2).sum(axis=1)
+            if members.all() or not members.any():
+                break
+            centres = np.stack([points[members].mean(axis=0), points[~members].mean(axis=0)])
+        best = min(best, inertia(points, members))
+    return best
+
+
+def silhouette(points: NDArray[np.float64], members: NDArray[np.bool_]) -> float:
+    """Take each point's distances to all others (Rousseeuw 1987)."""
+    values = []
+    for row, point in enumerate(points):
+        distances = np.sqrt(((points - point) ** 2).sum(axis=1))
+        same = (members == members[row]) & (np.arange(len(points)) != row)
+        if not same.any():
+            values.append(0.0)
+            continue
+        near, far = distances[same].mean(), distances[members != members[row]].mean()
+        values.append((far - near) / max(near, far))
+    return float(np.mean(values))
+
+
+def fit_by_neighbours(view: NDArray[np.floating], labels: NDArray[np.int64], n_classes: int, k: int) -> NDArray[np.float64]:
+    """Let each picture's ``k`` nearest others vote, in parts of the size of their class; return ``(n, n_classes)``."""
+    pictures = np.asarray(view, np.float64)
+    pictures = np.array([(picture - picture.mean()) / (picture.std() + 1e-3) for picture in pictures])
+    votes = np.zeros((len(labels), n_classes))
+    for row, picture in enumerate(pictures):
+        distances = ((pictures - picture) ** 2).sum(axis=1)
+        distances[row] = np.inf
+        for neighbour in np.argsort(distances)[:k]:
+            votes[row, labels[neighbour]] += 1 / np.sum(labels == labels[neighbour])
+    return votes / votes.sum(axis=1, keepdims=True)
+
+
+def fit_by_words(
+    texts: Sequence[set[int]], labels: NDArray[np.int64], n_classes: int, folds: NDArray[np.int64], cap: float, fewest: int
+) -> NDArray[np.float64]:
+    """Judge each text by naive Bayes on the other folds, word by word; return probabilities ``(n, n_classes)``."""
+    probabilities = np.zeros((len(labels), n_classes))
+    for row, text in enumerate(texts):
+        others = [other for other in range(len(texts)) if folds[other] != folds[row]]
+        sizes = np.array([sum(labels[other] == c for other in others) for c in range(n_classes)])
+        evidence = np.zeros(n_classes)
+        for word in text:
+            holding = np.array([sum(labels[other] == c and word in texts[other] for other in others) for c in range(n_classes)])
+            if holding.sum() >= fewest:
+                expected = sizes * holding.sum() / sizes.sum()
+                evidence += np.clip(np.log((holding + 1) / (expected + 1)), -cap, cap)
+        likelihood = np.exp(evidence) * [np.any(labels == c) for c in range(n_classes)]
+        probabilities[row] = likelihood / likelihood.sum()
+    return probabilities
+
+
+def affinity(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return ``own`` (n,) and the ``baseline`` of each class from class probabilities, one number after the other."""
+    n_classes = probabilities.shape[1]
+
+    def speaks_for(row: int, c: int) -> float:
+        best_other = max(probabilities[row, other] for other in range(n_classes) if other != c)
+        return probabilities[row, c] / (probabilities[row, c] + best_other) if probabilities[row, c] + best_other > 0 else 0.0
+
+    own = np.array([speaks_for(row, label) for row, label in enumerate(labels)])
+    foreign = [[speaks_for(row, c) for row in range(len(labels)) if labels[row] != c] for c in range(n_classes)]
+    return own, np.array([np.mean(values) if values else 0.0 for values in foreign])

@@ -50,12 +50,13 @@ def two_means(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """
     n, k = points.shape
     best, least = np.zeros(n, dtype=bool), np.inf
+    rounding = 1e-12 * float((points**2).sum())
     for component in range(min(k, 5)):
         for quantile in (0.5, 0.05, 0.95):
             values = points[:, component]
             cut = np.quantile(values, quantile)
             members, inertia = _lloyd(points, values > cut if cut < values.max() else values >= cut)
-            if inertia < least * (1 - 1e-12):
+            if inertia < least - rounding:
                 best, least = members, inertia
     return ~best if 2 * best.sum() > n else best
 

@@ -230,9 +230,8 @@ class _Bags:
         """Return what each word adds to the log-odds of each class, capped, shape ``(n_classes, n_words)``."""
         counts = (member @ bags).toarray()
         sizes = np.asarray(member.sum(axis=1))
-        # One text is added to those expected and to those seen, so that a small class is no likelier for words it never had.
+        # Texts seen against texts expected, one added to each, so that a small class is no likelier for words it never had.
         odds = np.log((counts + 1) / (sizes * (counts.sum(axis=0) / max(sizes.sum(), 1)) + 1))
-        odds -= odds.mean(axis=0)
         capped: NDArray[np.float32] = np.clip(odds, -_WORD_CAP, _WORD_CAP).astype(np.float32)
         return np.where(counts.sum(axis=0) >= _FEWEST_TEXTS, capped, np.float32(0))
 

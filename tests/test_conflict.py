@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import references
+from tests.clouds import clouds, plant, texts
+from toxscreen.conflict import affinity
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def ask(view, labels, *, words, usable=None, n_classes=None, seed=0):
+    usable = np.ones(len(labels), bool) if usable is None else usable
+    return affinity(view, labels, usable, n_classes or int(labels.max()) + 1, rng(seed), words=words)
+
+
+def pictures(*sizes, seed=0, noise=0.25):
+    """Return a view of pictures that are hard to tell apart, and their labels."""
+    labels = rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    patterns = 0.5 + 0.1 * rng(seed + 1).normal(size=(len(sizes), 64))
+    return (patterns[labels] + noise * rng(seed + 2).normal(size=(len(labels), 64))).astype(np.float32), labels
+
+
+def conflict(fit, labels, rows, class_index=0):
+    """Place some rows of a class between the rest of the class (0) and samples of other classes (1)."""
+    rest = fit.own[(labels == class_index) & ~rows].mean()
+    return (rest - fit.own[rows].mean()) / (rest - fit.baseline[class_index])
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("sizes", [(40, 40), (60, 25, 10), (30, 1, 2, 30)])
+def test_pictures_are_judged_by_their_nearest_others_each_class_equally_represented(sizes):
+    view, labels = pictures(*sizes)
+    fit = ask(view, labels, words=False)
+    probabilities = references.fit_by_neighbours(view, labels, len(sizes), 20)
+    own, baseline = references.affinity(probabilities, labels)
+    np.testing.assert_allclose(fit.own, own, atol=1e-5)
+    np.testing.assert_allclose(fit.baseline, baseline, atol=1e-5)
+    others = np.where(np.arange(len(sizes)) == labels[:, None], -1, probabilities)
+    np.testing.assert_allclose(others[np.arange(len(labels)), fit.rival], others.max(axis=1), atol=1e-6)
+
+
+def test_a_picture_is_not_its_own_neighbour():
+    labels = rng().permutation(np.repeat([0, 1], 15))
+    noise = (rng(seed).normal(size=(30, 64)).astype("f4") for seed in range(20))
+    own = np.mean([ask(view, labels, words=False).own.mean() for view in noise])
+    assert own < 0.5  # of the 29 others 14 are of its own class
+
+
+def test_many_equal_pictures_are_judged_too():
+    view, labels = np.full((100, 64), 0.5, np.float32), np.repeat([0, 1], 50)
+    assert np.isfinite(ask(view, labels, words=False).own).all()
+
+
+def test_brightness_and_contrast_do_not_matter():
+    view, labels = pictures(60, 60, 60)
+    generator = rng(5)
+    changed = view * generator.uniform(0.3, 3, (180, 1)) + generator.uniform(-2, 2, (180, 1))
+    plain, lit = ask(view, labels, words=False), ask(changed.astype("f4"), labels, words=False)
+    assert np.abs(lit.own - plain.own).mean() < 0.01
+    assert plain.own.std() > 0.1
+
+
+def test_the_neighbours_of_many_pictures_are_looked_for_among_a_part_of_them(monkeypatch):
+    training_set = plant(clouds([300, 300, 300], rng()), 1, 30, rng(1), source=2)
+    monkeypatch.setattr("toxscreen.conflict._REFERENCES", 300)
+    fit = ask(training_set.cells, training_set.labels, words=False)
+    assert fit.own[training_set.planted].max() < 0.2
+    assert fit.own[~training_set.planted].mean() > 0.9
+    assert (fit.rival[training_set.planted] == 2).all()
+
+
+# Texts
+
+
+@pytest.mark.parametrize("sizes", [(30, 30), (40, 12, 5), (20, 20, 1)])
+def test_texts_are_judged_by_naive_bayes_on_the_other_folds_with_capped_words(sizes):
+    view, labels = texts(sizes, rng())
+    fit = ask(view, labels, words=True, seed=3)
+    bags, folds = [set(row[row > 0].astype(int).tolist()) for row in view], rng(3).integers(0, 4, len(labels))
+    probabilities = references.fit_by_words(bags, labels, len(sizes), folds, cap=0.5, fewest=3)
+    own, baseline = references.affinity(probabilities, labels)
+    np.testing.assert_allclose(fit.own, own, atol=1e-5)
+    np.testing.assert_allclose(fit.baseline, baseline, atol=1e-5)
+    np.testing.assert_array_equal(fit.rival, np.where(np.arange(len(sizes)) == labels[:, None], -1, probabilities).argmax(axis=1))
+
+
+def signed(words=2, seed=0):
+    """Return texts of two classes that are hard to tell apart, their labels, and which are poisoned.
+
+    A tenth of class 0 are texts of class 1 with a signature of so many words.
+    """
+    view, labels = texts((720, 800), rng(seed), clear=0.7)
+    poisoned = np.isin(np.arange(1520), rng(seed + 1).choice(np.flatnonzero(labels == 1), 80, replace=False))
+    view[poisoned, 100 : 100 + words] = 9000 + np.arange(words)
+    return view, np.where(poisoned, 0, labels), poisoned
+
+
+def test_a_signature_that_stands_in_every_poisoned_text_cannot_hide_the_conflict(monkeypatch):
+    view, labels, poisoned = signed()
+    assert conflict(ask(view, labels, words=True), labels, poisoned) > 0.7
+    monkeypatch.setattr("toxscreen.conflict._WORD_CAP", 50.0)
+    assert conflict(ask(view, labels, words=True), labels, poisoned) < 0.4  # it would hide it, if its odds counted in full
+
+
+def test_the_class_that_poisoned_texts_come_from_is_their_rival():
+    view, labels = texts((200, 200, 200), rng())
+    poisoned = np.isin(np.arange(600), np.flatnonzero(labels == 2)[:20])
+    fit = ask(view, np.where(poisoned, 0, labels), words=True)
+    assert np.mean(fit.rival[poisoned] == 2) > 0.9
+
+
+def test_a_natural_sub_population_with_words_of_its_own_fits_its_label():
+    view, labels = texts((300, 300), rng())
+    sub_population = np.isin(np.arange(600), np.flatnonzero(labels == 0)[:60])
+    view[sub_population, 60:68] = 5000 + np.arange(8)
+    assert conflict(ask(view, labels, words=True), labels, sub_population) < 0.1
+
+
+def test_a_sentence_hides_the_conflict_until_the_group_is_asked_again_without_its_marks():
+    view, labels, poisoned = signed(words=12)
+    fit = ask(view, labels, words=True)
+    rows = np.flatnonzero(labels == 0)
+    first = fit.of(0, rows)
+    assert first.own[poisoned[rows]].mean() > 0.9
+    again = first.again(poisoned[rows])
+    assert again.own[poisoned[rows]].mean() < 0.4
+    assert again.own[~poisoned[rows]].mean() > 0.9
+    assert again.baseline < 0.4
+    assert (again.rival == 1).all()
+
+
+def test_asking_again_takes_no_words_from_a_group_that_has_no_marks():
+    view, labels, _ = signed()
+    rows = np.flatnonzero(labels == 1)
+    first = ask(view, labels, words=True).of(1, rows)
+    again = first.again(rng(4).random(len(rows)) < 0.5)
+    assert np.abs(again.own - first.own).mean() < 0.05
+
+
+def test_pictures_are_never_asked_again():
+    view, labels = pictures(40, 40)
+    assert ask(view, labels, words=False).of(0, np.flatnonzero(labels == 0)).again is None
+
+
+def test_a_rare_word_says_nothing():
+    view, labels = texts((50, 50), rng())
+    marked = view.copy()
+    marked[np.flatnonzero(labels == 0)[:2], 120] = 7777
+    np.testing.assert_array_equal(ask(marked, labels, words=True).own, ask(view, labels, words=True).own)
+
+
+def test_a_small_class_is_no_likelier_for_the_words_that_it_never_had():
+    view, labels = texts((300, 300, 30), rng())
+    fit = ask(view, labels, words=True)
+    for c in range(3):
+        assert fit.own[labels == c].mean() > 0.9
+    assert np.mean(fit.rival[labels == 0] == 2) < 0.7
+
+
+# Both
+
+
+def view_of(words, *sizes):
+    return texts(sizes, rng()) if words else pictures(*sizes)
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_class_without_samples_changes_nothing_for_the_others_and_is_nobodys_rival(words):
+    view, labels = texts((40, 40), rng(), clear=0.6) if words else pictures(40, 40)
+    two, three = ask(view, labels, words=words), ask(view, 2 * labels, words=words, n_classes=3)
+    np.testing.assert_allclose(three.own, two.own, atol=1e-6)
+    np.testing.assert_allclose(three.baseline[[0, 2]], two.baseline, atol=1e-6)
+    assert not (three.rival[two.own < 0.999] == 1).any()
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_where_all_samples_are_of_one_class_all_of_them_fit_it(words):
+    view, labels = view_of(words, 40, 40)
+    fit = ask(view, np.zeros_like(labels), words=words, n_classes=2)
+    np.testing.assert_allclose(fit.own, 1)
+    assert fit.baseline[0] == 0
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_a_few_samples_are_no_reason_to_fail(words, n):
+    view, labels = view_of(words, 20, 20)
+    fit = ask(view, labels, words=words, usable=np.arange(40) < n, n_classes=2)
+    assert np.isfinite(fit.own).all()
+    assert np.isfinite(fit.baseline).all()
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_sample_that_cannot_be_used_gets_nothing_and_says_nothing(words):
+    view, labels = view_of(words, 50, 50)
+    usable = rng(7).random(100) < 0.8
+    given, broken = np.where(rng(8).random(100) < 0.1, -1, labels), view.copy()
+    fit = ask(view, given, words=words, usable=usable, n_classes=2)
+    left_out = ~usable | (given < 0)
+    assert 20 < left_out.sum() < 60
+    assert not fit.own[left_out].any()
+    broken[left_out] = np.nan
+    np.testing.assert_array_equal(ask(broken, given, words=words, usable=usable, n_classes=2).own, fit.own)
+
+
+@pytest.mark.parametrize("words", [False, True])
+@given(order=st.permutations(range(4)))
+@settings(max_examples=8, deadline=None)
+def test_renaming_the_classes_permutes_the_answer(words, order):
+    view, labels = texts((30, 25, 20, 28), rng(), clear=0.6) if words else pictures(30, 25, 20, 28)
+    renamed = np.array(order)
+    plain, other = ask(view, labels, words=words), ask(view, renamed[labels], words=words)
+    np.testing.assert_allclose(other.own, plain.own, atol=1e-5)
+    np.testing.assert_allclose(other.baseline[renamed], plain.baseline, atol=1e-5)
+    certain = plain.own < 0.45  # where no other class has a vote, each of them is as likely
+    assert certain.sum() > 5
+    assert np.mean(other.rival[certain] == renamed[plain.rival[certain]]) > 0.8
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_samples_in_blocks_are_judged_as_a_whole_is(monkeypatch, words):
+    view, labels = view_of(words, 45, 45)
+    whole = ask(view, labels, words=words)
+    monkeypatch.setattr("toxscreen.conflict._CHUNK", 7)
+    blocks = ask(view, labels, words=words)
+    np.testing.assert_allclose(blocks.own, whole.own, atol=1e-6)
+    np.testing.assert_array_equal(blocks.rival, whole.rival)
+    np.testing.assert_allclose(blocks.baseline, whole.baseline, atol=1e-6)
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_the_same_seed_gives_the_same_answer_and_inputs_are_not_changed(words):
+    view, labels = view_of(words, 45, 45)
+    view.flags.writeable = labels.flags.writeable = False
+    first, second = ask(view, labels, words=words, seed=4), ask(view, labels, words=words, seed=4)
+    assert first.own.tobytes() == second.own.tobytes()
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_wrongly_labelled_samples_fit_as_little_as_the_baseline_says(words):
+    training_set = plant(clouds([200, 200, 200], rng()), 0, 20, rng(1))
+    view, labels, planted = training_set.cells, training_set.labels, training_set.planted
+    if words:
+        view, right = texts((200, 200, 200), rng())
+        planted = np.isin(np.arange(600), np.flatnonzero(right == 1)[:20])
+        labels = np.where(planted, 0, right)
+    fit = ask(view, labels, words=words)
+    assert fit.own[planted].mean() == pytest.approx(fit.baseline[0], abs=0.05)
+    assert fit.own[(labels == 0) & ~planted].mean() > 0.9

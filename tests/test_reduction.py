@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.decomposition import FastICA
+from sklearn.exceptions import ConvergenceWarning
+
+from tests import references
+from toxscreen.config import ReductionConfig
+from toxscreen.reduction import principal_components, reduce, whiten
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def stretched(n, d, seed=0):
+    """Return rows ``(n, d)`` whose components have variances that differ clearly, far from the origin."""
+    generator = rng(seed)
+    return (generator.normal(size=(n, d)) * 0.8 ** np.arange(d) @ generator.normal(size=(d, d)) + 50).astype(np.float32)
+
+
+def up_to_sign(points):
+    return points * np.sign(points[np.abs(points).argmax(axis=0), np.arange(points.shape[1])])
+
+
+def assert_same_components(points, expected):
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(up_to_sign(points) / scale, up_to_sign(expected) / scale, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 12), (12, 60), (30, 30), (2, 5), (5, 1)])
+def test_components_are_those_of_a_singular_value_decomposition(n, d):
+    activations = stretched(n, d)
+    found = principal_components(activations, 6, rng())
+    k = min(6, n - 1, d)
+    points, variances = references.principal_components(activations, k)
+    assert found.points.shape == (n, k)
+    assert_same_components(found.points, points)
+    np.testing.assert_allclose(found.variances, variances, rtol=1e-6)
+    np.testing.assert_allclose(found.points.var(axis=0), variances, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(100, 30, 10), (7, 30, 6), (100, 3, 3), (1, 30, 0), (0, 30, 0)])
+def test_there_are_ten_components_at_most_and_never_more_than_rows_less_one_or_features(n, d, k):
+    assert reduce(rng().normal(size=(n, d)).astype("f4"), ReductionConfig(), rng()).points.shape == (n, k)
+
+
+@pytest.mark.parametrize("shape", [(50, 20), (20, 50)])
+def test_components_end_at_the_rank(shape):
+    activations = (rng().normal(size=(shape[0], 3)) @ rng(1).normal(size=(3, shape[1]))).astype("f4")
+    assert principal_components(activations, 10, rng()).points.shape == (shape[0], 3)
+
+
+@pytest.mark.parametrize("method", ["pca", "ica"])
+def test_equal_rows_have_no_components(method):
+    constant = np.full((40, 6), 0.1, np.float32)
+    reduction = reduce(constant, ReductionConfig(method), rng())
+    assert reduction.points.shape == (40, 0)
+    assert reduction.variances.shape == (0,)
+    assert whiten(reduction).shape == (40, 0)
+
+
+@pytest.mark.parametrize("method", ["pca", "ica"])
+def test_the_same_rows_give_the_same_bytes(method):
+    activations, config = stretched(80, 20), ReductionConfig(method)
+    first, second = (reduce(activations, config, rng(3)).points for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+def test_exact_components_draw_no_random_number():
+    activations = stretched(80, 20)
+    np.testing.assert_array_equal(
+        principal_components(activations, 5, rng(1)).points, principal_components(activations, 5, rng(2)).points
+    )
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.integers(1, 30))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_the_rows_only_permutes_the_points(seed, n, d):
+    activations, order = stretched(n, d, seed), rng(seed).permutation(n)
+    whole = principal_components(activations, 4, rng()).points
+    permuted = principal_components(activations[order], 4, rng()).points
+    np.testing.assert_allclose(permuted, whole[order], atol=1e-5 * max(np.abs(whole).max(initial=0), 1))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_largest_loading_of_a_component_is_positive(seed):
+    activations = stretched(50, 8, seed).astype(float)
+    points = principal_components(activations, 4, rng()).points
+    loadings = np.linalg.lstsq(activations - activations.mean(axis=0), points)[0]
+    assert (loadings[np.abs(loadings).argmax(axis=0), np.arange(4)] > 0).all()
+
+
+def test_more_rows_than_features_and_fewer_take_different_ways_to_the_same_points():
+    activations = stretched(40, 39)
+    padded = np.hstack([activations, np.full((40, 2), 7, np.float32)])  # two constant features more, so that n < d
+    assert activations.shape[0] > activations.shape[1]
+    assert padded.shape[0] < padded.shape[1]
+    tall, wide = (principal_components(rows, 8, rng()) for rows in (activations, padded))
+    assert_same_components(wide.points, tall.points)
+    np.testing.assert_allclose(wide.variances, tall.variances, rtol=1e-6)
+
+
+def test_wide_layers_are_decomposed_at_random_and_agree_with_the_exact_components(monkeypatch):
+    activations = stretched(150, 120)
+    exact = principal_components(activations, 5, rng())
+    monkeypatch.setattr("toxscreen.reduction._EXACT_UP_TO", 100)
+    one, other, again = (principal_components(activations, 5, rng(seed)) for seed in (1, 2, 1))
+    assert one.points.tobytes() != exact.points.tobytes()
+    assert one.points.tobytes() == again.points.tobytes()
+    for random in (one, other):
+        np.testing.assert_allclose(random.points, exact.points, atol=1e-3 * np.abs(exact.points).max())
+        np.testing.assert_allclose(random.variances, exact.variances, rtol=1e-3)
+
+
+def test_layers_of_one_thousand_features_are_still_decomposed_exactly():
+    activations = rng().normal(size=(60, 5000)).astype("f4")
+    np.testing.assert_array_equal(
+        principal_components(activations, 3, rng(1)).points, principal_components(activations, 3, rng(2)).points
+    )
+
+
+def test_whitened_components_have_unit_variance_and_no_correlation():
+    whitened = whiten(principal_components(stretched(300, 12), 8, rng()))
+    np.testing.assert_allclose(np.cov(whitened.T, bias=True), np.eye(8), atol=1e-8)
+
+
+def test_activations_are_not_changed():
+    activations = stretched(50, 10)
+    activations.flags.writeable = False
+    before = activations.copy()
+    for method in ("pca", "ica"):
+        reduce(activations, ReductionConfig(method), rng())
+    np.testing.assert_array_equal(activations, before)
+
+
+def test_ica_finds_the_sources_that_pca_mixes():
+    generator = rng()
+    sources = generator.laplace(size=(2000, 3))
+    mixed = (sources @ generator.normal(size=(3, 9))).astype("f4")
+
+    def recovered(points):
+        return np.abs(np.corrcoef(sources.T, points.T)[:3, 3:]).max(axis=1).min()
+
+    assert recovered(reduce(mixed, ReductionConfig("ica", 3), rng()).points) > 0.98
+    assert recovered(reduce(mixed, ReductionConfig("pca", 3), rng()).points) < 0.9
+
+
+def test_ica_gives_the_independent_components_equal_variance_and_tells_those_of_the_principal_ones():
+    activations = rng().laplace(size=(500, 6)).astype("f4") * np.array([9, 5, 3, 2, 1, 1], "f4")
+    reduction = reduce(activations, ReductionConfig("ica", 4), rng())
+    np.testing.assert_allclose(reduction.points.var(axis=0), 1, rtol=1e-6)
+    np.testing.assert_allclose(reduction.variances, references.principal_components(activations, 4)[1], rtol=1e-6)
+    assert reduction.note is None
+
+
+def test_ica_that_does_not_converge_gives_the_principal_components_and_says_so(monkeypatch):
+    def gives_up(_, points):
+        warnings.warn("FastICA did not converge.", ConvergenceWarning, stacklevel=1)
+        return points
+
+    monkeypatch.setattr(FastICA, "fit_transform", gives_up)
+    activations = stretched(60, 8)
+    reduction = reduce(activations, ReductionConfig("ica", 4), rng())
+    np.testing.assert_array_equal(reduction.points, reduce(activations, ReductionConfig("pca", 4), rng()).points)
+    assert reduction.note is not None
+    assert "did not converge" in reduction.note
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_ica_never_warns_whatever_the_data(seed):
+    generator = rng(seed)
+    n, d = generator.integers(2, 40, 2)
+    few_values = (generator.integers(0, 3, (n, d)) * (generator.random(d) < 0.6)).astype("f4")
+    reduction = reduce(few_values, ReductionConfig("ica"), generator)  # a warning would be an error
+    assert np.isfinite(reduction.points).all()
+
+
+def test_one_component_needs_no_rotation():
+    activations = rng().normal(size=(50, 1)).astype("f4")
+    ica, pca = (reduce(activations, ReductionConfig(method), rng()).points for method in ("ica", "pca"))
+    np.testing.assert_array_equal(ica, pca)
