@@ -31,7 +31,7 @@ from toxscreen.exhibits.make import make_exhibits
 from toxscreen.result import ScanResult
 from toxscreen.screening import Labels, Progress, Screening, screen
 from toxscreen.sources.data import find_split, open_training_set
-from toxscreen.sources.data.base import MAX_LISTED, NotExamined, TrainingSet
+from toxscreen.sources.data.base import NotExamined, TrainingSet, abridged
 from toxscreen.sources.data.labels import encode_labels, labels_array
 from toxscreen.sources.model import align_classes, open_classifier
 from toxscreen.sources.model.base import Classifier
@@ -115,13 +115,13 @@ def audit(
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toxscreen-")))
         with log.stage("opening the data"):
-            training_set = open_training_set(
-                data, split=split, input_column=input_column, label_column=label_column, class_names=class_names
-            )
+            columns = {"input_column": input_column, "label_column": label_column}
+            training_set = open_training_set(data, split=split, class_names=class_names, **columns)
         device = _device(config.extraction.device, live=model is not None and not isinstance(model, str | Path))
         with log.stage("opening the model"):
             if model is None:
-                subject = _train(data, training_set, folder / "model", device or "cpu", config, log)
+                held_out = _held_out(data, split, training_set, columns)
+                subject = _train(training_set, held_out, folder / "model", device or "cpu", config, log)
             else:
                 subject = _open(training_set, model, arch, preprocessing, device, config)
         outputs = align_classes(training_set.class_names, subject.classifier)
@@ -180,7 +180,8 @@ def audit_arrays(
         raise UsageError(f"The layer must be one of {', '.join(arrays.layers)}, got {layer!r}.")
     with log.stage("screening"):
         screening = screen(arrays, Labels(ids, indexes, names), None, layer, config, progress=progress)
-    missing = tuple(NotExamined(str(row), "has no label", row) for row in np.flatnonzero(indexes < 0)[:MAX_LISTED].tolist())
+    holes = np.flatnonzero(indexes < 0)
+    missing = abridged((NotExamined(str(row), "has no label", row) for row in holes.tolist()), len(holes), "have no label")
     inputs = {
         "data": {"location": "arrays", "n_samples": len(indexes), "modality": "activations"},
         "model": {"location": None, "layer": layer, "layer_width": arrays.layers[layer].shape[1]},
@@ -190,7 +191,7 @@ def audit_arrays(
         name="arrays",
         classes=screening.classes,
         samples=screening.samples,
-        not_examined=(*missing, *arrays.not_examined),
+        not_examined=_not_examined(missing, arrays.not_examined),
         settings=asdict(config),
         seed=config.seed,
         inputs=inputs,
@@ -201,11 +202,19 @@ def audit_arrays(
     return replace(result, exhibits=make_exhibits(result, None, rng=np.random.default_rng(config.seed)))
 
 
-def _train(data: Any, training_set: TrainingSet, folder: Path, device: str, config: ScanConfig, log: _Log) -> _Subject:
+def _held_out(data: Any, split: str | None, training_set: TrainingSet, columns: Mapping[str, str | None]) -> TrainingSet | None:
+    """Return the split that the trained classifier is measured on, if the data has one and it is not the one that is scanned."""
+    name = find_split(data)
+    if name is None or split is not None:
+        return None
+    return open_training_set(data, split=name, class_names=training_set.class_names, **columns)
+
+
+def _train(
+    training_set: TrainingSet, held_out: TrainingSet | None, folder: Path, device: str, config: ScanConfig, log: _Log
+) -> _Subject:
     from toxscreen.training import train_classifier
 
-    name = find_split(data)
-    held_out = open_training_set(data, split=name, class_names=training_set.class_names) if name is not None else None
     trained = train_classifier(training_set, held_out, folder, seed=config.seed, device=device, progress=log.progress)
     log.notes.append(
         f"No model was given: one was trained on this data and reads {trained.out_of_sample_accuracy:.1%} of samples right that "
@@ -318,7 +327,7 @@ def _result(
         name=training_set.name,
         classes=screening.classes,
         samples=screening.samples,
-        not_examined=(*training_set.not_examined(), *activations.not_examined),
+        not_examined=_not_examined(training_set.not_examined(), activations.not_examined),
         settings=asdict(config),
         seed=config.seed,
         inputs=inputs,
@@ -326,6 +335,13 @@ def _result(
         notes=(*log.notes, *screening.notes),
         views=screening.views,
     )
+
+
+def _not_examined(before: Sequence[NotExamined], during: Sequence[NotExamined]) -> tuple[NotExamined, ...]:
+    """Join what was left out before and during the pass, each sample once, and each list cut to what a person reads."""
+    known = {entry.row for entry in before if entry.row is not None}
+    new = [entry for entry in during if entry.row is None or entry.row not in known]
+    return (*before, *abridged(new, len(new), "could not be read, or have activations that are not finite"))
 
 
 def _accuracy(samples: pa.Table) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -224,12 +225,14 @@ def _show(result: ScanResult, folder: Path, *, as_json: bool, truth: tuple[str, 
         click.echo((folder / "result.json").read_text("utf-8"))
         return
     from toxscreen.report.terminal import print_summary
+    from toxscreen.report.wording import visible
 
     console = _console()
     print_summary(result, console)
     for sentence in truth:
         console.print(sentence, highlight=False, markup=False)
-    console.print(f"Report: {(folder / 'report.html').resolve()}", highlight=False, markup=False, soft_wrap=True)
+    report = visible(str((folder / "report.html").resolve()))
+    console.print(f"Report: {report}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _exit_code(result: ScanResult, fail_on: str) -> int:
@@ -245,7 +248,9 @@ def _exit_code(result: ScanResult, fail_on: str) -> int:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(file=sys.stdout, soft_wrap=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no letter for a character gets a question mark
+    return Console(file=sys.stdout)
 
 
 @contextmanager

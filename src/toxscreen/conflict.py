@@ -4,7 +4,7 @@ A poisoned sample looks like one class and is labelled as another. A finished mo
 trigger; a weak classifier on a coarse view of the inputs still does, because the trigger is too small or too rare to sway it. A
 natural sub-population, however far it lies from the rest of its class, fits its label.
 
-1. Images: the 20 nearest neighbours in the view, each class equally represented.
+1. Images: the 10 nearest neighbours in the view, each class equally represented.
 2. Texts: naive Bayes on the words, trained on the other folds, each word's influence capped so that no single word can decide. A
    sentence of eight words can, so a group is asked again without the words that tell it from the rest of its class.
 """
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-_NEIGHBOURS = 20
-_REFERENCES = 10_000
+_NEIGHBOURS = 10
+_REFERENCES = 20_000
 """Samples that neighbours are looked for in, all classes together: the cost stays linear in the size of the data set."""
 
 _FEWEST_REFERENCES = 50
