@@ -208,6 +208,21 @@ def poison(data: Path, split: str | None, input_column: str | None, label_column
         click.echo(f"Poisoned copy: {done.out}\nTruth: {done.truth}")
 
 
+@main.command()
+@click.argument("table")
+@click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of data sets.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--only", help="One data set of the table.")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
+def bench(table: str, data: Path, seeds: int, only: str | None, results: Path) -> None:
+    """Measure TABLE (scan) against planted truth; what was measured before is kept, and the table printed."""
+    with _errors():
+        from toxscreen.benchmark import markdown_table, run_table
+
+        document = run_table(table, data, results, seeds=seeds, only=only, tell=lambda line: click.echo(line, err=True))
+        click.echo(markdown_table(document))
+
+
 def _preprocessing(options: dict[str, Any]) -> ImagePreprocessing | None:
     """Take the settings of preprocessing out of the options; None where none was given."""
     size, channels, mean, std = (options.pop(name) for name in ("size", "channels", "mean", "std"))
