@@ -13,12 +13,14 @@ _NAMES = 3
 
 EVIDENCE = {
     "relative_size": "The group's part of its class. A clean class tends to fall into halves; poison is usually the smaller part.",
-    "silhouette_score": "How clearly the group stands apart, from -1 to 1; even one single cloud cut in two gives about 0.12.",
+    "separation": "Distance between the group and the rest of its class, in standard deviations, along a direction that other samples"
+    " chose. One single cloud of samples gives 3 to 5, planted groups 5 to 30.",
     "likelihood_ratio": "How much better two clouds of points describe the class than one does; large values speak for two.",
-    "separation": "Distance between the group and the rest of its class, measured in the spread of the points.",
-    "label_conflict": "How badly the group's samples fit their given label in the eyes of a model that does not know the trigger.",
-    "robust_z": "How far the class lies from the other classes, in robust standard deviations.",
-    "p_value": "How often a class with nothing planted would look at least this conspicuous; small values speak against chance.",
+    "label_conflict": "How badly the group's inputs fit their label, asked of something that never saw the trigger: 0 like the rest of"
+    " the class, 1 like samples of other classes. A natural kind of its own stays near 0.",
+    "label_conflict_lower": "The same less two standard errors: small groups have to be clearer than large ones.",
+    "silhouette_score": "How clearly the group stands apart among the leading components, from -1 to 1.",
+    "silhouette_of_one_cloud": "The silhouette score that one single cloud of this size and shape gives when it is cut in two.",
 }
 """What each measurement means, one sentence each; a measurement that is not listed is shown without one."""
 
