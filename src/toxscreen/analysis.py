@@ -190,7 +190,7 @@ def _label_conflict(own_inside: NDArray[np.float32], own_outside: NDArray[np.flo
     """
     span = float(own_outside.mean()) - baseline
     error_outside = float(own_outside.std()) / np.sqrt(len(own_outside))
-    if span <= _SURE * error_outside:
+    if span <= _SURE * error_outside + np.finfo(np.float32).eps:
         return 0.0, np.inf
     conflict = (float(own_outside.mean()) - float(own_inside.mean())) / span
     error = np.hypot(float(own_inside.std()) / np.sqrt(len(own_inside)), error_outside) / span

@@ -169,6 +169,8 @@ def audit_arrays(
     config, log = config or ScanConfig(), _Log(progress)
     given = labels_array(labels, None, "labels")
     indexes, names = encode_labels(given, class_names, "labels")
+    if not names:
+        raise DataError(f"At least one sample must have a label, but none of {len(indexes):,} has.")
     ids = pa.array(np.arange(len(indexes)).astype(str), pa.string())
     arrays = from_arrays(activations, ids, logits)
     if logits is not None and np.shape(logits)[1] != len(names):

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toxscreen.analysis import FEWEST_SAMPLES
+from toxscreen.result import Verdict
+from toxscreen.verdict import NOTHING_APART, POLICY, Facts, judge_group, obstacle, plausibility, reason
+
+APART, STANDING_OUT = POLICY["separation"].value, POLICY["standing_out"].value
+VOUCHED, CONFLICT = POLICY["vouched_separation"].value, POLICY["label_conflict"].value
+FITTED = POLICY["fitted_share"].value
+
+LESS = 0.999
+"""Times a threshold: just not there."""
+
+
+def evidence(separation, lower=None, conflict=None):
+    asked = (
+        {} if lower is None else {"label_conflict": lower + 0.1 if conflict is None else conflict, "label_conflict_lower": lower}
+    )
+    return {"separation": separation, **asked}
+
+
+def is_one_sentence(text):
+    return text.endswith(".") and ". " not in text and text[0] == text[0].upper() and "\n" not in text
+
+
+def test_each_rule_says_what_it_means_and_where_it_comes_from():
+    assert set(POLICY) == {"vouched_separation", "label_conflict", "separation", "standing_out", "fitted_share"}
+    for rule in POLICY.values():
+        assert rule.value > 0
+        assert rule.meaning.endswith(".")
+        assert rule.source
+
+
+def test_nobody_moves_a_threshold_while_a_scan_runs():
+    with pytest.raises(TypeError):
+        POLICY["separation"] = POLICY["standing_out"]
+    with pytest.raises(AttributeError):
+        POLICY["separation"].value = 1.0
+
+
+# Groups whose inputs were asked
+
+
+@pytest.mark.parametrize(
+    ("separation", "lower", "verdict"),
+    [
+        (VOUCHED / 0.9, 0.9, Verdict.SUSPICIOUS),
+        (VOUCHED / 0.9 * LESS, 0.9, Verdict.CLEAN),  # not far enough for so much conflict
+        (100, CONFLICT, Verdict.SUSPICIOUS),
+        (100, CONFLICT * LESS, Verdict.CLEAN),  # however far it lies
+        (100, 0.0, Verdict.CLEAN),
+        (100, -np.inf, Verdict.CLEAN),  # nothing can be said of its inputs
+        (0.1, 1.1, Verdict.CLEAN),
+    ],
+)
+def test_a_group_is_suspicious_when_it_lies_apart_and_its_inputs_are_in_conflict_with_the_label(separation, lower, verdict):
+    assert judge_group(evidence(separation, lower), others=()) is verdict
+
+
+def test_where_the_inputs_were_asked_the_other_classes_do_not_matter():
+    for others in ([], [0.0], [50.0] * 9):
+        assert judge_group(evidence(2 * VOUCHED, 0.9), others) is Verdict.SUSPICIOUS
+        assert judge_group(evidence(2 * VOUCHED, 0.1), others) is Verdict.CLEAN
+
+
+def test_the_lower_bound_decides_and_not_the_conflict_itself():
+    assert judge_group(evidence(100, lower=CONFLICT * LESS, conflict=1.0), others=()) is Verdict.CLEAN
+
+
+# Groups whose inputs were not asked
+
+
+@pytest.mark.parametrize(
+    ("separation", "others", "verdict"),
+    [
+        (APART, [0.0, 0.0], Verdict.SUSPICIOUS),
+        (APART * LESS, [0.0, 0.0], Verdict.CLEAN),
+        (2 * APART, [2 * APART / STANDING_OUT] * 3, Verdict.SUSPICIOUS),
+        (2 * APART * LESS, [2 * APART / STANDING_OUT] * 3, Verdict.INCONCLUSIVE),
+        (2 * APART, [3.0, 3.0, 3.0, 2 * APART, 2 * APART], Verdict.SUSPICIOUS),  # a few of the others are poisoned as well
+        (2 * APART, [3.0, 2 * APART, 2 * APART], Verdict.INCONCLUSIVE),
+        (100, [], Verdict.INCONCLUSIVE),
+        (APART * LESS, [], Verdict.CLEAN),
+    ],
+)
+def test_without_the_inputs_a_suspicious_group_lies_apart_and_stands_out_among_the_classes(separation, others, verdict):
+    assert judge_group(evidence(separation), others) is verdict
+
+
+def test_the_screen_alone_never_says_poisoned():
+    for lower in (None, 1.0):
+        assert judge_group(evidence(1e9, lower), [0.0]) is Verdict.SUSPICIOUS
+
+
+# How far a group has come
+
+
+@given(st.floats(0, 1e15), st.none() | st.floats(-1e6, 2) | st.just(-np.inf), st.lists(st.floats(0, 100), max_size=4))
+def test_plausibility_is_above_one_half_for_the_accused_alone(separation, lower, others):
+    found = evidence(separation, lower)
+    verdict = judge_group(found, others)
+    value = plausibility(found, verdict)
+    assert 0 <= value <= 1
+    assert (value > 0.5) == (verdict is Verdict.SUSPICIOUS)
+
+
+def test_plausibility_grows_with_the_evidence():
+    assert plausibility(evidence(APART / 2), Verdict.CLEAN) > plausibility(evidence(APART / 4), Verdict.CLEAN) > 0
+    assert plausibility(evidence(5, 0.4), Verdict.CLEAN) > plausibility(evidence(5, 0.2), Verdict.CLEAN) > 0
+    assert plausibility(evidence(100, -0.5), Verdict.CLEAN) == 0
+
+
+# Classes that cannot be judged
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 9, 11, FEWEST_SAMPLES - 1])
+def test_a_class_of_too_few_samples_is_told_how_many_are_needed(n):
+    text = obstacle(Facts(n, n))
+    assert str(FEWEST_SAMPLES) in text
+    assert f"has {n}." in text
+    assert is_one_sentence(text)
+
+
+@pytest.mark.parametrize("n", [FEWEST_SAMPLES, 10_000])
+def test_a_class_of_enough_samples_can_be_judged(n):
+    assert obstacle(Facts(n, n)) is None
+    assert obstacle(Facts(n, max(FEWEST_SAMPLES, int(np.ceil(FITTED * n))))) is None
+
+
+def test_a_class_that_the_model_misreads_says_how_many_it_reads_right():
+    text = obstacle(Facts(4000, int(4000 * FITTED) - 1))
+    assert f"{int(4000 * FITTED) - 1:,} of the class's 4,000 samples" in text
+    assert "does not look like the model of this data" in text
+    assert is_one_sentence(text)
+
+
+def test_a_class_of_which_the_model_reads_too_few_right_is_told_how_many_are_needed():
+    text = obstacle(Facts(FEWEST_SAMPLES + 5, FEWEST_SAMPLES - 1))
+    assert f"At least {FEWEST_SAMPLES} samples that the model gives their own label" in text
+    assert f"gives {FEWEST_SAMPLES - 1}." in text
+    assert is_one_sentence(text)
+
+
+def test_constant_activations_are_told_to_try_another_layer():
+    text = obstacle(Facts(100, 100, constant=True))
+    assert "constant" in text
+    assert "--layer" in text
+    assert is_one_sentence(text)
+
+
+def test_the_first_thing_that_is_wrong_with_a_class_is_said():
+    assert "examined samples are needed" in obstacle(Facts(0, 0, constant=True))
+    assert "of this data" in obstacle(Facts(100, 1, constant=True))
+
+
+# Reasons
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict", "others", "said"),
+    [
+        (
+            evidence(9.87, 0.8, 0.91),
+            Verdict.SUSPICIOUS,
+            [],
+            "1,234 samples lie 9.9 standard deviations from the rest of the class, and",
+        ),
+        (evidence(9.87, 0.8, 0.91), Verdict.SUSPICIOUS, [], "look like those of other classes (label conflict 0.91 of 1)"),
+        (evidence(20), Verdict.SUSPICIOUS, [1.0], "no other class splits as far, but without the inputs a natural sub-population"),
+        (evidence(20), Verdict.INCONCLUSIVE, [20.0], "but other classes split as far"),
+        (evidence(20), Verdict.INCONCLUSIVE, [], "but there is no other class to compare with"),
+        (
+            evidence(20, 0.0, 0.1),
+            Verdict.CLEAN,
+            [],
+            "but their inputs fit the label (label conflict 0.10 of 1): a natural sub-population",
+        ),
+        (evidence(20, 0.1, 0.8), Verdict.CLEAN, [], "is uncertain (label conflict 0.80 of 1, at least 0.10)"),
+        (evidence(20, -np.inf, 0.0), Verdict.CLEAN, [], "so whether they fit the label is unknown"),
+        (evidence(3), Verdict.CLEAN, [2.0], NOTHING_APART),
+        (evidence(3, 0.9), Verdict.CLEAN, [2.0], NOTHING_APART),
+    ],
+)
+def test_a_reason_says_what_speaks_for_the_verdict_in_one_sentence(found, verdict, others, said):
+    text = reason(verdict, found, 1234, others)
+    assert said in text
+    assert is_one_sentence(text)
+
+
+@given(st.floats(0, 30), st.none() | st.floats(-1, 1) | st.just(-np.inf), st.lists(st.floats(0, 30), max_size=4))
+def test_every_reason_is_one_sentence(separation, lower, others):
+    found = evidence(separation, lower, 0.0 if lower == -np.inf else None)
+    assert is_one_sentence(reason(judge_group(found, others), found, 12, others))
