@@ -237,6 +237,12 @@ def test_the_silhouette_of_many_rows_is_near_the_exact_one(group, apart):
     assert silhouette(points, members, rng()) == pytest.approx(references.silhouette(points, members), abs=0.05)
 
 
+def test_the_silhouette_of_many_rows_is_taken_of_a_part_of_them():
+    points, members = rng(1).normal(size=(2500, 4)), np.arange(2500) < 300
+    one, other, again = (silhouette(points, members, rng(seed)) for seed in (1, 2, 1))
+    assert one == again != other
+
+
 @pytest.mark.parametrize("n", [10, 5000])
 def test_the_silhouette_of_an_empty_side_is_zero(n):
     points = rng().normal(size=(n, 2))

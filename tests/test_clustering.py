@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.references import inertia, least_inertia, least_inertia_of_starts
@@ -48,7 +48,16 @@ def test_two_means_is_about_as_tight_as_many_random_starts(seed, apart):
     assert inertia(points, two_means(points)) <= 1.03 * least_inertia_of_starts(points, 20, rng(seed))
 
 
+def test_a_few_rows_far_out_are_found_beside_two_natural_halves():
+    points = rng().normal(scale=0.5, size=(100, 2))
+    points[:47, 0] -= 4
+    points[47:94, 0] += 4
+    points[94:, 0] += 30
+    np.testing.assert_array_equal(two_means(points), np.arange(100) >= 94)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(1, 7))
+@example(9, 2, 2)  # both starts end in the same two halves, one of them the other way round
 @settings(max_examples=50, deadline=None)
 def test_the_order_of_the_rows_does_not_matter_to_two_means(seed, n, k):
     points, order = rng(seed).normal(size=(n, k)), rng(seed + 1).permutation(n)

@@ -69,7 +69,9 @@ def test_where_nothing_is_planted_nothing_is_accused_and_no_half_is_flagged(seed
 @pytest.mark.parametrize("seed", range(6))
 def test_natural_sub_populations_of_every_class_are_not_accused(seed, kinds):
     training_set = clouds([60, 90, 120, 150], rng(seed), kinds=kinds)
-    assert {result.verdict for result in screened(training_set, seed=seed).classes} == {Verdict.CLEAN}
+    results = screened(training_set, seed=seed).classes
+    assert {result.verdict for result in results} == {Verdict.CLEAN}
+    assert {group.source_class for result in results for group in result.groups} == {None}
     assert not column(screened(training_set, seed=seed, view=False), "flagged").any()
 
 
@@ -107,6 +109,24 @@ def test_poison_in_every_class_is_found_where_the_inputs_are_asked_and_inconclus
     np.testing.assert_array_equal(column(asked, "flagged"), training_set.planted)
     assert {result.verdict for result in blind.classes} == {Verdict.INCONCLUSIVE}
     assert not column(blind, "flagged").any()
+
+
+def test_without_the_inputs_one_other_class_is_enough_to_compare_with():
+    training_set = plant(clouds([150, 150], rng()), 1, 15, rng(1))
+    screening = screened(training_set, view=False)
+    assert accused(screening) == ["class 1"]
+    np.testing.assert_array_equal(column(screening, "flagged"), training_set.planted)
+
+
+def test_a_class_in_which_nothing_lies_apart_at_all_is_one_to_compare_with():
+    training_set = plant(clouds([100] * 3, rng()), 1, 15, rng(1))
+    activations = training_set.activations.copy()
+    for other in (0, 2):
+        rows = np.flatnonzero(training_set.labels == other)
+        activations[rows] = 0  # and all are equal but one, which is too few for a group
+        activations[rows[0]] = 1
+    screening = screened(Clouds(activations, training_set.cells, training_set.labels, training_set.planted), view=False)
+    assert [result.verdict for result in screening.classes] == [Verdict.CLEAN, Verdict.SUSPICIOUS, Verdict.CLEAN]
 
 
 def test_one_source_class_is_named_and_many_are_not():
