@@ -29,23 +29,26 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         "vouched_separation": Rule(
             5.0,
             "The separation of a suspicious group, times the lower bound of its label conflict, is at least this.",
-            "PENDING",
+            "trials on MNIST, Fashion-MNIST, CIFAR-10, GTSRB, Rotten Tomatoes and AG News: clean groups in conflict reached 4.5, "
+            "planted ones that the model had learned began at 5.2; benchmarks/results/scan.json has the evidence of every class",
         ),
         "label_conflict": Rule(
             0.45,
             "And the lower bound of its label conflict is at least this: 0 is how the inputs of the rest of the class fit the "
             "label, and 1 how those of other classes do.",
-            "PENDING",
+            "the same trials: merged classes, the hardest clean case, reached 0.42, planted groups of up to 60 % of a class began "
+            "at 0.54",
         ),
         "separation": Rule(
             7.0,
             "Where the inputs cannot be asked, a suspicious group lies this many standard deviations from the rest of its class.",
-            "PENDING",
+            "the same trials without the inputs: clean classes reached 5.9 (but a natural sub-population of AG News 19), planted "
+            "groups began at 8.5",
         ),
         "standing_out": Rule(
             2.0,
             "And that is at least this many times the median separation of the other classes; otherwise the class is inconclusive.",
-            "PENDING",
+            "a ratio and not a distance in spreads, because two classes have no spread; the same trials: 1.7 for clean classes",
         ),
         "fitted_share": Rule(
             0.5,
