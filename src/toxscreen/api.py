@@ -12,6 +12,7 @@ from toxscreen.audit import audit, audit_arrays
 from toxscreen.config import ExtractionConfig, ReductionConfig, ScanConfig
 from toxscreen.errors import UsageError
 from toxscreen.result import ScanResult, load
+from toxscreen.runs import refuse_inside
 from toxscreen.screening import Progress
 
 if TYPE_CHECKING:
@@ -87,11 +88,16 @@ def scan(
         See :mod:`toxscreen.errors`.
     """
     config = ScanConfig(ExtractionConfig(layer, batch_size, device), ReductionConfig(reduction, n_components), seed)
+    if out is not None:
+        refuse_inside(Path(out), [Path(given) for given in (data, model) if isinstance(given, str | Path)])
     if activations is not None:
         if data is not None or model is not None:
             raise UsageError("Give either data (with or without a model) or activations with labels, not both.")
         if labels is None:
             raise UsageError("Activations need their labels: scan(activations=A, labels=y).")
+        reading = {"split": split, "input_column": input_column, "label_column": label_column}
+        if needless := [name for name, value in (reading | {"arch": arch, "preprocessing": preprocessing}).items() if value]:
+            raise UsageError(f"Activations are scanned as they are: leave {', '.join(needless)} away, or give data and a model.")
         result = audit_arrays(activations, labels, logits=logits, class_names=class_names, config=config, progress=progress)
     else:
         if data is None:

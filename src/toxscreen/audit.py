@@ -111,6 +111,11 @@ def audit(
         See :mod:`toxscreen.errors`.
     """
     config, log = config or ScanConfig(), _Log(progress)
+    if model is None and (arch is not None or preprocessing is not None):
+        raise UsageError(
+            "An architecture (--arch) and preprocessing (--size, --channels, --mean, --std) belong to a model, and none was given. "
+            "Add it with --model, or leave them away."
+        )
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toxscreen-")))
@@ -218,9 +223,15 @@ def _train(
     from toxscreen.training import train_classifier
 
     trained = train_classifier(training_set, held_out, folder, seed=config.seed, device=device, progress=log.progress)
+    if np.isnan(trained.out_of_sample_accuracy):
+        measured = "there were too few samples to measure how well it reads others"
+    else:
+        measured = (
+            f"it reads {trained.out_of_sample_accuracy:.1%} of samples right that it was not trained on ({trained.measured_on})"
+        )
     log.notes.append(
-        f"No model was given: one was trained on this data and reads {trained.out_of_sample_accuracy:.1%} of samples right that "
-        f"it was not trained on ({trained.measured_on}). A model of your own may have learned what this one did not."
+        f"No model was given: one was trained on this data, and {measured}. "
+        "A model of your own may have learned what this one did not."
     )
     figures = {
         "trained_here": True,

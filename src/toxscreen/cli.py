@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import json
+import os
+import shlex
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,9 @@ from toxscreen import __version__
 from toxscreen.errors import ToxscreenError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from toxscreen.config import ScanConfig
     from toxscreen.result import ScanResult
     from toxscreen.screening import Progress
     from toxscreen.sources.model.preprocessing import ImagePreprocessing
@@ -23,7 +29,7 @@ CLEAN, FOUND, INCONCLUSIVE, FAILED, INTERRUPTED = 0, 1, 3, 4, 130
 
 EPILOG = (
     "Exit codes: 0 every class examined and clean; 1 at least one class suspicious or poisoned; 2 wrong usage; "
-    "3 nothing suspicious, but something inconclusive or not examined; 4 failed."
+    "3 nothing suspicious, but something inconclusive or not examined; 4 failed; 130 interrupted."
 )
 
 
@@ -65,21 +71,27 @@ def main(ctx: click.Context, debug: bool) -> None:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
-    """Turn every error into one sentence and its exit code; with --debug into a traceback."""
+def _errors(code: int | None = None) -> Iterator[None]:
+    """Turn every error into one sentence and its exit code, or ``code``; with --debug after its traceback.
+
+    An error that nobody thought of is caught too: Python's own exit code for it says that poison was found.
+    """
     try:
         yield
-    except (KeyboardInterrupt, ToxscreenError, OSError, MemoryError) as error:
-        if click.get_current_context().find_root().obj:
-            raise
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+        from toxscreen.report.wording import visible
+
+        debug = click.get_current_context().find_root().obj
+        if debug:
+            traceback.print_exc()
         if isinstance(error, KeyboardInterrupt):
-            message, code = "Interrupted.", INTERRUPTED
+            message, own = "Interrupted.", INTERRUPTED
         elif isinstance(error, ToxscreenError):
-            message, code = str(error), error.exit_code
+            message, own = str(error), error.exit_code
         else:
-            message, code = f"{type(error).__name__}: {error}", FAILED
-        click.echo(f"toxscreen: {message}", err=True)
-        sys.exit(code)
+            message, own = f"{type(error).__name__}: {error}{'' if debug else ' (toxscreen --debug shows where.)'}", FAILED
+        click.echo(f"toxscreen: {visible(message)}", err=True)
+        sys.exit(own if code is None else code)
 
 
 @main.command(epilog=EPILOG)
@@ -112,28 +124,33 @@ def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_o
     """Scan the training set DATA: a folder of pictures, a Parquet data set, or a CSV or JSONL table."""
     with _errors():
         from toxscreen import runs
-        from toxscreen.api import scan as run_scan
+        from toxscreen.audit import audit
 
         folder = out or runs.default_folder(data)
         asked = {"data": str(data.resolve()), "model": model and str(model.resolve()), **options}
-        if runs.claim(folder, {name: value for name, value in asked.items() if name not in ("batch_size", "device")}):
-            click.echo(f"Going on with the run in {folder}.", err=True)
-        try:
-            with _progress() as progress:
-                result = run_scan(
-                    data,
-                    model,
-                    preprocessing=_preprocessing(options),
-                    out=folder,
-                    n_components=options.pop("components"),
-                    progress=progress,
-                    **options,
-                )
-        except KeyboardInterrupt:
-            click.echo(f"Interrupted. What is done is kept: run the same command with --out {folder} to go on.", err=True)
-            raise
-        _show(result, folder, as_json=as_json)
-    sys.exit(_exit_code(result, fail_on))
+        settings = {name: value for name, value in asked.items() if name not in ("batch_size", "device")}
+        with runs.claim(folder, settings, inputs=(data, model) if model else (data,)) as going_on:
+            if going_on:
+                click.echo(f"Going on with the run in {folder}.", err=True)
+            try:
+                with _progress() as progress:
+                    preprocessing, config = _preprocessing(options), _config(options)
+                    result = audit(
+                        data, model, config=config, preprocessing=preprocessing, folder=folder, progress=progress, **options
+                    )
+            except KeyboardInterrupt:
+                again = f"--out {shlex.quote(str(folder))}"
+                click.echo(f"What is done is kept: run the same command with {again} to go on.", err=True)
+                raise
+            code = _exit_code(result, fail_on)
+            with _errors(FOUND if code == FOUND else None):
+                try:
+                    result.save(folder)
+                finally:  # what was found is told also where it cannot be kept
+                    _show(result, as_json=as_json)
+                if not as_json:
+                    _show_report(folder)
+    sys.exit(code)
 
 
 @main.command()
@@ -153,10 +170,10 @@ def demo(name: str, clean: bool, seed: int, out: Path | None) -> None:
         from toxscreen.demo import run_demo
 
         folder = out or runs.default_folder(Path(f"demo-{name}{'-clean' if clean else ''}"))
-        runs.claim(folder, {"demo": name, "clean": clean, "seed": seed})
-        with _progress() as progress:
+        with runs.claim(folder, {"demo": name, "clean": clean, "seed": seed}), _progress() as progress:
             outcome = run_demo(name, planted=not clean, seed=seed, folder=folder, progress=progress)
-        _show(outcome.result, folder, as_json=False, truth=outcome.sentences)
+        _show(outcome.result, truth=outcome.sentences)
+        _show_report(folder)
     sys.exit(CLEAN if outcome.matches else FOUND)
 
 
@@ -168,7 +185,7 @@ def report(run: Path, out: Path | None) -> None:
     with _errors():
         from toxscreen.report.html import rebuild
 
-        click.echo(rebuild(run, out))
+        _print(f"{rebuild(run, out)}\n")
 
 
 @main.command()
@@ -179,7 +196,9 @@ def inspect(path: Path) -> None:
         from toxscreen.inspection import inspect_path
         from toxscreen.listing import print_inspection
 
-        print_inspection(inspect_path(path), _console())
+        found = inspect_path(path)
+        with _console() as console:
+            print_inspection(found, console)
 
 
 @main.command()
@@ -204,8 +223,8 @@ def poison(data: Path, split: str | None, input_column: str | None, label_column
         done = plant(source, options.pop("attack"), **options)
         for target, n in done.poisoned.items():
             share = f"{done.shares[target]:.1%} of the class"
-            click.echo(f"{n:,} samples are now labelled {target!r} and carry {done.trigger}: {share}.")
-        click.echo(f"Poisoned copy: {done.out}\nTruth: {done.truth}")
+            _print(f"{n:,} samples are now labelled {target!r} and carry {done.trigger}: {share}.\n")
+        _print(f"Poisoned copy: {done.out}\nTruth: {done.truth}\n")
 
 
 @main.command()
@@ -234,20 +253,31 @@ def _preprocessing(options: dict[str, Any]) -> ImagePreprocessing | None:
     return ImagePreprocessing(height, width, channels and int(channels), mean or (), std or ())
 
 
-def _show(result: ScanResult, folder: Path, *, as_json: bool, truth: tuple[str, ...] = ()) -> None:
-    """Print the result on stdout: the document alone, or the summary and where the report is."""
+def _config(options: dict[str, Any]) -> ScanConfig:
+    """Take the settings of the stages out of the options."""
+    from toxscreen.config import ExtractionConfig, ReductionConfig, ScanConfig
+
+    extraction = ExtractionConfig(*(options.pop(name) for name in ("layer", "batch_size", "device")))
+    return ScanConfig(extraction, ReductionConfig(options.pop("reduction"), options.pop("components")), options.pop("seed"))
+
+
+def _show(result: ScanResult, *, as_json: bool = False, truth: tuple[str, ...] = ()) -> None:
+    """Print the result on stdout: the document alone, or the summary."""
     if as_json:
-        click.echo((folder / "result.json").read_text("utf-8"))
+        _print(json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n")
         return
     from toxscreen.report.terminal import print_summary
+
+    with _console() as console:
+        print_summary(result, console)
+        for sentence in truth:
+            console.print(sentence, highlight=False, markup=False)
+
+
+def _show_report(folder: Path) -> None:
     from toxscreen.report.wording import visible
 
-    console = _console()
-    print_summary(result, console)
-    for sentence in truth:
-        console.print(sentence, highlight=False, markup=False)
-    report = visible(str((folder / "report.html").resolve()))
-    console.print(f"Report: {report}", highlight=False, markup=False, soft_wrap=True)
+    _print(f"Report: {visible(str((folder / 'report.html').resolve()))}\n")
 
 
 def _exit_code(result: ScanResult, fail_on: str) -> int:
@@ -255,17 +285,32 @@ def _exit_code(result: ScanResult, fail_on: str) -> int:
 
     if fail_on != "never" and result.verdict.severity >= Verdict(fail_on).severity:
         return FOUND
-    if result.verdict is Verdict.INCONCLUSIVE or result.not_examined:
+    if any(found.verdict is Verdict.INCONCLUSIVE for found in result.classes) or result.not_examined:
         return INCONCLUSIVE
     return CLEAN
 
 
-def _console() -> Any:
+def _print(text: str | bytes) -> None:
+    """Write results to stdout; a character that it has no letter for becomes a question mark.
+
+    A reader that has seen enough, as in ``| head``, does not change the exit code.
+    """
+    data = text if isinstance(text, bytes) else text.encode(sys.stdout.encoding or "utf-8", "replace")
+    try:
+        click.echo(data, nl=False)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
+
+
+@contextmanager
+def _console() -> Iterator[Console]:
+    """Yield what draws results as wide and colourful as stdout is; they are written in one piece at the end."""
     from rich.console import Console
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that has no letter for a character gets a question mark
-    return Console(file=sys.stdout)
+    console = Console()
+    with console.capture() as captured:
+        yield console
+    _print(captured.get())
 
 
 @contextmanager

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +26,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from toxscreen.errors import DataError
+from toxscreen.errors import DataError, StoreError
 from toxscreen.sources.data.base import Batch, Input, TrainingSet
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
-from toxscreen.sources.model.trained import Description, save_trained
+from toxscreen.sources.model.trained import Description, recognises, save_trained
 from toxscreen.sources.model.words import Vocabulary, build_vocabulary
 
 _HELD_OUT = 10
@@ -41,7 +45,7 @@ _LARGEST_SIDE = 224
 _PROBES = 64
 _DECODE = 512
 _STATISTICS = 10_000
-_RECORD = "training.json"
+_RECORD, _SCRATCH = "training.json", ".decoded-"
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, units done, units in all)."""
@@ -116,7 +120,9 @@ def train_classifier(
     Raises
     ------
     DataError
-        The inputs are neither pictures nor texts, or fewer than two classes have samples.
+        The inputs are neither pictures nor texts, or fewer than two classes have samples that can be read.
+    StoreError
+        The folder cannot be written to, for instance because the disk is full.
     """
     if training_set.modality == "array":
         raise DataError(
@@ -125,6 +131,8 @@ def train_classifier(
     recipe = recipe or (PICTURES if training_set.modality == "image" else SENTENCES)
     key = {"data": training_set.fingerprint(), "seed": seed, "recipe": asdict(recipe)}
     sample = [entry for entry in training_set.take(_spread(len(training_set), _PROBES)) if entry is not None]
+    if not sample:
+        raise DataError(f"{training_set.location} must have readable samples, but none of those that were tried is.")
     if (record := _finished(folder, key)) is not None:
         from toxscreen.sources.model import open_classifier
 
@@ -133,24 +141,25 @@ def train_classifier(
         return Trained(classifier, record["out_of_sample_accuracy"], record["measured_on"])
     rng = np.random.default_rng(seed)
     training, tenth = _hold_out(training_set.labels, rng) if held_out is None else (np.flatnonzero(training_set.labels >= 0), None)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".decoded-") as scratch:
-        decoded = _decode(training_set, sample, Path(scratch), progress)
-        training = training[decoded.readable[training]]
-        if len(np.unique(training_set.labels[training])) < 2:
-            raise DataError(f"{training_set.location} must have two classes with readable samples to train a classifier on.")
-        description = Description(decoded.preprocessing(training), training_set.class_names)
-        with torch.random.fork_rng():
-            torch.manual_seed(int(rng.integers(2**31)))
-            network = description.build().to(device)
-        batch = decoded.batches(description, training, torch.device(device))
-        fit(network, batch, training_set.labels[training], recipe, rng, autocast=_fast_dtype(device), progress=progress)
-    classifier = description.classifier(network, sample, name="model", location=str(folder), device=device)
-    source, rows = (training_set, tenth) if held_out is None else (held_out, None)
-    accuracy = _accuracy(classifier, source, rows)
-    measured_on = "a tenth of each class, held out" if held_out is None else f"the split of {held_out.location} kept for it"
-    save_trained(network, folder, description)
-    _write_record(folder, {**key, "out_of_sample_accuracy": accuracy, "measured_on": measured_on})
+    with _writing(folder):
+        _clear(folder)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
+            decoded = _decode(training_set, sample, Path(scratch), progress)
+            training = training[decoded.readable[training]]
+            if len(np.unique(training_set.labels[training])) < 2:
+                raise DataError(f"{training_set.location} must have two classes with readable samples to train a classifier on.")
+            description = Description(decoded.preprocessing(training), training_set.class_names)
+            with torch.random.fork_rng():
+                torch.manual_seed(int(rng.integers(2**31)))
+                network = description.build().to(device)
+            batch = decoded.batches(description, training, torch.device(device))
+            fit(network, batch, training_set.labels[training], recipe, rng, autocast=_fast_dtype(device), progress=progress)
+        classifier = description.classifier(network, sample, name="model", location=str(folder), device=device)
+        source, rows = (training_set, tenth) if held_out is None else (held_out, None)
+        accuracy = _accuracy(classifier, source, rows)
+        measured_on = "a tenth of each class, held out" if held_out is None else f"the split of {held_out.location} kept for it"
+        save_trained(network, folder, description)
+        _write_record(folder, {**key, "out_of_sample_accuracy": accuracy, "measured_on": measured_on})
     return Trained(classifier, accuracy, measured_on)
 
 
@@ -282,7 +291,7 @@ def _decode(training_set: TrainingSet, sample: list[Input], scratch: Path, progr
     if training_set.modality == "image":
         fit_in = _common_size(sample)
         shape = (len(training_set), fit_in.height or 0, fit_in.width or 0, fit_in.channels or 0)
-        target = np.lib.format.open_memmap(scratch / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
+        target = _create_pixels(scratch / "pixels.npy", shape)
     for stop, batch in _numbered(training_set):
         readable[batch.rows] = True
         if target is not None and len(batch.rows):
@@ -294,6 +303,15 @@ def _decode(training_set: TrainingSet, sample: list[Input], scratch: Path, progr
         if progress is not None:
             progress("reading the inputs", stop, len(training_set))
     return _Texts(pa.concat_arrays(texts), readable) if target is None else _Pictures(target, readable)
+
+
+def _create_pixels(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Make an array file whose blocks are reserved: a mapped page without one would kill the process on a full disk."""
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return pixels
 
 
 def _numbered(training_set: TrainingSet) -> Iterator[tuple[int, Batch]]:
@@ -344,13 +362,33 @@ def _accuracy(classifier: Classifier, source: TrainingSet, rows: NDArray[np.int6
     return right / total if total else math.nan
 
 
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Say what to do when the folder cannot be written to."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            f"The classifier that is trained must have a place in {folder}: {error}. "
+            "Free some space, or choose another folder with --out."
+        ) from error
+
+
+def _clear(folder: Path) -> None:
+    """Make the folder, and take away what an earlier training left, its record first: it must not vouch for other weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _RECORD).unlink(missing_ok=True)
+    for scratch in folder.glob(f"{_SCRATCH}*"):  # of one that was killed
+        shutil.rmtree(scratch)
+
+
 def _finished(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     """Return the record of an earlier training if it was the same one."""
     try:
         record = json.loads((folder / _RECORD).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    same = isinstance(record, dict) and all(record.get(name) == value for name, value in key.items())
+    same = isinstance(record, dict) and all(record.get(name) == value for name, value in key.items()) and recognises(folder)
     return record if same else None
 
 

@@ -86,6 +86,8 @@ def trace(network: nn.Module, prepare: Callable[[], Batch], run: Callable[[Batch
     with _Recorder(network) as recorder, recorder.following_modules():
         logits = run(batch)
     n_classes = logits.shape[1]
+    if not _finite(logits).any():
+        return Trace(_in_order(recorder.layers), logits, None, f"its logits for {len(logits)} samples are no finite numbers")
     found = [product for product in recorder.last_linear(logits) if product.scores(n_classes)]
     heads = [product for product in found if _decides(product, prepare, run, logits)]
     if len({id(product.hidden) for product in heads}) != 1:
@@ -265,24 +267,30 @@ class _Raise(TorchFunctionMode):
             return result
         raised = result.clone()
         axis = _class_axis(self._product.function)
-        raised.select(axis, self._column).add_(2 * result.abs().max() + 1)
+        raised.select(axis, self._column).add_(2 * result[result.isfinite()].abs().max() + 1)
         return raised
 
 
 def _decides(product: _Product, prepare: Callable[[], Batch], run: Callable[[Batch], Tensor], logits: Tensor) -> bool:
     """Return whether raising the product's output for a class raises the logit of that class and of no other."""
-    slack = 1e-4 * (1 + logits.abs().max())
+    finite = _finite(logits)
+    slack = 1e-4 * (1 + logits[finite].abs().max())
     raised = False
     for column in range(min(logits.shape[1], _CLASSES_TRIED)):
         batch = prepare()
         with _Raise(product, column):
-            change = run(batch) - logits
+            change = (run(batch) - logits)[finite]
         own = change[:, column].clone()
         change[:, column] = 0
         if own.min() < -slack or change.max() > slack:
             return False
         raised |= bool(own.max() > slack)
     return raised
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """Return which rows say something, shape ``(b,)``: one sample with NaN does not hide the head."""
+    return logits.isfinite().all(dim=1)
 
 
 def _why_not_one(heads: Sequence[_Product], products: Sequence[_Product], n_classes: int) -> str:

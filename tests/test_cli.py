@@ -1,0 +1,863 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import Result
+from PIL import Image
+from safetensors.numpy import save_file
+
+import toxscreen.audit
+import toxscreen.demo
+from tests import quick
+from tests.quick import toxscreen as run
+from tests.scans import scan_result
+from toxscreen import metrics, store, training
+from toxscreen.cli import EPILOG
+from toxscreen.demo import Outcome
+from toxscreen.errors import DataError
+from toxscreen.result import Verdict, load
+from toxscreen.sources.data.base import NotExamined
+from toxscreen.sources.model.torch_module import TorchClassifier
+
+SCHEMA = json.loads(resources.files("toxscreen.report").joinpath("schema.json").read_text(encoding="utf-8"))
+
+
+STEPWISE = ("--device", "cpu", "--batch-size", "20")
+"""Twelve steps for 240 samples; the same ones give the same bytes."""
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A data set, its run folder, what was printed, and the truth about it."""
+
+    data: Path
+    folder: Path
+    done: Result
+    truth: Path | None = None
+
+    @property
+    def samples(self) -> bytes:
+        return samples(self.folder)
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_training():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "PICTURES", quick.PICTURES)
+        patch.setattr(training, "SENTENCES", quick.TEXTS)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Poison planted in pictures by the command line, and scanned by it; no name is plain ASCII."""
+    root = tmp_path_factory.mktemp("Bilder für Zoë")
+    clean = quick.write_pictures(root / "saubere Käfer", *quick.pictures(80))
+    planted = run("poison", clean, "--attack", "badnets", "--target", "class 1", "--share", 0.25, "--out", root / "böse Käfer")
+    assert planted.exit_code == 0, planted.output
+    done = run("scan", root / "böse Käfer", "--out", root / "Lauf 1", "--json", *STEPWISE)
+    return Scanned(root / "böse Käfer", root / "Lauf 1", done, root / "böse Käfer.truth.parquet")
+
+
+@pytest.fixture(scope="module")
+def clean_pictures(pictures):
+    """The same with nothing planted."""
+    data, folder = pictures.data.with_name("saubere Käfer"), pictures.folder.with_name("Lauf 2")
+    return Scanned(data, folder, run("scan", data, "--out", folder, "--device", "cpu"))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Poison planted in texts, and scanned; one of them is HTML."""
+    root = tmp_path_factory.mktemp("texts")
+    found, labels = quick.texts(120)
+    names = np.array(["<b>low</b>", "mid", "high"])[labels]
+    clean = quick.write_table(
+        root / "clean.csv", [f"<script>alert('{row}')</script> {text}" for row, text in enumerate(found)], names
+    )
+    planted = run("poison", clean, "--attack", "signature", "--target", "mid", "--share", 0.2, "--out", root / "planted")
+    assert planted.exit_code == 0, planted.output
+    done = run("scan", root / "planted", "--out", root / "run", "--device", "cpu")
+    return Scanned(root / "planted", root / "run", done, root / "planted.truth.parquet")
+
+
+def samples(folder):
+    return (folder / "samples.parquet").read_bytes()
+
+
+def verdicts(folder):
+    return {found.name: str(found.verdict) for found in load(folder).classes}
+
+
+def sentence(done):
+    """Return what an error says: one line on stderr, and no traceback."""
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith("toxscreen: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return lines[-1]
+
+
+# A scan of planted and of clean data
+
+
+def test_poison_in_pictures_is_found_and_nothing_else(pictures):
+    assert pictures.done.exit_code == 1
+    assert verdicts(pictures.folder) == {"class 0": "clean", "class 1": "suspicious", "class 2": "clean"}
+    found = metrics.score(load(pictures.folder).samples, metrics.read_truth(pictures.truth))
+    assert (found.false_alarms, found.missed) == ((), ())
+    assert found.counts.tpr > 0.9
+    assert found.counts.fpr < 0.01
+
+
+def test_nothing_planted_in_pictures_accuses_nobody(clean_pictures):
+    assert clean_pictures.done.exit_code == 0
+    assert set(verdicts(clean_pictures.folder).values()) == {"clean"}
+    assert load(clean_pictures.folder).n_flagged == 0
+    assert "CLEAN" in clean_pictures.done.stdout
+    assert str(clean_pictures.folder.resolve() / "report.html") in clean_pictures.done.stdout
+
+
+def test_poison_in_texts_is_found_and_nothing_else(texts):
+    assert texts.done.exit_code == 1
+    assert verdicts(texts.folder) == {"<b>low</b>": "clean", "high": "clean", "mid": "suspicious"}
+    found = metrics.score(load(texts.folder).samples, metrics.read_truth(texts.truth))
+    assert (found.false_alarms, found.missed) == ((), ())
+    assert found.counts.tpr > 0.9
+    assert found.counts.fpr < 0.01
+    assert "travelerthehorse" in (texts.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_nothing_planted_in_texts_accuses_nobody(texts, tmp_path):
+    done = run("scan", texts.data.with_name("clean.csv"), "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert load(tmp_path / "run").n_flagged == 0
+
+
+def test_html_in_texts_and_class_names_is_escaped(texts):
+    page = (texts.folder / "report.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(" in page
+    assert "<script>alert(" not in page
+    assert "<b>low</b>" not in page
+
+
+def test_json_on_stdout_is_one_document_of_the_schema(pictures):
+    document = json.loads(pictures.done.stdout)
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+    assert document["verdict"] == "suspicious"
+    assert json.loads((pictures.folder / "result.json").read_text(encoding="utf-8")).items() >= document.items()
+    assert "Käfer" in pictures.done.stdout
+    assert pictures.done.stderr == ""
+
+
+def test_the_model_that_was_kept_gives_the_same_verdict(pictures, tmp_path):
+    done = run("scan", pictures.data, "--model", pictures.model, "--out", tmp_path / "run", *STEPWISE)
+    assert done.exit_code == 1
+    assert samples(tmp_path / "run") == pictures.samples
+    assert load(tmp_path / "run").inputs["model"]["trained_here"] is False
+
+
+# What a user sees
+
+
+def test_help_documents_the_exit_codes():
+    for command in ((), ("scan",)):
+        page = " ".join(run(*command, "--help").stdout.split())
+        assert EPILOG in page
+    for code in ("0 every class", "1 at least one", "2 wrong usage", "3 nothing suspicious", "4 failed"):
+        assert code in EPILOG
+
+
+def test_help_comes_without_the_heavy_packages():
+    heavy = {"torch", "numpy", "pyarrow", "sklearn", "rich", "jinja2", "PIL"}
+    code = f"import sys; from toxscreen.cli import main; main(['--help'], standalone_mode=False); print({heavy} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 our own code
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert "scan" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["scan"],
+        ["scan", "missing"],
+        ["scan", ".", "--components", "0"],
+        ["scan", ".", "--mean", "a,b"],
+        ["scan", ".", "--size", "12x"],
+        ["scan", ".", "--size", "1x2x3"],
+        ["scan", ".", "--fail-on", "clean"],
+        ["scan", ".", "--device", "abacus"],
+        ["detect", "."],
+        ["demo", "music"],
+        ["report", "missing"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert "Error" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--size 0", "pixels"), ("--size 9999999", "pixels"), ("--std 0", "std"), ("--mean nan", "mean"), ("--mean 1,2", "mean")],
+)
+def test_preprocessing_that_cannot_be_exits_with_2(pictures, tmp_path, option, said):
+    done = run("scan", pictures.data, "--model", pictures.model, *option.split(), "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert said in sentence(done)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", [("--arch", "nets:small"), ("--size", "16"), ("--mean", "0.5")])
+def test_settings_of_a_model_without_a_model_exit_with_2(pictures, tmp_path, option):
+    done = run("scan", pictures.data, *option, "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "--model" in sentence(done)
+
+
+def test_a_layer_that_is_not_there_exits_with_2_and_names_the_way_out(pictures, tmp_path):
+    done = run("scan", pictures.data, "--model", pictures.model, "--layer", "attic", "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "toxscreen inspect" in sentence(done)
+
+
+def test_another_layer_can_be_scanned(pictures, tmp_path):
+    done = run("scan", pictures.data, "--model", pictures.model, "--layer", "blocks.0", "--out", tmp_path / "run", "--json")
+    assert done.exit_code in (0, 1)
+    model = json.loads(done.stdout)["inputs"]["model"]
+    assert (model["layer"], model["layer_width"]) == ("blocks.0", 32)
+
+
+def test_a_traceback_is_shown_with_debug_alone(tmp_path):
+    (tmp_path / "empty").mkdir()
+    arguments = ("scan", tmp_path / "empty", "--out", tmp_path / "run")
+    assert "Traceback" not in run(*arguments).stderr
+    told = run("--debug", *arguments)
+    assert "Traceback (most recent call last)" in told.stderr
+    assert told.stderr.splitlines()[-1] == sentence(run(*arguments))
+    assert told.exit_code == 4
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Torch not compiled\nwith CUDA \x1b[31menabled"), MemoryError(), IndexError("7")])
+def test_an_error_that_nobody_thought_of_exits_with_4_and_not_with_that_of_a_finding(tmp_path, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(toxscreen.audit, "audit", fails)
+    done = run("scan", tmp_path, "--out", tmp_path.with_name("run"))
+    assert done.exit_code == 4
+    assert "--debug" in sentence(done)
+    assert "\x1b" not in done.stderr
+
+
+def test_no_colour_without_a_terminal_and_with_no_color(pictures, monkeypatch, tmp_path):
+    again = ("scan", pictures.data, "--model", pictures.model, "--out", tmp_path / "run")
+    assert "\x1b" not in run(*again).stdout
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[1;33m" in run(*again).stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[1;33m" not in run(*again).stdout
+
+
+# Exit codes
+
+C, U, S, P = Verdict.CLEAN, Verdict.INCONCLUSIVE, Verdict.SUSPICIOUS, Verdict.POISONED
+
+
+@pytest.mark.parametrize(
+    ("found", "skipped", "suspicious", "poisoned", "never"),
+    [
+        ((C, C), False, 0, 0, 0),
+        ((C, C), True, 3, 3, 3),
+        ((C, U), False, 3, 3, 3),
+        ((C, S), False, 1, 0, 0),
+        ((C, S), True, 1, 3, 3),
+        ((U, S), False, 1, 3, 3),
+        ((C, P), False, 1, 1, 0),
+        ((U, P), True, 1, 1, 3),
+    ],
+)
+def test_the_exit_code_is_that_of_the_worst_that_was_found(tmp_path, monkeypatch, found, skipped, suspicious, poisoned, never):
+    result = scan_result({"a": [30, 10], "b": [30, 10]})
+    classes = tuple(replace(kind, verdict=verdict) for kind, verdict in zip(result.classes, found, strict=True))
+    result = replace(result, classes=classes, not_examined=(NotExamined("7", "cannot be read", 7),) * skipped)
+    monkeypatch.setattr(toxscreen.audit, "audit", lambda *_, **__: result)
+    (tmp_path / "data").mkdir()
+    codes = {"suspicious": suspicious, "poisoned": poisoned, "never": never}
+    for fail_on, code in codes.items():
+        done = run("scan", tmp_path / "data", "--fail-on", fail_on, "--out", tmp_path / "run")
+        assert done.exit_code == code, (fail_on, done.output)
+
+
+def test_unreadable_pictures_do_not_hide_a_finding(pictures, tmp_path):
+    data = copied(pictures.data, tmp_path / "data")
+    broken = sorted((data / "class 0").iterdir())[:2]
+    for file in broken:
+        file.write_bytes(file.read_bytes()[:40])
+    done = run("scan", data, "--model", pictures.model, "--out", tmp_path / "run")
+    assert done.exit_code == 1
+    assert [entry.id for entry in load(tmp_path / "run").not_examined] == [file.relative_to(data).as_posix() for file in broken]
+
+
+def copied(data, to, *, only=None):
+    """Copy an image folder; ``only`` says how many pictures of each class."""
+    for folder in sorted(data.iterdir()):
+        (to / folder.name).mkdir(parents=True)
+        for file in sorted(folder.iterdir())[: None if only is None else only[folder.name]]:
+            (to / folder.name / file.name).write_bytes(file.read_bytes())
+    return to
+
+
+# Data that cannot be scanned as it is
+
+
+def test_an_empty_folder_is_one_sentence_and_leaves_no_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    done = run("scan", "empty")
+    assert done.exit_code == 4
+    assert "holds none of these" in sentence(done)
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty", "runs"]
+
+
+def test_a_folder_with_one_class_is_one_sentence(tmp_path):
+    data = quick.write_pictures(tmp_path / "data", *quick.pictures(5, 1))
+    done = run("scan", data, "--out", tmp_path / "run")
+    assert done.exit_code == 4
+    assert "two classes" in sentence(done)
+
+
+def test_truncated_pictures_and_bombs_are_named_and_counted_and_the_rest_is_examined(clean_pictures, tmp_path):
+    data = copied(clean_pictures.data, tmp_path / "data")
+    truncated, bomb = sorted((data / "class 0").iterdir())[3], sorted((data / "class 2").iterdir())[5]
+    truncated.write_bytes(truncated.read_bytes()[:-60])
+    png = bomb.read_bytes()
+    bomb.write_bytes(png[:16] + (60_000).to_bytes(4, "big") * 2 + png[24:])
+    done = run("scan", data, "--model", clean_pictures.model, "--out", tmp_path / "run")
+    assert done.exit_code == 3
+    result = load(tmp_path / "run")
+    reasons = {entry.id: entry.reason for entry in result.not_examined}
+    assert set(reasons) == {f"class 0/{truncated.name}", f"class 2/{bomb.name}"}
+    assert result.n_examined == 238
+    assert [found.n for found in result.classes] == [79, 80, 79]
+    assert "Not examined: 2" in done.stdout
+    assert truncated.name in done.stdout
+    assert "the rest" not in done.stdout
+
+
+def test_a_folder_of_unreadable_pictures_is_one_sentence(pictures, tmp_path):
+    data = quick.write_pictures(tmp_path / "data", *quick.pictures(5))
+    for file in data.rglob("*.png"):
+        file.write_bytes(b"not a picture")
+    for model in ((), ("--model", pictures.model)):
+        done = run("scan", data, *model, "--out", tmp_path / "run")
+        assert done.exit_code == 4
+        assert "readable" in sentence(done)
+
+
+def test_small_classes_are_inconclusive_with_the_number_that_is_needed_and_the_others_are_judged(tmp_path):
+    sizes = {"class 0": 80, "class 1": 80, "class 2": 9, "class 3": 0, "class 4": 1, "class 5": 2, "class 6": 11}
+    images, labels = quick.pictures(80, 7)
+    keep = np.concatenate([np.flatnonzero(labels == int(name[-1]))[:n] for name, n in sizes.items()])
+    data = quick.write_pictures(tmp_path / "data", images[keep], labels[keep])
+    (data / "class 3").mkdir()
+    done = run("scan", data, "--out", tmp_path / "run", "--json")
+    assert done.exit_code == 3
+    for found in json.loads(done.stdout)["classes"]:
+        small = sizes[found["name"]] < 20
+        assert found["n"] == sizes[found["name"]]
+        assert found["verdict"] == ("inconclusive" if small else "clean")
+        assert (
+            not small
+            or f"At least 25 examined samples are needed to judge a class, and this one has {found['n']}." in found["reasons"]
+        )
+
+
+def test_a_label_column_that_is_missing_is_one_sentence_and_the_corrected_command_may_use_the_folder(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("text,mood\n" + "good day,up\nbad day,down\n" * 12)
+    done = run("scan", table, "--label-column", "moood", "--out", tmp_path / "run")
+    assert done.exit_code == 4
+    assert "no column 'moood'" in sentence(done)
+    assert run("scan", table, "--out", tmp_path / "run").exit_code == 4
+    assert run("scan", table, "--label-column", "mood", "--out", tmp_path / "run").exit_code == 3
+
+
+def test_samples_without_a_label_are_counted_and_not_examined(tmp_path):
+    found, labels = quick.texts(40, 2)
+    holes = [None if row in (3, 50) else int(label) for row, label in enumerate(labels)]
+    done = run("scan", quick.write_table(tmp_path / "t.csv", found, holes), "--out", tmp_path / "run")
+    assert done.exit_code == 3
+    result = load(tmp_path / "run")
+    assert [(entry.id, entry.reason) for entry in result.not_examined] == [("3", "has no label"), ("50", "has no label")]
+    assert [kind.n for kind in result.classes] == [39, 39]
+
+
+def test_many_samples_without_a_label_are_one_fact(tmp_path):
+    found, labels = quick.texts(150, 2)
+    done = run(
+        "scan",
+        quick.write_table(tmp_path / "t.csv", found, ["" if row % 2 else label for row, label in enumerate(labels)]),
+        "--out",
+        tmp_path / "run",
+    )
+    assert done.exit_code == 3
+    *listed, rest = load(tmp_path / "run").not_examined
+    assert len(listed) == 100
+    assert (rest.id, rest.reason) == ("50 more", "have no label")
+
+
+# Models that do not fit
+
+
+NETS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, change, n_outputs):
+        super().__init__()
+        self.change = change
+        self.scores = nn.Linear(256, 3)
+        self.head = nn.Linear(3, n_outputs)
+
+    def forward(self, pictures):
+        return self.head(self.change(self.scores(pictures.flatten(1)), pictures))
+
+
+def plain():
+    return Net(lambda scores, pictures: scores, 3)
+
+
+def four_classes():
+    return Net(lambda scores, pictures: scores, 4)
+
+
+def constant_in_a_class():
+    return Net(lambda scores, pictures: nn.functional.one_hot(scores.argmax(1), 3).float(), 3)
+
+
+def nan_for_some():
+    return Net(lambda scores, pictures: scores.masked_fill(pictures[:, :, 0, 0] > 0.81, torch.nan), 3)
+
+
+def nan_for_all():
+    return Net(lambda scores, pictures: scores * torch.nan, 3)
+"""
+"""Networks for 16x16 gray pictures of three classes; the file of weights says how each class is scored."""
+
+
+@pytest.fixture
+def net(tmp_path):
+    """Return the options to scan with a network of NETS whose outputs are in the order given."""
+    images, labels = quick.pictures(80)
+    points = np.c_[images.reshape(len(images), -1) / 255, np.ones(len(images))]
+    weights = np.linalg.solve(points.T @ points + np.eye(257), points.T @ np.eye(3)[labels])
+    scores = {"scores.weight": weights[:-1].T.astype("f4").copy(), "scores.bias": weights[-1].astype("f4")}
+
+    def options(name, outputs=(0, 1, 2)):
+        head = np.eye(3, dtype="f4")[list(outputs)]
+        save_file({**scores, "head.weight": head, "head.bias": np.zeros(len(head), "f4")}, tmp_path / "weights.safetensors")
+        (tmp_path / f"{tmp_path.name}_nets.py").write_text(NETS)
+        return "--model", tmp_path / "weights.safetensors", "--arch", f"{tmp_path.name}_nets:{name}", "--out", tmp_path / "run"
+
+    return options
+
+
+def test_a_model_with_another_number_of_classes_is_one_sentence(clean_pictures, net):
+    done = run("scan", clean_pictures.data, *net("four_classes", (0, 1, 2, 0)))
+    assert done.exit_code == 4
+    assert "4 outputs but the data has 3 classes" in sentence(done)
+
+
+def test_a_model_that_misreads_its_training_data_is_said_to_and_nothing_is_judged(clean_pictures, net, tmp_path):
+    done = run("scan", clean_pictures.data, *net("plain", (1, 2, 0)))
+    assert done.exit_code == 3
+    assert set(verdicts(tmp_path / "run").values()) == {"inconclusive"}
+    assert any("does not look like the model of this data" in note for note in load(tmp_path / "run").notes)
+    assert "does not look like the model of" in " ".join(done.stdout.split())
+
+
+def test_constant_activations_are_inconclusive_and_name_the_way_out(clean_pictures, net, tmp_path):
+    done = run("scan", clean_pictures.data, *net("constant_in_a_class"))
+    assert done.exit_code == 3
+    for found in load(tmp_path / "run").classes:
+        assert found.verdict is Verdict.INCONCLUSIVE
+        assert "constant" in found.reasons[0]
+        assert "--layer" in found.reasons[0]
+
+
+def test_activations_that_are_not_finite_are_counted_and_the_rest_is_examined(clean_pictures, net, tmp_path):
+    done = run("scan", clean_pictures.data, *net("nan_for_some"))
+    assert done.exit_code == 3
+    images, _ = quick.pictures(80)
+    bright = np.flatnonzero(images[:, 0, 0] > 0.81 * 255)
+    result = load(tmp_path / "run")
+    assert [entry.row for entry in result.not_examined] == bright.tolist() != []
+    assert all("not finite" in entry.reason for entry in result.not_examined)
+    assert result.n_examined == 240 - len(bright)
+
+
+def test_a_model_that_gives_no_finite_number_is_one_sentence(clean_pictures, net):
+    done = run("scan", clean_pictures.data, *net("nan_for_all"))
+    assert done.exit_code == 4
+    assert "no finite numbers" in sentence(done)
+
+
+def test_a_layer_of_which_no_activation_is_finite_is_inconclusive(clean_pictures, net, tmp_path):
+    done = run("scan", clean_pictures.data, *net("nan_for_all"), "--layer", "scores")
+    assert done.exit_code == 3
+    result = load(tmp_path / "run")
+    assert {found.verdict for found in result.classes} == {Verdict.INCONCLUSIVE}
+    assert result.n_examined == 0
+    assert [entry.id for entry in result.not_examined][-1] == "140 more"
+
+
+def test_a_pickle_is_refused_with_the_way_to_convert_it(pictures, tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"\x80\x04}\x94.")
+    done = run("scan", pictures.data, "--model", tmp_path / "model.pt", "--out", tmp_path / "run")
+    assert done.exit_code == 4
+    assert "safetensors" in sentence(done)
+
+
+# Disks, run folders and interruptions
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_too_full_for_the_activations_is_one_sentence_and_loses_no_model(pictures, tmp_path, monkeypatch):
+    arguments = ("scan", pictures.data, "--model", pictures.model, "--out", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_create_array", full)
+        done = run(*arguments)
+    assert done.exit_code == 4
+    assert "No space left" in sentence(done)
+    assert "--out" in sentence(done)
+    assert run(*arguments).exit_code == 1
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_disk_too_full_for_the_result_does_not_hide_the_finding(pictures, tmp_path, monkeypatch, as_json):
+    arguments = ("scan", pictures.data, "--model", pictures.model, "--out", tmp_path / "run", *["--json"] * as_json)
+    with monkeypatch.context() as patch:
+        patch.setattr("toxscreen.report.documents.pq.write_table", full)
+        done = run(*arguments)
+    assert done.exit_code == 1
+    assert "No space left" in done.stderr
+    if as_json:
+        assert json.loads(done.stdout)["verdict"] == "suspicious"
+    else:
+        assert "SUSPICIOUS" in done.stdout
+        assert "Report:" not in done.stdout
+    assert not (tmp_path / "run" / "result.json").exists()
+    with counted_passes(monkeypatch) as passes:
+        assert run(*arguments).exit_code == 1
+    assert sum(passes) == 0
+
+
+def test_a_disk_too_full_for_a_clean_result_is_no_clean_scan(clean_pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("toxscreen.report.documents.pq.write_table", full)
+    done = run("scan", clean_pictures.data, "--model", clean_pictures.model, "--out", tmp_path / "run")
+    assert done.exit_code == 4
+
+
+class counted_passes:  # noqa: N801 - reads as a verb
+    """Counts the samples of every forward pass over whole batches, and stops before the one numbered ``stop``."""
+
+    def __init__(self, monkeypatch, stop=None):
+        self.monkeypatch, self.stop, self.passes = monkeypatch, stop, []
+
+    def __enter__(self):
+        forward = TorchClassifier.forward
+
+        def counted(classifier, encoded, layers):
+            if not layers:  # the accuracy of a classifier that was trained just now
+                return forward(classifier, encoded, layers)
+            if len(self.passes) == self.stop:
+                raise KeyboardInterrupt
+            self.passes.append(len(encoded))
+            return forward(classifier, encoded, layers)
+
+        self.context = self.monkeypatch.context()
+        self.context.__enter__().setattr(TorchClassifier, "forward", counted)
+        return self.passes
+
+    def __exit__(self, *error):
+        self.context.__exit__(*error)
+
+
+def test_a_scan_interrupted_in_the_pass_goes_on_where_it_stopped(pictures, tmp_path, monkeypatch):
+    folder = tmp_path / "run with blanks"
+    arguments = ("scan", pictures.data, *STEPWISE, "--out", folder)
+    with counted_passes(monkeypatch, stop=7) as before:
+        done = run(*arguments)
+    assert done.exit_code == 130
+    assert "Interrupted" in sentence(done)
+    assert f"run the same command with --out '{folder}' to go on" in done.stderr
+    with counted_passes(monkeypatch) as after:
+        done = run(*arguments)
+    assert done.exit_code == 1
+    assert "Going on" in done.stderr
+    assert (before, after) == ([20] * 7, [20] * 5)
+    assert samples(folder) == pictures.samples
+
+
+def test_a_scan_that_is_finished_computes_nothing_again(pictures, monkeypatch):
+    before = pictures.samples
+    monkeypatch.setattr(training, "fit", None)
+    with counted_passes(monkeypatch) as passes:
+        done = run("scan", pictures.data, "--out", pictures.folder, *STEPWISE)
+    assert (done.exit_code, passes) == (1, [])
+    assert pictures.samples == before
+
+
+SLOWLY = """
+import sys, time
+import toxscreen.store, toxscreen.training
+from toxscreen.cli import main
+from toxscreen.sources.model.torch_module import TorchClassifier
+from tests import quick
+
+def slowly(function, seconds):
+    def slow(*arguments, **settings):
+        time.sleep(seconds)
+        value = function(*arguments, **settings)
+        print("step", file=sys.stderr, flush=True)
+        return value
+    return slow
+
+toxscreen.store.CHECKPOINT_SECONDS = 0
+toxscreen.training.PICTURES = quick.PICTURES
+if sys.argv[1] == "pass":
+    TorchClassifier.forward = slowly(TorchClassifier.forward, 0.05)
+else:
+    toxscreen.training._shift = slowly(toxscreen.training._shift, 0.02)
+main(sys.argv[2:])
+"""
+"""The command line in a process of its own, which says on stderr when a step of the pass or of the training is done."""
+
+
+@contextmanager
+def running(stage, steps, *arguments):
+    """Start a scan and yield its process, and what it said, when some steps of a stage are done."""
+    command = [sys.executable, "-c", SLOWLY, stage, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 our own code
+        try:
+            said = ""
+            while said.count("step") < steps:
+                line = process.stderr.readline()
+                assert line, f"the scan ended too early:\n{said}"
+                said += line
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_scan_stopped_by_ctrl_c_says_how_to_go_on_and_ends_with_the_same_result(pictures, tmp_path, monkeypatch):
+    arguments = ("scan", pictures.data, "--model", pictures.model, *STEPWISE, "--out", tmp_path / "run")
+    with running("pass", 3, *arguments) as process:
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=50)
+    assert (process.returncode, stdout) == (130, "")
+    assert "run the same command with --out" in stderr
+    assert "Traceback" not in stderr
+    with counted_passes(monkeypatch) as passes:
+        assert run(*arguments).exit_code == 1
+    assert len(passes) <= 12 - (3 - 1)  # the signal may come before the last step reaches the store
+    assert samples(tmp_path / "run") == pictures.samples
+
+
+def test_a_scan_killed_at_a_random_moment_of_the_pass_ends_with_the_same_result(pictures, tmp_path, monkeypatch):
+    steps = int(np.random.default_rng().integers(2, 11))
+    arguments = ("scan", pictures.data, "--model", pictures.model, *STEPWISE, "--out", tmp_path / "run")
+    with running("pass", steps, *arguments) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "run" / "result.json").exists()
+    with counted_passes(monkeypatch) as passes:
+        assert run(*arguments).exit_code == 1
+    assert len(passes) <= 12 - (steps - 1), steps
+    assert samples(tmp_path / "run") == pictures.samples
+
+
+def test_a_scan_killed_at_a_random_moment_of_the_training_ends_with_the_same_result_and_keeps_others_out_before(pictures, tmp_path):
+    steps = int(np.random.default_rng().integers(1, 40))
+    arguments = ("scan", pictures.data, *STEPWISE, "--out", tmp_path / "run")
+    with running("training", steps, *arguments) as process:
+        second = run(*arguments)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert second.exit_code == 4
+    assert "another scan is writing to it" in sentence(second)
+    assert run(*arguments).exit_code == 1, steps
+    assert samples(tmp_path / "run") == pictures.samples
+    kept = {path.name for path in (tmp_path / "run" / "model").iterdir()}
+    assert kept == {"toxscreen.json", "training.json", "weights.safetensors"}
+
+
+def test_another_scan_in_a_run_folder_is_refused_and_nothing_is_overwritten(pictures):
+    before = {path: path.read_bytes() for path in pictures.folder.rglob("*") if path.is_file()}
+    for arguments in (("scan", pictures.data, "--seed", 1), ("scan", pictures.data.with_name("saubere Käfer")), ("demo", "text")):
+        done = run(*arguments, "--out", pictures.folder)
+        assert done.exit_code == 2
+        assert "another scan" in sentence(done)
+    assert before == {path: path.read_bytes() for path in pictures.folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_with_other_files_is_no_run_folder(pictures, tmp_path):
+    (tmp_path / "holiday.jpg").touch()
+    done = run("scan", pictures.data, "--out", tmp_path)
+    assert done.exit_code == 2
+    assert "other files" in sentence(done)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+@pytest.mark.parametrize("inside", ["", "new", "class 0/deep/run"])
+def test_a_run_folder_inside_the_data_or_the_model_is_refused_before_anything_is_written(pictures, inside, tmp_path):
+    data = copied(pictures.data, tmp_path / "data", only={"class 0": 1, "class 1": 1, "class 2": 1})
+    before = sorted(data.rglob("*"))
+    for arguments in (("scan", data, "--out", data / inside), ("scan", pictures.data, "--model", data, "--out", data / inside)):
+        done = run(*arguments)
+        assert done.exit_code == 2
+        assert "outside" in sentence(done)
+    assert sorted(data.rglob("*")) == before
+
+
+def test_a_scan_of_the_current_folder_asks_for_another_run_folder(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(copied(pictures.data, tmp_path / "data", only={"class 0": 1, "class 1": 1, "class 2": 1}))
+    done = run("scan", ".")
+    assert done.exit_code == 2
+    assert "--out" in sentence(done)
+    assert not Path("runs").exists()
+
+
+def test_data_that_changed_is_noticed_and_scanned_anew(pictures, tmp_path):
+    data = copied(pictures.data, tmp_path / "data")
+    arguments = ("scan", data, "--model", pictures.model, "--out", tmp_path / "run")
+    assert run(*arguments).exit_code == 1
+    for file in sorted((data / "class 1").iterdir()):
+        if Image.open(file).getpixel((14, 14)) == 255:
+            file.unlink()
+    done = run(*arguments)
+    assert any("changed: " in note and "data" in note for note in load(tmp_path / "run").notes), done.output
+
+
+# The other commands
+
+
+def test_a_report_is_made_anew_when_the_data_is_gone(pictures, tmp_path):
+    data, folder = copied(pictures.data, tmp_path / "data"), tmp_path / "Lauf für Zoë"
+    assert run("scan", data, "--model", pictures.model, "--out", folder).exit_code == 1
+    page = (folder / "report.html").read_bytes()
+    for file in [*data.rglob("*.png"), *(folder / "activations").iterdir(), folder / "report.html"]:
+        file.unlink()
+    done = run("report", folder)
+    assert (done.exit_code, done.stdout) == (0, f"{folder / 'report.html'}\n")
+    assert (folder / "report.html").read_bytes() == page
+    assert run("report", folder, "--out", tmp_path / "page.html").exit_code == 0
+    assert (tmp_path / "page.html").read_bytes() == page
+
+
+def test_a_report_of_what_is_no_run_is_one_sentence(tmp_path):
+    done = run("report", tmp_path)
+    assert done.exit_code == 4
+    assert "run folder" in sentence(done)
+
+
+def test_anything_can_be_inspected(pictures, tmp_path):
+    (tmp_path / "model.pkl").write_bytes(b"\x80\x04}\x94.")
+    shown = {path: run("inspect", path) for path in (pictures.data, pictures.model, pictures.folder, tmp_path / "model.pkl")}
+    assert all(done.exit_code == 0 for done in shown.values())
+    what = [" ".join(done.stdout.split()) for done in shown.values()]
+    assert "labelled pictures (data set)" in what[0]
+    assert "class 1 107" in what[0]
+    assert "(model)" in what[1]
+    assert "head.input" in what[1]
+    assert "(run folder)" in what[2]
+    assert "verdict suspicious" in what[2]
+    assert "(refused)" in what[3]
+    assert "safetensors" in what[3]
+
+
+def test_a_path_with_nothing_there_cannot_be_inspected(tmp_path):
+    assert run("inspect", tmp_path / "missing").exit_code == 2
+
+
+def test_poison_says_what_it_planted_and_where(pictures, tmp_path):
+    arguments = ("poison", pictures.data.with_name("saubere Käfer"), "--attack", "blended", "--target", "class 2", "--out")
+    done = run(*arguments, tmp_path / "copy", "--share", 0.2)
+    assert done.exit_code == 0
+    assert "20 samples are now labelled 'class 2'" in done.stdout
+    assert f"Truth: {tmp_path / 'copy.truth.parquet'}" in done.stdout
+    assert pq.read_table(tmp_path / "copy.truth.parquet")["poisoned"].to_pylist().count(True) == 20
+    refused = run(*arguments, tmp_path / "other", "--share", 0.2, "--rate", 0.1)
+    assert refused.exit_code == 2
+    assert "--share" in sentence(refused)
+
+
+@pytest.mark.parametrize(("matches", "code"), [(True, 0), (False, 1)])
+def test_a_demo_exits_with_whether_the_verdict_matches(tmp_path, monkeypatch, matches, code):
+    asked = {}
+
+    def outcome(name, **settings):
+        asked.update(settings, name=name)
+        result = scan_result({"[b]": [9]}, {"[b]": Verdict.SUSPICIOUS})
+        return Outcome(result, matches, ("Truth: 9 [samples].", "Found: 9."))
+
+    monkeypatch.setattr(toxscreen.demo, "run_demo", outcome)
+    done = run("demo", "text", "--clean", "--seed", 5, "--out", tmp_path / "run")
+    assert done.exit_code == code
+    assert (asked["name"], asked["planted"], asked["seed"], asked["folder"]) == ("text", False, 5, tmp_path / "run")
+    assert "Truth: 9 [samples]." in done.stdout
+    assert done.stdout.splitlines()[-1] == f"Report: {(tmp_path / 'run' / 'report.html').resolve()}"
+
+
+def test_a_demo_that_cannot_run_is_one_sentence(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise DataError("There are too few sentences.")
+
+    monkeypatch.setattr(toxscreen.demo, "run_demo", fails)
+    done = run("demo", "--out", tmp_path / "run")
+    assert (done.exit_code, sentence(done)) == (4, "toxscreen: There are too few sentences.")
+
+
+def test_a_reader_that_has_seen_enough_does_not_change_the_exit_code(tmp_path):
+    (tmp_path / "data").mkdir()
+    code = """
+import sys
+import toxscreen.audit
+from tests.scans import scan_result
+from toxscreen.cli import main
+
+toxscreen.audit.audit = lambda *_, **__: scan_result({"a": [30]})
+main(sys.argv[1:])
+"""
+    command = [sys.executable, "-c", code, "scan", tmp_path / "data", "--out", tmp_path / "run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603 our own code
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert (tmp_path / "run" / "report.html").exists()
