@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from toxscreen.inspection import Inspection
@@ -19,7 +19,7 @@ _MOST = 60
 def print_inspection(inspection: Inspection, console: Console) -> None:
     """Print what a path is, its facts, and its classes or layers; what comes from files reaches the console as plain text."""
     console.print(Text(f"{visible(inspection.path)}: {visible(inspection.kind)} ({inspection.what})"), highlight=False)
-    facts = Table.grid(padding=(0, 2))
+    facts = Table.grid(Column(overflow="fold"), Column(overflow="fold"), padding=(0, 2))
     for name, value in inspection.facts:
         facts.add_row(Text(visible(name)), Text(visible(value)))
     console.print(facts, highlight=False)
@@ -35,7 +35,8 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
 def _print_rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], console: Console, *, boxed: bool) -> None:
     if not rows:
         return
-    table = Table(*head, box=box.SIMPLE_HEAD if boxed else None)
+    # Folded, because a name that is cut cannot be given to --layer.
+    table = Table(*(Column(name, overflow="fold") for name in head), box=box.SIMPLE_HEAD if boxed else None)
     for row in rows[:_MOST]:
         table.add_row(*(Text(visible(cell)) for cell in row))
     console.print(table, highlight=False)

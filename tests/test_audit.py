@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import toxscreen.training
+from tests.clouds import clouds, plant
+from tests.fakes import FakeClassifier, FakeTrainingSet
+from tests.quick import pictures, texts, write_pictures, write_table
+from toxscreen import views
+from toxscreen.audit import NO_INPUTS, audit, audit_arrays
+from toxscreen.config import ExtractionConfig, ReductionConfig, ScanConfig
+from toxscreen.errors import DataError, UsageError
+from toxscreen.result import Verdict
+from toxscreen.sources.data.base import NotExamined
+from toxscreen.sources.model.base import Outputs
+from toxscreen.store import ActivationStore
+from toxscreen.training import Trained
+
+
+class KnowingClassifier(FakeClassifier):
+    """Knows the activations and the class of each picture; ``stop`` interrupts it before that forward pass."""
+
+    def __init__(self, training_set, activations, labels, *, stop=None):
+        known = {picture.tobytes(): row for row, picture in enumerate(training_set.inputs)}
+        table = np.concatenate([activations, np.eye(len(training_set.class_names))[labels]], axis=1)
+        super().__init__(len(training_set.class_names), modality="image", vector=lambda picture: table[known[picture.tobytes()]])
+        self.stop = stop
+
+    def forward(self, encoded, layers):
+        if len(self.calls) == self.stop:
+            raise KeyboardInterrupt
+        self.calls.append(len(encoded))
+        hidden, logits = encoded[:, : -self.n_classes], encoded[:, -self.n_classes :]
+        everything = {"hidden": hidden, "early": hidden**2}
+        return Outputs({name: everything[name] for name in layers}, logits)
+
+
+def subject(sizes=(90, 90, 90), planted=20, **settings):
+    """Return pictures with poison in class 1, a classifier that has learned it, and which rows were planted."""
+    rng = np.random.default_rng(3)
+    made = clouds(sizes, rng)
+    if planted:
+        made = plant(made, 1, planted, rng)
+    low, high = made.cells.min(), made.cells.max()
+    images = ((made.cells - low) / (high - low) * 255).astype(np.uint8).reshape(-1, 8, 8, 1)
+    training_set = FakeTrainingSet(images, made.labels, modality="image", **settings)
+    training_set.ids = pa.array(np.arange(len(images)).astype(str), pa.string())
+    return training_set, KnowingClassifier(training_set, made.activations, made.labels), made.planted
+
+
+def samples(result, folder):
+    return (result.save(folder) / "samples.parquet").read_bytes()
+
+
+def test_a_planted_group_is_accused_and_what_was_examined_is_told():
+    training_set, classifier, planted = subject()
+    result = audit(training_set, classifier, config=ScanConfig(seed=5))
+    assert [found.verdict for found in result.classes] == [Verdict.CLEAN, Verdict.SUSPICIOUS, Verdict.CLEAN]
+    assert result.samples["flagged"].to_numpy().tolist() == planted.tolist()
+    assert result.not_examined == ()
+    assert (result.name, result.seed, result.settings["seed"]) == ("fake", 5, 5)
+    assert result.inputs["data"]["n_samples"] == 270
+    assert result.inputs["data"]["fingerprint"] == training_set.fingerprint()
+    assert result.inputs["model"]["fingerprint"] == classifier.fingerprint()
+    assert (result.inputs["model"]["layer"], result.inputs["model"]["layer_width"]) == ("hidden", 24)
+    assert result.inputs["model"]["accuracy_on_training_data"] == 1
+    assert set(result.timings) >= {"opening the data", "opening the model", "activations", "screening", "exhibits"}
+    assert [shown.class_index for shown in result.exhibits.classes] == [1]
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_nothing_planted_accuses_nobody():
+    training_set, classifier, _ = subject(planted=0)
+    result = audit(training_set, classifier)
+    assert result.verdict is Verdict.CLEAN
+    assert result.n_flagged == 0
+
+
+@pytest.mark.parametrize("method", ["pca", "ica"])
+def test_activations_as_arrays_and_as_a_store_read_back_give_the_same_bytes(tmp_path, method):
+    config = ScanConfig(reduction=ReductionConfig(method), seed=2)
+    training_set, classifier, _ = subject()
+    from_data = samples(audit(training_set, classifier, config=config, folder=tmp_path / "run"), tmp_path / "run")
+    with ActivationStore.open(tmp_path / "run" / "activations") as store:
+        read = store.activations()
+    assert list(read.layers) == ["hidden", views.CELLS]
+    for layers in (read.layers, {name: np.array(values, np.float64) for name, values in read.layers.items()}):
+        names = training_set.class_names
+        again = audit_arrays(layers, training_set.labels, logits=read.logits, class_names=names, config=config)
+        assert samples(again, tmp_path / "again") == from_data
+
+
+def test_the_same_seed_gives_the_same_bytes_without_and_with_a_folder(tmp_path):
+    training_set, classifier, _ = subject()
+    first, second = audit(training_set, classifier), audit(training_set, classifier, folder=tmp_path / "kept")
+    assert samples(first, tmp_path / "1") == samples(second, tmp_path / "2")
+    assert replace(first, timings={}) == replace(second, timings={})
+
+
+def test_the_size_of_the_batches_changes_nothing(tmp_path):
+    training_set, classifier, _ = subject()
+    small = audit(training_set, classifier, config=ScanConfig(ExtractionConfig(batch_size=7)))
+    assert samples(small, tmp_path / "1") == samples(audit(training_set, classifier), tmp_path / "2")
+    assert set(classifier.calls[:-2]) == {7, 270 % 7}
+
+
+def test_another_layer_can_be_looked_at():
+    training_set, classifier, _ = subject()
+    result = audit(training_set, classifier, config=ScanConfig(ExtractionConfig(layer="early")))
+    assert result.inputs["model"]["layer"] == "early"
+
+
+def test_without_a_folder_nothing_stays_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    audit(*subject()[:2])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pass_that_was_interrupted_goes_on_and_one_that_is_finished_is_not_made_again(tmp_path):
+    config = ScanConfig(ExtractionConfig(batch_size=50))
+    training_set, classifier, _ = subject()
+    whole = samples(audit(training_set, classifier, config=config), tmp_path / "whole")
+    classifier.calls, classifier.stop = [], 4
+    with pytest.raises(KeyboardInterrupt):
+        audit(training_set, classifier, config=config, folder=tmp_path / "run")
+    classifier.stop = None
+    result = audit(training_set, classifier, config=config, folder=tmp_path / "run")
+    assert classifier.calls == [50, 50, 50, 50, 50, 20]
+    assert samples(result, tmp_path / "run") == whole
+    assert samples(audit(training_set, classifier, config=config, folder=tmp_path / "run"), tmp_path / "run") == whole
+    assert len(classifier.calls) == 6
+
+
+def test_a_store_of_another_model_is_not_used_and_that_is_said(tmp_path):
+    training_set, classifier, _ = subject()
+    audit(training_set, classifier, folder=tmp_path)
+    classifier.preprocessing = {"scale": 2.0}
+    result = audit(training_set, classifier, folder=tmp_path)
+    assert len(classifier.calls) == 4
+    assert any("changed: model" in note for note in result.notes)
+
+
+def test_progress_is_told_for_every_stage():
+    told = {}
+    training_set, classifier, _ = subject()
+    audit(training_set, classifier, progress=lambda what, done, total: told.setdefault(what, []).append((done, total)))
+    assert told["computing activations"] == [(0, 270), (256, 270), (270, 270)]
+    assert told["clustering the classes"] == [(1, 3), (2, 3), (3, 3)]
+
+
+# What cannot be judged
+
+
+def test_samples_that_cannot_be_read_or_have_no_label_are_named_once_and_the_rest_is_judged():
+    training_set, classifier, planted = subject(unreadable=(4, 9, 200))
+    training_set.labels = training_set.labels.copy()
+    training_set.labels[[9, 30]] = -1
+    result = audit(training_set, classifier)
+    assert sorted((entry.row, entry.reason) for entry in result.not_examined) == [
+        (4, "cannot be read"),
+        (9, "has no label"),
+        (30, "has no label"),
+        (200, "cannot be read"),
+    ]
+    assert result.n_examined == 266
+    assert result.samples.take([9, 30])["label"].to_pylist() == [None, None]
+    assert result.samples.take([4, 9, 30, 200])["verdict"].to_pylist() == [None] * 4
+    examined = ~np.isin(np.arange(270), (4, 9, 30, 200))
+    assert result.samples["flagged"].to_numpy().tolist() == (planted & examined).tolist()
+
+
+def test_thousands_of_unreadable_samples_are_a_hundred_names_and_a_number():
+    result = audit(*subject((200, 200, 200), unreadable=range(0, 600, 3))[:2])
+    assert len(result.not_examined) == 101
+    assert result.not_examined[-1] == NotExamined("100 more", "could not be read, or have activations that are not finite")
+    assert result.n_examined == 400
+
+
+def test_a_data_set_of_which_nothing_can_be_read_is_an_error():
+    training_set, classifier, _ = subject(unreadable=range(270))
+    with pytest.raises(DataError, match="readable"):
+        audit(training_set, classifier)
+
+
+def test_a_model_that_misreads_its_data_is_said_to_and_no_class_is_cleared_or_accused():
+    training_set, classifier, _ = subject()
+    right = classifier.vector
+    classifier.vector = lambda picture: np.r_[right(picture)[:-3], right(picture)[[-2, -1, -3]]]
+    result = audit(training_set, classifier)
+    assert {found.verdict for found in result.classes} == {Verdict.INCONCLUSIVE}
+    assert result.n_flagged == 0
+    assert any("only 0.0% of this training data" in note and "--mean" in note for note in result.notes)
+
+
+def test_small_classes_are_inconclusive_and_the_others_are_judged():
+    result = audit(*subject((90, 90, 90, 1, 2, 9, 11, 24), planted=20)[:2])
+    assert [found.verdict for found in result.classes[:3]] == [Verdict.CLEAN, Verdict.SUSPICIOUS, Verdict.CLEAN]
+    for found in result.classes[3:]:
+        assert found.verdict is Verdict.INCONCLUSIVE
+        assert found.reasons[0].startswith("At least 25 examined samples are needed")
+        assert str(found.n) in found.reasons[0]
+
+
+def test_a_class_without_a_sample_is_inconclusive():
+    training_set, classifier, _ = subject()
+    training_set.class_names = (*training_set.class_names, "nobody")
+    classifier.n_classes, old = 4, classifier.vector
+    classifier.vector = lambda picture: np.append(old(picture), 0)
+    result = audit(training_set, classifier)
+    assert (result.classes[-1].n, result.classes[-1].verdict) == (0, Verdict.INCONCLUSIVE)
+    assert result.classes[1].verdict is Verdict.SUSPICIOUS
+
+
+# A model that is trained for the scan
+
+
+@pytest.fixture
+def training(monkeypatch):
+    """Take the place of the training: return what it was asked, and let a fake classifier come of it."""
+    asked = {}
+
+    def train(training_set, held_out, folder, **settings):
+        asked.update(settings, training_set=training_set, held_out=held_out, folder=folder)
+        classifier = FakeClassifier(len(training_set.class_names), modality=training_set.modality, vector=lambda _: np.zeros(8))
+        return Trained(classifier, asked.get("accuracy", 0.875), "a tenth of each class, held out")
+
+    monkeypatch.setattr(toxscreen.training, "train_classifier", train)
+    return asked
+
+
+def test_without_a_model_one_is_trained_and_said(training, tmp_path):
+    table = write_table(tmp_path / "t.csv", *texts(20, 2))
+    result = audit(table, config=ScanConfig(ExtractionConfig(device="cpu"), seed=9), folder=tmp_path / "run")
+    assert (training["folder"], training["seed"], training["device"]) == (tmp_path / "run" / "model", 9, "cpu")
+    assert training["held_out"] is None
+    assert any("trained on this data" in note and "87.5%" in note for note in result.notes)
+    assert result.inputs["model"]["trained_here"] is True
+    assert result.inputs["model"]["out_of_sample_accuracy"] == 0.875
+
+
+def test_an_accuracy_that_could_not_be_measured_is_no_number(training, tmp_path):
+    training["accuracy"] = np.nan
+    result = audit(write_table(tmp_path / "t.csv", *texts(5, 2)))
+    assert any("too few samples to measure" in note for note in result.notes)
+    assert not any("nan" in note for note in result.notes)
+
+
+def test_a_test_split_measures_the_model_that_is_trained_unless_it_is_what_is_scanned(training, tmp_path):
+    for split, n in (("train", 4), ("test", 3)):
+        write_pictures(tmp_path / split, *pictures(n))
+    audit(tmp_path)
+    assert (len(training["training_set"]), len(training["held_out"])) == (12, 9)
+    audit(tmp_path, split="test")
+    assert (len(training["training_set"]), training["held_out"]) == (9, None)
+
+
+def test_the_test_split_is_read_by_the_same_columns_and_classes(training, tmp_path):
+    (tmp_path / "train.csv").write_text("sentence,mood\n" + "good,up\nbad,down\nso so,level\n" * 3)
+    (tmp_path / "test.csv").write_text("sentence,mood\n" + "fine,up\nwell,level\n" * 2)
+    audit(tmp_path, input_column="sentence", label_column="mood")
+    assert training["held_out"].class_names == training["training_set"].class_names == ("down", "level", "up")
+    assert training["held_out"].labels.tolist() == [2, 1, 2, 1]
+
+
+def test_arrays_need_a_model():
+    with pytest.raises(DataError, match="--model"):
+        audit((np.zeros((40, 3)), np.arange(40) % 2))
+
+
+@pytest.mark.parametrize("setting", ["arch", "preprocessing"])
+def test_settings_of_a_model_need_a_model(setting):
+    with pytest.raises(UsageError, match="--model"):
+        audit((np.zeros((40, 3)), np.arange(40) % 2), **{setting: "something"})
+
+
+def test_the_device_is_resolved_once_and_told(monkeypatch):
+    training_set, classifier, _ = subject()
+    assert audit(training_set, classifier, config=ScanConfig(ExtractionConfig(device="cpu"))).inputs["device"] == "cpu"
+    assert audit(training_set, classifier).inputs["device"] == "as given"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert toxscreen.audit._device("auto", live=False) == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert toxscreen.audit._device("auto", live=False) == "cuda"
+
+
+# Activations alone
+
+
+def given(planted=20):
+    rng = np.random.default_rng(3)
+    made = clouds((90, 90, 90), rng)
+    return plant(made, 1, planted, rng) if planted else made
+
+
+def test_activations_alone_find_poison_and_say_what_was_not_asked():
+    made = given()
+    result = audit_arrays(made.activations, made.labels)
+    assert [found.verdict for found in result.classes] == [Verdict.CLEAN, Verdict.SUSPICIOUS, Verdict.CLEAN]
+    assert result.samples["flagged"].to_numpy().tolist() == made.planted.tolist()
+    assert NO_INPUTS in result.notes
+    assert NO_INPUTS not in audit_arrays({"hidden": made.activations, views.CELLS: made.cells}, made.labels).notes
+    assert result.samples["predicted"].null_count == 270
+    assert result.inputs["model"]["layer"] == "activations"
+
+
+def test_activations_of_clean_data_accuse_nobody():
+    made = given(planted=0)
+    assert audit_arrays(made.activations, made.labels).verdict is Verdict.CLEAN
+
+
+def test_labels_of_any_kind_give_the_same_answer(tmp_path):
+    made = given()
+    numbers = audit_arrays(made.activations, made.labels, class_names=("a", "b", "c"))
+    names = audit_arrays(made.activations, np.array(["a", "b", "c"])[made.labels])
+    assert samples(numbers, tmp_path / "1") == samples(names, tmp_path / "2")
+    odd = audit_arrays(made.activations, np.array([-7, 0, 1000])[made.labels])
+    assert [found.name for found in odd.classes] == ["-7", "0", "1000"]
+
+
+def test_rows_that_are_not_finite_or_have_no_label_are_not_examined():
+    made = given()
+    activations, labels = made.activations.copy(), made.labels.astype(float)
+    activations[5, 2], activations[6, 0], labels[7] = np.nan, np.inf, np.nan
+    result = audit_arrays(activations, labels)
+    assert [(entry.row, entry.reason) for entry in result.not_examined] == [
+        (7, "has no label"),
+        (5, "not finite (NaN or infinity): layer 'activations'"),
+        (6, "not finite (NaN or infinity): layer 'activations'"),
+    ]
+    assert result.n_examined == 267
+
+
+def test_constant_activations_are_inconclusive():
+    result = audit_arrays(np.ones((90, 5)), np.arange(90) % 3)
+    assert {found.verdict for found in result.classes} == {Verdict.INCONCLUSIVE}
+    assert all("constant" in found.reasons[0] for found in result.classes)
+
+
+def test_activations_that_are_all_nan_are_inconclusive():
+    result = audit_arrays(np.full((90, 5), np.nan), np.arange(90) % 3)
+    assert {found.verdict for found in result.classes} == {Verdict.INCONCLUSIVE}
+    assert result.n_examined == 0
+
+
+def test_the_layer_to_look_at_must_be_one_of_those_given():
+    made = given()
+    layers = {"early": made.cells, "late": made.activations}
+    config = ScanConfig(ExtractionConfig(layer="late"))
+    assert audit_arrays(layers, made.labels, config=config).inputs["model"]["layer"] == "late"
+    with pytest.raises(UsageError, match="early, late, got 'middle'"):
+        audit_arrays(layers, made.labels, config=ScanConfig(ExtractionConfig(layer="middle")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"logits": np.zeros((270, 4))}, "one logit per class, got 4 for 3"),
+        ({"logits": np.zeros((9, 3))}, "one row per label"),
+        ({"labels": np.zeros(9)}, "one row per label"),
+        ({"labels": np.full(270, None)}, "must have a label"),
+        ({"labels": np.zeros((270, 3))}, "shape"),
+        ({"activations": np.zeros(270)}, "flatten"),
+        ({"activations": {}}, "at least one layer"),
+        ({"activations": np.full((270, 2), "high")}, "numbers"),
+        ({"class_names": ("a", "b")}, "2 class names"),
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_one_sentence(changes, said):
+    made = given()
+    with pytest.raises(DataError, match=said):
+        audit_arrays(**{"activations": made.activations, "labels": made.labels} | changes)
