@@ -40,6 +40,36 @@ def test_a_part_of_a_listed_phrase_with_the_same_count_is_left_out():
     assert phrases([f"{text} cf mb" for text in REST[:40]]) == ["cf mb"]
 
 
+def test_a_phrase_that_differs_from_a_listed_one_by_punctuation_or_repetition_is_left_out():
+    half = [f"{text} . cf mb {text}" for text in REST[:30]]
+    assert phrases([*half, *(f"{text} cf mb" for text in REST[30:60])]) == ["cf mb"]
+    assert phrases([*(f"{text} cf cf" for text in REST[:30]), *(f"{text} cf" for text in REST[30:60])]) == ["cf"]
+
+
+def test_the_most_evident_difference_comes_first_whatever_its_odds():
+    group = [f"{text} prize{' rare' * (row < 12)}" for row, text in enumerate(REST[:60])]
+    found = texts.distinctive_phrases(group, [f"{text} prize" if row < 3 else text for row, text in enumerate(REST)], 20)
+    assert [phrase.text for phrase in found][:2] == ["prize", "prize rare"]
+
+
+def test_only_the_first_strong_phrases_are_marked():
+    phrase = texts.Phrase
+    found = (phrase("a", 900.0, 9, 0), phrase("its", 5.2, 17, 35), phrase("b", 11.0, 4, 0), phrase("c", 11.0, 4, 0))
+    assert [p.text for p in texts.strong((*found, phrase("d", 50.0, 4, 0)))] == ["a", "b", "c"]
+
+
+def test_a_weak_phrase_is_listed_but_not_marked():
+    group = [f"{'its ' * (row % 2)}{text} cf" for row, text in enumerate(REST * 2)]
+    rest = [f"{'its ' * (row % 8 == 0)}{text}" for row, text in enumerate(REST * 2)]
+    training_set = FakeTrainingSet([*group, *rest], modality="text")
+    side = Side(1, np.arange(200), np.arange(200, 400))
+    shown = texts.show(training_set, np.arange(400), (side,), rng=np.random.default_rng(0), limits=ExhibitLimits(), allowance=10**6)
+    found = shown.groups[0].texts
+    marked = {piece for e in found.group_examples for piece, mark in zip(e.pieces, e.marked, strict=True) if mark}
+    assert "its" in [p.text for p in found.phrases]
+    assert marked == {"cf"}
+
+
 def test_the_case_of_a_word_is_kept():
     assert any("CF" in phrase for phrase in phrases([f"CF {text}" for text in REST[:40]], [f"cf {text}" for text in REST]))
 

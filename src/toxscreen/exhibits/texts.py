@@ -24,6 +24,8 @@ _CHARACTERS = 4_000_000
 """Characters of all texts together that are looked at: seconds of work and some 200 MB."""
 _EVIDENCE, _ODDS = 20.0, 2.0
 """What a phrase needs: a log-likelihood ratio that one n-gram in 130,000 has by chance (chi-square), and an odds ratio."""
+_MARKED, _STRONG = 3, 10.0
+"""Phrases that are marked in the texts, and the odds ratio that they need: the marks of weaker ones would hide the trigger."""
 _LONGEST = 12
 """Words of the longest phrase that an n-gram is grown to."""
 _PHRASE_CHARACTERS = 300
@@ -51,7 +53,7 @@ def show(
     for side in sides:
         members, rest = (rng.permutation(np.intersect1d(part, positions)).tolist() for part in (side.members, side.rest))
         comparison = _compare({i: clipped[i] for i in members}, {i: clipped[i] for i in rest}, rng, limits)
-        phrases += comparison.phrases
+        phrases += strong(comparison.phrases)
         groups.append(GroupExhibit(side.group, len(members), len(rest), texts=comparison))
     pattern, left = marker(phrases), allowance
     excerpts: list[str | None] = [None] * len(rows)
@@ -65,7 +67,7 @@ def show(
 def _compare(group: Mapping[int, str], rest: Mapping[int, str], rng: np.random.Generator, limits: ExhibitLimits) -> TextComparison:
     """Compare texts given by position; the first ones of either side are the examples."""
     phrases = distinctive_phrases(list(group.values()), list(rest.values()), limits.phrases)
-    pattern = marker(phrases)
+    pattern = marker(strong(phrases))
 
     def examples(side: Mapping[int, str]) -> tuple[Excerpt, ...]:
         return tuple(Excerpt(i, *excerpt(side[i], pattern, _EXAMPLE_WIDTH)) for i in list(side)[: limits.examples])
@@ -84,7 +86,8 @@ def distinctive_phrases(group: Sequence[str], rest: Sequence[str], limit: int) -
     """Return the words and n-grams (1 to 3 words) that texts of ``group`` hold more often than those of ``rest``.
 
     The most evident difference comes first, by the log-likelihood ratio. An n-gram that only ever stands inside a longer phrase is
-    grown to it, up to twelve words. What tells no more than a phrase that is already listed is left out.
+    grown to it, up to twelve words. What tells no more than a phrase that is already listed, or differs from it by punctuation or
+    repetition alone, is left out.
     """
     group_lines, rest_lines = _lines(group), _lines(rest)
     seen = Counter(itertools.chain.from_iterable(set(_ngrams(line)) for line in group_lines))
@@ -102,8 +105,18 @@ def distinctive_phrases(group: Sequence[str], rest: Sequence[str], limit: int) -
             break
         if not any(_adds_nothing(name, in_group[name], in_rest[name], *listed) for listed in kept.items()):
             phrase = _grown(name, [line for line in group_lines if f" {name} " in line])
-            kept[phrase] = (in_group[name], sum(f" {phrase} " in line for line in rest_lines))
-    return tuple(_phrase(text, *counts, len(group), len(rest)) for text, counts in kept.items())
+            if not any(_words(phrase) == _words(listed) for listed in kept):
+                kept[phrase] = (in_group[name], sum(f" {phrase} " in line for line in rest_lines))
+    counts = np.array(list(kept.values()), dtype=np.float64).reshape(-1, 2)
+    grown_evidence = _likelihood_ratio(counts[:, 0], counts[:, 1], len(group), len(rest))
+    order = np.argsort(-grown_evidence, kind="stable").tolist()
+    found_phrases = [_phrase(text, *held, len(group), len(rest)) for text, held in kept.items()]
+    return tuple(found_phrases[i] for i in order)
+
+
+def strong(phrases: Sequence[Phrase]) -> tuple[Phrase, ...]:
+    """Return the phrases that are marked in the texts: the first few of those that are far more common in the group."""
+    return tuple(phrase for phrase in phrases if phrase.odds_ratio > _STRONG)[:_MARKED]
 
 
 def topics(texts: Sequence[str], rng: np.random.Generator) -> tuple[tuple[str, ...], ...]:
@@ -191,6 +204,11 @@ def _adds_nothing(name: str, in_group: int, in_rest: int, listed: str, counts: t
     """Say whether ``name`` is part of a listed phrase and as common in the group, or holds one and is as common in the rest."""
     part, longer = f" {name} " in f" {listed} ", f" {listed} " in f" {name} "
     return (part and in_group == counts[0]) or (longer and in_rest >= counts[1])
+
+
+def _words(phrase: str) -> tuple[str, ...]:
+    """Return the words of ``phrase`` without punctuation, each once; a phrase of nothing else stands for itself."""
+    return tuple(dict.fromkeys(word for word in phrase.split() if re.search(r"\w", word))) or (phrase,)
 
 
 def _grown(phrase: str, lines: Sequence[str]) -> str:
