@@ -204,7 +204,7 @@ class ScanResult:
         from toxscreen.report.html import write_report
 
         folder = write_run(self, Path(directory))
-        write_report(self, folder / "report.html")
+        write_report(self, folder / "report.html", folder)
         return folder
 
     def _repr_html_(self) -> str:

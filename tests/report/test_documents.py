@@ -256,7 +256,9 @@ def test_no_exhibits_means_no_exhibits_file(result, tmp_path):
 def test_two_saves_write_the_same_bytes(result, tmp_path):
     one, two = (result.save(tmp_path / name) for name in ("one", "two"))
     for file in one.iterdir():
-        assert file.read_bytes() == (two / file.name).read_bytes(), file.name
+        other = (two / file.name).read_bytes()
+        # the report alone names its run folder: where the listing of the flagged samples is read from
+        assert file.read_bytes() == other.replace(bytes(two), bytes(one)), file.name
 
 
 def test_the_text_of_the_document_is_readable_by_people(run):

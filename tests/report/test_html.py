@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.fakes import FakeTrainingSet
@@ -109,6 +110,84 @@ def test_the_page_ends_with_what_was_examined_and_what_it_cannot_see(page):
         assert heading in text
     for fact in ("abc123", "seed", "activations"):
         assert fact in text
+
+
+def cells(html, name):
+    """Return the texts of the row of one class in the table of the classes."""
+    (row,) = [row for row in re.findall(r"<tr>.*?</tr>", html.split('id="classes"')[1], re.DOTALL) if f"<bdi>{name}</bdi>" in row]
+    return [Page(cell).text.strip() for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)]
+
+
+def measured(result, **evidence):
+    """Give the first class's second group other evidence."""
+    first = result.classes[0]
+    groups = (first.groups[0], replace(first.groups[1], evidence=evidence), *first.groups[2:])
+    return replace(result, classes=(replace(first, groups=groups), *result.classes[1:]))
+
+
+def test_the_table_shows_what_was_measured_of_clean_classes_too():
+    result = measured(scan_result({"a": [15, 5], "b": [9]}), separation=4.25, label_conflict=0.125)
+    predicted = pa.array(["b"] * 4 + ["a"] * 16 + ["b"] * 9)
+    result = replace(result, samples=result.samples.set_column(2, "predicted", predicted))
+    html = render_report(result)
+    assert cells(html, "a")[-4:] == ["4.25", "0.125", "80.0%", "–"]
+    assert cells(html, "b")[-4:] == ["–", "–", "100.0%", "–"]
+    assert "A dash for a reason: Nothing stands out." in Page(html).text
+
+
+def test_the_table_has_no_column_for_what_was_not_measured():
+    result = measured(scan_result({"a": [15, 5], "b": [9]}), separation=4.25)
+    html = render_report(replace(result, samples=result.samples.set_column(2, "predicted", pa.nulls(29, pa.string()))))
+    assert cells(html, "a")[-2:] == ["4.25", "–"]
+    assert "label conflict</th>" not in html
+    assert "read as labelled</th>" not in html
+
+
+def test_the_reason_of_a_class_like_no_other_is_said_in_full():
+    html = render_report(measured(scan_result({"a": [15, 5], "b": [9]}, {"a": S}), separation=9.0))
+    assert cells(html, "a")[-1] == "A group stands out: suspicious."
+    assert cells(html, "b")[-1] == "Nothing stands out."
+
+
+def test_empty_values_are_left_out_and_keys_are_readable():
+    inputs = {"data": {"n_samples": 9, "note": "", "mean": [], "odd": None, "scale": 0.5}}
+    html = render_report(scan_result({"a": [9]}, inputs=inputs, settings={"seed": 3}, seed=3))
+    pattern = r'<tr><th scope="row">([^<]*)</th><td>\s*([^<\s]+)\s*</td></tr>'
+    facts = re.findall(pattern, html.split("What was examined")[1])[:3]
+    assert facts == [("samples", "9"), ("pixel values multiplied by", "0.5"), ("seed", "3")]
+
+
+def test_the_report_of_a_run_names_its_paths(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"data": "/where/it is", "model": "/m.onnx"}))
+    run = scan_result({"a": [9]}).save(tmp_path / "run")
+    assert "toxscreen scan '/where/it is' --model /m.onnx" in Page((run / "report.html").read_text()).text
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{", "\\ud800", '{"data": ["x"], "model": {"a": 1}, "mean": 3}'])
+def test_a_record_that_makes_no_sense_costs_only_the_paths(record, tmp_path):
+    (tmp_path / "run.json").write_text(record)
+    scan_result({"a": [30, 10]}, {"a": S}).save(tmp_path)
+    assert "toxscreen scan COPY" in (tmp_path / "report.html").read_text()
+    assert str(tmp_path / "samples.parquet") in Page((tmp_path / "report.html").read_text()).text
+
+
+def test_an_odds_ratio_beyond_a_thousand_is_not_spelled_out():
+    training_set = FakeTrainingSet([f"word {row % 7}{' cf' * (row >= 60)}" for row in range(80)], modality="text")
+    result = shown(scan_result({"a": [60, 20]}, {"a": P}), training_set)
+    assert result.exhibits.classes[0].groups[0].texts.phrases[0].odds_ratio > 1000
+    text = Page(render_report(result)).text
+    assert "> 1,000" in text
+    assert "first by the log-likelihood ratio" in text
+
+
+def test_it_is_said_why_the_averages_are_over_fewer_pictures():
+    result = scan_result({"a": [60, 20]}, {"a": S})
+    more = replace(result, classes=(replace(result.classes[0], n=95),))
+    assert (
+        "Averages are over 20 pictures of the group and 60 of the rest. Only the 80"
+        in Page(render_report(shown(more, pictures(80)))).text
+    )
 
 
 def test_a_group_stands_beside_the_rest_of_its_class():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.scans import scan_result
-from toxscreen.report.wording import clipped, count, headline, next_steps, visible
+from toxscreen.report.wording import clipped, count, drawn, headline, next_steps, verdict_meanings, visible
 from toxscreen.result import Verdict
 from toxscreen.sources.data.base import NotExamined
 
@@ -77,7 +77,7 @@ def test_what_was_not_examined_is_part_of_a_clean_verdict():
 def test_advice_names_only_commands_that_exist(verdict):
     result = scan_result({"a": [30, 10]}, {"a": verdict}, not_examined=(NotExamined("x", "broken"),))
     commands = [step.command for step in next_steps(result) if step.command]
-    assert all(command.startswith(("toxscreen scan DATA", "import pyarrow")) for command in commands)
+    assert all(command.startswith(("toxscreen scan DATA", "toxscreen scan COPY", "import pyarrow")) for command in commands)
 
 
 def test_each_verdict_has_other_advice():
@@ -88,7 +88,7 @@ def test_each_verdict_has_other_advice():
 
 def test_the_command_to_scan_again_is_given_once():
     result = scan_result({"a": [30, 10], "b": [9]}, {"a": S, "b": I}, not_examined=(NotExamined("x", "broken"),))
-    assert [step.command for step in next_steps(result)].count("toxscreen scan DATA --model MODEL") == 1
+    assert [step.command for step in next_steps(result)].count("toxscreen scan COPY --model MODEL") == 1
 
 
 def test_a_model_trained_here_leads_to_scanning_a_real_one():
@@ -97,6 +97,74 @@ def test_a_model_trained_here_leads_to_scanning_a_real_one():
     assert any("--model MODEL" in (step.command or "") for step in next_steps(trained))
     assert next_steps(trained) != next_steps(given)
     assert next_steps(replace(given, inputs={"model": "odd"})) == next_steps(given)
+
+
+def test_commands_name_the_recorded_paths_and_options_quoted():
+    asked = {
+        "data": "/my data",
+        "model": "/m/a.safetensors",
+        "arch": "net:build",
+        "layer": None,
+        "size": [32, 64],
+        "mean": [0.1, 0.2],
+    }
+    *_, again = next_steps(scan_result({"a": [9]}), asked=asked)
+    assert again.command == ("toxscreen scan '/my data' --model /m/a.safetensors --arch net:build --size 32x64 --mean 0.1,0.2")
+    trained = scan_result({"a": [9]}, inputs={"model": {"trained_here": True}})
+    commands = [step.command for step in next_steps(trained, asked={"data": "/my data", "model": None})]
+    assert commands[-2:] == ["toxscreen scan '/my data'", "toxscreen scan '/my data' --model MODEL"]
+
+
+def test_after_a_finding_the_copy_is_scanned_and_more_may_be_hidden():
+    *_, again = next_steps(scan_result({"a": [30, 10]}, {"a": S}), asked={"data": "/d", "model": "/m"})
+    assert "one part of the poison" in again.text
+    assert again.command == "toxscreen scan COPY --model /m"
+
+
+def test_the_listing_of_flagged_ids_runs_from_anywhere(tmp_path):
+    run = scan_result({"a": [3, 2]}, {"a": S}).save(tmp_path / "it's a run")
+    steps = next_steps(scan_result({"a": [3, 2]}, {"a": S}), str(run))
+    (listing,) = [step.command for step in steps if (step.command or "").startswith("import")]
+    setup, _, expression = listing.partition("\n")
+    names = {}
+    exec(setup, names)  # noqa: S102 - our own advice, run as a reader would
+    assert eval(expression, names) == ["3", "4"]  # noqa: S307
+    (unknown,) = [step.command for step in next_steps(scan_result({"a": [3, 2]}, {"a": S})) if "import" in (step.command or "")]
+    assert "'RUN/samples.parquet'" in unknown
+
+
+def activations(verdict, **evidence):
+    result = scan_result({"a": [30, 10]}, {"a": verdict}, inputs={"data": {"location": "arrays", "modality": "activations"}})
+    (only,) = result.classes
+    groups = (only.groups[0], replace(only.groups[1], evidence=evidence))
+    return replace(result, classes=(replace(only, groups=groups),))
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_scan_of_activations_is_not_repeated_with_a_command_for_data(verdict):
+    steps = next_steps(activations(verdict, separation=9.0))
+    assert not any((step.command or "").startswith("toxscreen") for step in steps)
+    assert "activations" in steps[-2].text
+    assert "only the inputs tell" in steps[-1].text
+    assert "activations" in next_steps(activations(verdict, separation=9.0, label_conflict=0.1))[-1].text
+
+
+def test_a_clean_verdict_says_when_the_inputs_were_not_asked():
+    unasked, asked = activations(C, separation=9.0), activations(C, separation=9.0, label_conflict=0.1)
+    assert "was not asked" in verdict_meanings(unasked)[C]
+    assert verdict_meanings(asked) == verdict_meanings(scan_result({"a": [9]}))
+    assert "contradicts its label" in verdict_meanings(asked)[C]
+
+
+def test_it_is_said_why_not_every_sample_is_drawn():
+    assert drawn(250, 250, 250) == ""
+    assert drawn(1250, 1250, 1250) == ""
+    assert drawn(250, 218, 218) == (
+        "Only the 218 of the class's 250 samples that the model gives their own label are compared; it reads the others as another class."
+    )
+    assert drawn(5000, 5000, 1500).startswith("Of 5,000 samples, 1,500 are drawn")
+    assert drawn(250, 218, 100).startswith("Only the 218")
+    assert "Of 218 samples, 100 are drawn" in drawn(250, 218, 100)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from toxscreen.sources.data.base import NotExamined
 SCHEMA_VERSION = 1
 """Raised with every change of ``result.json`` that an older reader would misunderstand."""
 
+_RECORD = "run.json"
 _RESULT, _SAMPLES, _EXHIBITS = "result.json", "samples.parquet", "exhibits.json"
 
 
@@ -104,6 +105,15 @@ def read_run(folder: Path) -> ScanResult:
         )
     except (KeyError, TypeError, ValueError, OSError, RecursionError, pa.ArrowException) as error:
         raise _altered(folder, f"{type(error).__name__}: {error}") from error
+
+
+def read_record(folder: Path) -> Mapping[str, Any]:
+    """Return what the command line was asked for in this run; empty where no record can be read, since nothing depends on it."""
+    try:
+        record = _read_json(folder / _RECORD)
+    except (OSError, ValueError, RecursionError, StoreError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def samples_table(samples: pa.Table) -> pa.Table:

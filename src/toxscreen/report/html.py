@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,28 +16,32 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from toxscreen.exhibits.agreement import own_label_shares
 from toxscreen.exhibits.base import GRID, ClassExhibit
+from toxscreen.exhibits.texts import strong
 from toxscreen.report import wording
-from toxscreen.report.documents import read_run, write_text
+from toxscreen.report.documents import read_record, read_run, write_text
 from toxscreen.result import ClassResult, GroupResult, ScanResult, Verdict
 
 _CLASS_ROWS, _UNEXAMINED_ROWS, _NOTEBOOK_ROWS = 2000, 200, 15
 """Rows of the tables of classes and of what was not examined; ``result.json`` holds all."""
 _SECTIONS = 60
 """Classes that get a section of their own, the worst first."""
+_MOST_ODDS = 1000
+"""Odds ratios beyond it are not told apart."""
 _TONES = 5
 """Colours for the accused groups of a class in ``style.css``."""
 
 
-def write_report(result: ScanResult, path: Path) -> Path:
-    """Write the report of ``result`` to ``path`` in one step and return it.
+def write_report(result: ScanResult, path: Path, run: Path | None = None) -> Path:
+    """Write the report of ``result``, whose run folder is ``run`` if it has one, to ``path`` in one step and return it.
 
     Raises
     ------
     StoreError
         When the file cannot be written.
     """
-    write_text(path, render_report(result))
+    write_text(path, render_report(result, run))
     return path
 
 
@@ -55,18 +60,22 @@ def rebuild(run: Path, out: Path | None = None) -> Path:
     StoreError
         When the folder is no run folder or was altered, or the file cannot be written.
     """
-    return write_report(read_run(run), out or run / "report.html")
+    return write_report(read_run(run), out or run / "report.html", run)
 
 
-def render_report(result: ScanResult) -> str:
-    """Return the whole page."""
+def render_report(result: ScanResult, run: Path | None = None) -> str:
+    """Return the whole page; its advice names the paths of the run folder ``run`` where there is one."""
     style, script = _asset("style.css"), _asset("script.js")
     ranked = sorted(enumerate(result.classes), key=lambda item: (-item[1].verdict.severity, -item[1].n_accused))
     exhibits = {exhibit.class_index: exhibit for exhibit in result.exhibits.classes} if result.exhibits else {}
     not_clean = [(index, c) for index, c in ranked if c.verdict is not Verdict.CLEAN]
     sections = [_Section(index, c, exhibits.get(index)) for index, c in not_clean[:_SECTIONS]]
+    steps = wording.next_steps(result, str(run.resolve()), read_record(run)) if run else wording.next_steps(result)
     return _template("report.html").render(
         result=result,
+        steps=steps,
+        table=_Table.of(result),
+        settings={**result.settings, "seed": result.seed},
         rows=ranked[:_CLASS_ROWS],
         sections=sections,
         n_not_clean=len(not_clean),
@@ -83,6 +92,41 @@ def render_notebook(result: ScanResult) -> str:
     """Return the verdict and the table of the classes as a fragment that a notebook shows."""
     rows = sorted(result.classes, key=lambda c: (-c.verdict.severity, -c.n_accused))
     return _template("notebook.html").render(result=result, rows=rows[:_NOTEBOOK_ROWS])
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What the table of the classes says of each one beside its verdict.
+
+    Attributes
+    ----------
+    own
+        Part of a class that the model gives its own label, by class name.
+    conflict
+        Whether any group was asked how its inputs fit their label.
+    usual
+        The reason that several clean classes share: said once below the table.
+    """
+
+    own: Mapping[str, float]
+    conflict: bool
+    usual: str | None
+
+    @classmethod
+    def of(cls, result: ScanResult) -> _Table:
+        reasons = Counter(" ".join(c.reasons) for c in result.classes if c.verdict is Verdict.CLEAN)
+        usual = next((reason for reason, n in reasons.most_common(1) if n > 1 and reason), None)
+        asked = any("label_conflict" in group.evidence for c in result.classes for group in c.groups)
+        return cls(own_label_shares(result.samples), asked, usual)
+
+    def evidence(self, c: ClassResult) -> Mapping[str, float]:
+        """Return the measurements of the most telling group: the worst one that is accused, or the first that was looked at."""
+        return next((group.evidence for group in (*c.accused, *c.groups) if group.evidence), {})
+
+    def reason(self, c: ClassResult) -> str:
+        """Return what speaks for the verdict; a dash for the usual reason."""
+        reason = " ".join(c.reasons)
+        return "–" if c.verdict is Verdict.CLEAN and reason == self.usual else reason
 
 
 @dataclass(frozen=True)
@@ -107,6 +151,12 @@ class _Section:
     def measurements(self) -> list[str]:
         """Return the names of the evidence of any group, in the order in which they first come."""
         return list(dict.fromkeys(name for group in self.result.groups for name in group.evidence))
+
+    def drawn(self) -> str:
+        """Say why not all samples of the class are shown; nothing where all are."""
+        if self.exhibit is None:
+            return ""
+        return wording.drawn(self.result.n, self.exhibit.n, len(self.exhibit.samples.ids))
 
     def compared(self) -> dict[int, Any]:
         """Return what is shown of each group, by its id."""
@@ -153,9 +203,10 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-    environment.filters |= {"number": _number, "clipped": wording.clipped, "percent": _percent}
+    environment.filters |= {"number": _number, "clipped": wording.clipped, "percent": _percent, "odds": _odds}
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
-    environment.globals |= {"wording": wording, "Verdict": Verdict}
+    environment.tests["empty"] = lambda value: value is None or (isinstance(value, Sized) and not value)
+    environment.globals |= {"wording": wording, "Verdict": Verdict, "strong": strong}
     return environment
 
 
@@ -179,6 +230,11 @@ def _number(value: float | None) -> str:
 
 def _percent(value: float) -> str:
     return f"{value:.1%}" if math.isfinite(value) else "–"
+
+
+def _odds(value: float) -> str:
+    """Return an odds ratio; beyond a thousand it says no more than that one side lacks the phrase."""
+    return "> 1,000" if value > _MOST_ODDS else _number(value)
 
 
 @cache

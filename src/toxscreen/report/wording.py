@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
 
 from toxscreen.result import ClassResult, ScanResult, Verdict
 
 _NAMES = 3
 """Class names that a sentence lists before it says how many more there are."""
+_OPTIONS = ("model", "arch", "split", "input_column", "label_column", "layer", "size", "channels", "mean", "std")
+"""What of a recorded command a new one has to repeat: how data and model are read."""
 
 EVIDENCE = {
     "relative_size": "The group's part of its class. A clean class tends to fall into halves; poison is usually the smaller part.",
-    "separation": "Distance between the group and the rest of its class, in standard deviations, along a direction that other samples"
-    " chose. One single cloud of samples gives 3 to 5, planted groups 5 to 30.",
+    "separation": "Distance between the group and the rest of its class, in standard deviations, along a direction that other"
+    " samples chose. One single cloud of samples gives 3 to 5, planted groups 5 to 30.",
     "likelihood_ratio": "How much better two clouds of points describe the class than one does; large values speak for two.",
-    "label_conflict": "How badly the group's inputs fit their label, asked of something that never saw the trigger: 0 like the rest of"
-    " the class, 1 like samples of other classes. A natural kind of its own stays near 0.",
+    "label_conflict": "How badly the group's inputs fit their label, asked of something that never saw the trigger: 0 like the rest"
+    " of the class, 1 like samples of other classes. A natural kind of its own stays near 0.",
     "label_conflict_lower": "The same less two standard errors: small groups have to be clearer than large ones.",
     "silhouette_score": "How clearly the group stands apart among the leading components, from -1 to 1.",
     "silhouette_of_one_cloud": "The silhouette score that one single cloud of this size and shape gives when it is cut in two.",
@@ -25,11 +30,40 @@ EVIDENCE = {
 """What each measurement means, one sentence each; a measurement that is not listed is shown without one."""
 
 VERDICTS = {
-    Verdict.CLEAN: "Nothing stands out from what one cloud of ordinary samples would give.",
+    Verdict.CLEAN: "No group of samples both stands apart from its class and contradicts its label. A natural sub-population may"
+    " stand apart.",
     Verdict.INCONCLUSIVE: "No judgement was possible; the reasons say what is missing.",
     Verdict.SUSPICIOUS: "The screen found a group of samples that does not belong; nothing has yet proved that it was planted.",
     Verdict.POISONED: "A group stands out and a second, causal test confirmed that it was planted.",
 }
+
+_UNASKED = (
+    "No group of samples stands far apart from its class. Only activations were given, so whether the inputs fit their labels was"
+    " not asked."
+)
+"""What a clean verdict says where the inputs could not be asked."""
+
+LABELS = {
+    "accuracy_on_training_data": "training data read as labelled",
+    "channels_first": "channels before height and width",
+    "dtype": "number format",
+    "interpolation": "resized by",
+    "kind": "kind of input",
+    "last_hidden": "last hidden layer",
+    "longest": "longest text, in words",
+    "mean": "mean taken off each channel",
+    "n_components": "components",
+    "n_samples": "samples",
+    "n_words": "words known",
+    "out_of_sample": "held-out samples",
+    "out_of_sample_accuracy": "accuracy on held-out samples",
+    "pattern": "pattern of a word",
+    "scale": "pixel values multiplied by",
+    "sha256": "SHA-256 of the word list",
+    "std": "each channel divided by",
+    "trained_here": "trained for this scan",
+}
+"""How the keys of inputs, settings and measurements read; one that is not listed is shown with spaces for underscores."""
 
 BLIND_SPOTS = (
     "Poison that leaves no trace in the activations that were looked at: attacks built to blend in, a handful of samples in a large"
@@ -96,11 +130,53 @@ def headline(result: ScanResult) -> str:
     return " ".join(filter(None, sentences))
 
 
-def next_steps(result: ScanResult) -> tuple[Step, ...]:
-    """Return what to do next, in order; other advice for each verdict."""
+def verdict_meanings(result: ScanResult) -> dict[Verdict, str]:
+    """Return what each verdict says in a scan like this one, in a sentence or two."""
+    return VERDICTS if inputs_asked(result) else VERDICTS | {Verdict.CLEAN: _UNASKED}
+
+
+def inputs_asked(result: ScanResult) -> bool:
+    """Return False for a scan of activations alone: nothing could say whether the inputs fit their labels."""
+    alone = _is(result, "data", "modality", "activations")
+    return not alone or any("label_conflict" in group.evidence for c in result.classes for group in c.groups)
+
+
+def label(key: str) -> str:
+    """Return a key of the result as people read it."""
+    return LABELS.get(key, key.replace("_", " "))
+
+
+def drawn(n: int, compared: int, shown: int) -> str:
+    """Say why ``shown`` samples of a class of ``n`` are drawn when the screen compared ``compared`` of them."""
+    sentences = []
+    if compared < n:
+        sentences.append(
+            f"Only the {compared:,} of the class's {count(n, 'sample')} that the model gives their own label are compared;"
+            " it reads the others as another class."
+        )
+    if shown < compared:
+        sentences.append(
+            f"Of {count(compared, 'sample')}, {shown:,} are drawn, about as many from each group, so that small groups are seen."
+        )
+    return " ".join(sentences)
+
+
+def next_steps(result: ScanResult, run: str | None = None, asked: Mapping[str, Any] | None = None) -> tuple[Step, ...]:
+    """Return what to do next, in order; other advice for each verdict.
+
+    Parameters
+    ----------
+    result
+        What the scan found.
+    run
+        Path of the run folder, where it is known.
+    asked
+        What the command line was asked for, from the record of the run; placeholders stand for what it does not say.
+    """
     steps: list[Step] = []
-    if result.verdict in (Verdict.POISONED, Verdict.SUSPICIOUS):
-        steps += _after_a_finding(result.verdict)
+    found = result.verdict in (Verdict.POISONED, Verdict.SUSPICIOUS)
+    if found:
+        steps += _after_a_finding(result.verdict, run)
     elif result.verdict is Verdict.CLEAN:
         steps.append(
             Step("Keep this run folder with the model: the fingerprints below say which data and which model were examined.")
@@ -110,21 +186,49 @@ def next_steps(result: ScanResult) -> tuple[Step, ...]:
         steps.append(Step("Read why some classes are inconclusive, and supply what their reasons say is missing."))
     if result.not_examined:
         steps.append(Step("Repair what was not examined; it is listed below with the reasons."))
-    trained_here = _trained_here(result)
-    again = "Scan again when the data or the model changes." if result.verdict is Verdict.CLEAN else "Then scan again."
-    steps.append(Step(again, "toxscreen scan DATA" if trained_here else "toxscreen scan DATA --model MODEL"))
-    if trained_here:
-        text = "The model was trained for this scan. If a classifier was trained on this data before, scan the data with it."
-        steps.append(Step(text, "toxscreen scan DATA --model MODEL"))
-    return tuple(steps)
+    return (*steps, *_scan_again(result, asked or {}, found=found))
 
 
-def _after_a_finding(verdict: Verdict) -> list[Step]:
+def _scan_again(result: ScanResult, asked: Mapping[str, Any], *, found: bool) -> list[Step]:
+    if found:
+        again = "Then scan it again: the group may be one part of the poison, and the next part shows when the first is gone."
+    elif result.verdict is Verdict.CLEAN:
+        again = "Scan again when the data or the model changes."
+    else:
+        again = "Then scan again."
+    if _is(result, "data", "modality", "activations"):
+        steps = [Step(f"{again} This takes the activations of the data as it then is.")]
+        if not inputs_asked(result):
+            steps.append(
+                Step("Scan the data with its model too, if you can: only the inputs tell poison from a natural sub-population.")
+            )
+        return steps
+    data = "COPY" if found else None
+    if not _is(result, "model", "trained_here", True):
+        return [Step(again, _command({"model": "MODEL", **asked}, data))]
+    text = "The model was trained for this scan. If a classifier was trained on this data before, scan the data with it."
+    return [Step(again, _command(asked, data)), Step(text, _command({**asked, "model": "MODEL"}))]
+
+
+def _command(asked: Mapping[str, Any], data: str | None = None) -> str:
+    """Return the command that scans ``data``, or what was scanned, with the options that were asked for."""
+    words = ["toxscreen", "scan", data or str(asked.get("data") or "DATA")]
+    for name in _OPTIONS:
+        value = asked.get(name)
+        if value is not None:
+            between = "x" if name == "size" else ","
+            text = between.join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
+    return shlex.join(words)
+
+
+def _after_a_finding(verdict: Verdict, run: str | None) -> list[Step]:
     if verdict is Verdict.POISONED:
         caution = "Take models trained on this data out of service: whoever knows the trigger decides what they answer."
     else:
         caution = "Do not train on this data, and do not put a model trained on it into service, until this is explained."
-    listing = "import pyarrow.parquet as pq\npq.read_table('samples.parquet', filters=[('flagged', '=', True)])['id'].to_pylist()"
+    samples = str(PurePath(run or "RUN") / "samples.parquet")
+    listing = f"import pyarrow.parquet as pq\npq.read_table({samples!a}, filters=[('flagged', '=', True)])['id'].to_pylist()"
     return [
         Step("Look at each group beside the rest of its class: what do its samples share that the rest lacks? A patch, a word?"),
         Step(caution),
@@ -132,7 +236,7 @@ def _after_a_finding(verdict: Verdict) -> list[Step]:
             "Find out where the flagged samples came from: which supplier, which annotator, which day. Their ids, in Python:",
             listing,
         ),
-        Step("Take them out of a copy of the data, and train again."),
+        Step("Take them out of a copy of the data, called COPY here, and train again."),
     ]
 
 
@@ -169,6 +273,7 @@ def _names(classes: Sequence[ClassResult]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _trained_here(result: ScanResult) -> bool:
-    model = result.inputs.get("model")
-    return isinstance(model, Mapping) and model.get("trained_here") is True
+def _is(result: ScanResult, part: str, key: str, value: object) -> bool:
+    """Say whether the result records ``value`` for a key of its data or its model."""
+    facts = result.inputs.get(part)
+    return isinstance(facts, Mapping) and facts.get(key) == value
