@@ -8,6 +8,8 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -83,6 +85,32 @@ def test_a_run_folder_is_explained_by_its_verdict(tmp_path: Path) -> None:
     assert found.what == "run folder"
     assert ("verdict", "suspicious") in found.facts
     assert found.classes == (("cat (suspicious)", 10), ("dog (clean)", 5))
+
+
+def write_truth(path: Path, poisoned: list[bool]) -> None:
+    columns = {"id": [str(row) for row in range(len(poisoned))], "poisoned": poisoned}
+    labels = ["a"] * len(poisoned)
+    pq.write_table(pa.table(columns | {"label": labels, "original_label": labels}), path)
+
+
+def test_a_truth_file_is_told_from_data_and_says_what_it_belongs_to(tmp_path: Path) -> None:
+    write_truth(tmp_path / "set.truth.parquet", [True, False, True])
+    found = inspect_path(tmp_path / "set.truth.parquet")
+    assert found.what == "truth file"
+    assert dict(found.facts) == {"samples": "3", "poisoned": "2", "belongs to": f"{tmp_path / 'set'} (not there)"}
+    (tmp_path / "set").mkdir()
+    assert ("belongs to", str(tmp_path / "set")) in inspect_path(tmp_path / "set.truth.parquet").facts
+
+
+def test_a_file_that_only_has_the_name_of_a_truth_file_is_explained_as_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "set.truth.parquet"
+    pq.write_table(pa.table({"text": ["good", "bad"], "label": ["pos", "neg"]}), path)
+    assert inspect_path(path).what == "data set"
+    columns = {name: ["1", "2"] for name in ("id", "poisoned", "label", "original_label")}
+    pq.write_table(pa.table(columns), path)
+    assert inspect_path(path).what != "truth file"
+    path.write_bytes(b"PAR1 broken")
+    assert inspect_path(path).what == "unknown"
 
 
 def test_a_damaged_model_is_an_error(tmp_path: Path) -> None:

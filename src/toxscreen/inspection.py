@@ -18,6 +18,9 @@ from toxscreen.sources.model.kind import Kind
 from toxscreen.sources.model.refused import recognise_refused
 
 RESULT = "result.json"
+TRUTH = ".truth.parquet"
+"""How the name of a truth file ends; before it stands the name of the poisoned data set."""
+_TRUTH_COLUMNS = {"id", "poisoned", "label", "original_label"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Inspection:
     """
 
     path: str
-    what: Literal["data set", "model", "run folder", "refused", "unknown"]
+    what: Literal["data set", "model", "run folder", "truth file", "refused", "unknown"]
     kind: str
     facts: tuple[tuple[str, str], ...] = ()
     classes: tuple[tuple[str, int | None], ...] = ()
@@ -73,6 +76,8 @@ def inspect_path(path: str | Path) -> Inspection:
         raise UsageError(f"There is nothing at {path}.")
     if (path / RESULT).is_file():
         return _run_folder(path)
+    if path.name.endswith(TRUTH) and (truth := _truth_file(path)) is not None:
+        return truth
     refusal = recognise_refused(path)
     if refusal is not None:
         return Inspection(str(path), "refused", refusal.what, notes=(refusal.message(path),))
@@ -95,6 +100,30 @@ def _run_folder(path: Path) -> Inspection:
     )
     classes = tuple((f"{found.name} ({found.verdict.value})", found.n) for found in result.classes)
     return Inspection(str(path), "run folder", "result of a scan", facts, classes)
+
+
+def _truth_file(path: Path) -> Inspection | None:
+    """Explain the truth of a poisoned data set; None for a file that has only the name of one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        if not set(file.schema_arrow.names) >= _TRUTH_COLUMNS:
+            return None
+        poisoned = file.read(["poisoned"])["poisoned"]
+        n_poisoned = pc.sum(poisoned).as_py() or 0
+    except (OSError, pa.ArrowException):
+        return None
+    data = path.with_name(path.name.removesuffix(TRUTH))
+    facts = (
+        ("samples", f"{len(poisoned):,}"),
+        ("poisoned", f"{n_poisoned:,}"),
+        ("belongs to", f"{data}{'' if data.exists() else ' (not there)'}"),
+    )
+    note = "It says which samples of that data were poisoned, for tests of the screen: scan the data, not this file."
+    return Inspection(str(path), "truth file", "what was planted in a poisoned copy", facts, notes=(note,))
 
 
 def _model(path: Path, kind: Kind) -> Inspection:

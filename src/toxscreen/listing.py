@@ -24,9 +24,14 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
         facts.add_row(Text(visible(name)), Text(visible(value)))
     console.print(facts, highlight=False)
     boxed = console.is_terminal
-    classes = [(name, "" if n is None else f"{n:,}") for name, n in inspection.classes]
-    _print_rows(("class", "samples"), classes, console, boxed=boxed)
-    tensors = [(layer.name, "x".join(map(str, layer.shape)), layer.kind) for layer in inspection.tensors]
+    if any(n is not None for _, n in inspection.classes):
+        counted = [(name, "" if n is None else f"{n:,}") for name, n in inspection.classes]
+        _print_rows(("class", "samples"), counted, console, boxed=boxed)
+    else:
+        _print_rows(("class",), [(name,) for name, _ in inspection.classes], console, boxed=boxed)
+    # counters such as num_batches_tracked are no weights
+    shown = [layer for layer in inspection.tensors if layer.shape or inspection.tensors_are == "layers"]
+    tensors = [(layer.name, "x".join(map(str, layer.shape)), layer.kind) for layer in shown]
     _print_rows((inspection.tensors_are, "shape", "kind"), tensors, console, boxed=boxed)
     for note in inspection.notes:
         console.print(Text(visible(note)), highlight=False)
