@@ -297,3 +297,14 @@ def test_an_image_that_is_null_as_a_whole_is_one_unreadable_row(tmp_path):
     rows = pa.array([{"bytes": IMAGES[0], "path": "a"}, None], IMAGE_TYPE)
     opened = open_training_set(written(tmp_path / "x.parquet", pa.table({"image": rows, "label": [0, 1]})))
     assert [value is None for value in opened.take(np.arange(2))] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("present", "missing"), [("0", ["1", "2"]), ("02", ["1"]), ("012", []), ("123", []), ("13", ["2"])], ids=str
+)
+def test_a_part_that_the_names_of_the_others_speak_of_is_named_when_it_is_missing(tmp_path, present, missing):
+    for number in present:
+        written(tmp_path / f"train-0000{number}-of-00003.parquet", text_table(["a", "b"], [0, 1]))
+    left_out = open_training_set(tmp_path).not_examined()
+    assert [entry.id for entry in left_out] == [f"train-0000{number}-of-00003.parquet" for number in missing]
+    assert all("3 parts; this one is missing" in entry.reason for entry in left_out)

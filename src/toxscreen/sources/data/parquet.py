@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from toxscreen.errors import DataError
-from toxscreen.sources.data.base import Modality, Unreadable
+from toxscreen.sources.data.base import Modality, NotExamined, Unreadable
 from toxscreen.sources.data.labels import are_names, encode_labels
 from toxscreen.sources.data.layout import (
     IMAGE_COLUMNS,
@@ -30,9 +30,9 @@ from toxscreen.sources.data.layout import (
     short_name,
     visible,
 )
-from toxscreen.sources.data.reading import Cell, RowReader, Selection, row_ids, text_values
+from toxscreen.sources.data.reading import Cell, Omissions, RowReader, Selection, row_ids, text_values
 
-_SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
+_SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{5})-of-(?P<total>\d{5})(-[0-9a-f]+)?")
 
 _PIECE_ROWS = 256
 """Rows decompressed at a time; a row group can hold a whole data set and is never read at once."""
@@ -89,6 +89,7 @@ def open_path(path: Path, selection: Selection) -> ParquetSet:
         ids=row_ids(len(labels)),
         labels=labels,
         class_names=class_names,
+        skipped=_missing_shards(files) if path.is_dir() else (),
     )
 
 
@@ -270,6 +271,21 @@ def _split_of(file: Path) -> str | None:
     if shard:
         return shard["split"]
     return file.stem if file.stem in SPLIT_NAMES else None
+
+
+def _missing_shards(files: Sequence[Path]) -> tuple[NotExamined, ...]:
+    """Return the parts of one split that the names of the others speak of."""
+    found: dict[tuple[str, int], set[int]] = {}
+    for shard in filter(None, (_SHARD.fullmatch(file.stem) for file in files)):
+        found.setdefault((shard["split"], int(shard["total"])), set()).add(int(shard["number"]))
+    omissions = Omissions()
+    for (split, total), numbers in found.items():
+        first = int(total in numbers)  # some writers count from 1
+        for number in range(first, first + total):
+            if number not in numbers:
+                name = f"{split}-{number:05d}-of-{total:05d}.parquet"
+                omissions.add(name, f"the names of the files say that there are {total:,} parts; this one is missing")
+    return omissions.listed()
 
 
 def _modality(kind: pa.DataType, column: str, location: str) -> Modality:
