@@ -125,7 +125,7 @@ def test_the_listing_of_flagged_ids_runs_from_anywhere(tmp_path):
     run = scan_result({"a": [3, 2]}, {"a": S}).save(tmp_path / "it's a run")
     steps = next_steps(scan_result({"a": [3, 2]}, {"a": S}), str(run))
     (listing,) = [step.command for step in steps if (step.command or "").startswith("import")]
-    setup, _, expression = listing.partition("\n")
+    setup, _, expression = listing.rpartition("\n")
     names = {}
     exec(setup, names)  # noqa: S102 - our own advice, run as a reader would
     assert eval(expression, names) == ["3", "4"]  # noqa: S307
@@ -160,7 +160,8 @@ def test_it_is_said_why_not_every_sample_is_drawn():
     assert drawn(250, 250, 250) == ""
     assert drawn(1250, 1250, 1250) == ""
     assert drawn(250, 218, 218) == (
-        "Only the 218 of the class's 250 samples that the model gives their own label are compared; it reads the others as another class."
+        "Only the 218 of the class's 250 samples that the model gives their own label are compared; it reads the others"
+        " as another class."
     )
     assert drawn(5000, 5000, 1500).startswith("Of 5,000 samples, 1,500 are drawn")
     assert drawn(250, 218, 100).startswith("Only the 218")

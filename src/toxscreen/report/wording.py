@@ -228,7 +228,11 @@ def _after_a_finding(verdict: Verdict, run: str | None) -> list[Step]:
     else:
         caution = "Do not train on this data, and do not put a model trained on it into service, until this is explained."
     samples = str(PurePath(run or "RUN") / "samples.parquet")
-    listing = f"import pyarrow.parquet as pq\npq.read_table({samples!a}, filters=[('flagged', '=', True)])['id'].to_pylist()"
+    listing = (
+        "import pyarrow.parquet as pq\n"
+        f"flagged = pq.read_table({samples!a}, filters=[('flagged', '=', True)])\n"
+        "flagged['id'].to_pylist()"
+    )
     return [
         Step("Look at each group beside the rest of its class: what do its samples share that the rest lacks? A patch, a word?"),
         Step(caution),
