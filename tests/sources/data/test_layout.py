@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from toxscreen.errors import DataError, UsageError
 from toxscreen.sources.data.layout import (
     choose_column,
+    choose_columns,
     choose_split,
     escape_name,
     match_split,
@@ -31,6 +32,24 @@ def test_a_column_that_was_asked_for_wins():
 def test_a_missing_column_is_reported_with_the_columns_that_are_there(wanted):
     with pytest.raises(DataError, match=r"here has no column.*'a', 'b'"):
         choose_column(wanted, ["a", "b"], ("text",), "input", "here")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "columns"), [(None, ["label", "label"]), (None, ["Label", "label"]), ("x", ["x", "label", "x"])]
+)
+def test_two_columns_of_one_name_are_refused_and_both_named(wanted, columns):
+    first, second = (column for column in columns if wanted in (None, column))
+    with pytest.raises(DataError, match=f"2 of that name: '{first}', '{second}'"):
+        choose_column(wanted, ["text", *columns], ("label",), "label", "here")
+
+
+def test_the_exact_name_tells_columns_apart_that_differ_in_case():
+    assert choose_column("Label", ["label", "Label"], ("label",), "label", "here") == "Label"
+
+
+def test_one_column_cannot_be_input_and_label():
+    with pytest.raises(UsageError, match="'label' of here is named for both"):
+        choose_columns("label", None, ["text", "label"], ("text",), "here")
 
 
 def test_the_names_of_validation_splits_stand_for_each_other():

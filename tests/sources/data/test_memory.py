@@ -282,3 +282,8 @@ def test_a_hugging_face_data_set_of_texts_may_name_its_columns():
     data = datasets.Dataset.from_dict({"q": ["a", "b"], "y": ["no", "yes"]})
     opened = open_training_set(data, input_column="q", label_column="y", class_names=["yes", "no"])
     assert (opened.take(np.arange(2)), opened.labels.tolist()) == (["a", "b"], [1, 0])
+
+
+def test_items_that_are_mappings_need_two_keys():
+    with pytest.raises(UsageError, match="named for both"):
+        open_training_set(Pairs([{"text": "a", "label": 0}, {"text": "b", "label": 1}]), input_column="label")

@@ -218,6 +218,22 @@ def test_shards_that_do_not_fit_each_other_are_refused(tmp_path, other):
         open_training_set(tmp_path)
 
 
+@pytest.mark.parametrize("names", [["words", "label"], ["text", "text", "label"]])
+def test_a_shard_that_has_not_exactly_one_input_column_is_refused_and_named(tmp_path, names):
+    written(tmp_path / "train-00000-of-00002.parquet", text_table(["a", "b"], [0, 1]))
+    other = pa.table([*([["c"]] * (len(names) - 1)), [1]], names=names)
+    written(tmp_path / "train-00001-of-00002.parquet", other)
+    with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet must have one column 'text'"):
+        open_training_set(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["text", "label", "label"], ["text", "Label", "label"]])
+def test_a_file_with_two_columns_of_the_used_name_is_refused(tmp_path, names):
+    file = written(tmp_path / "t.parquet", pa.table([["a", "b"], [0, 1], [1, 0]], names=names))
+    with pytest.raises(DataError, match=f"2 of that name: '{names[1]}', 'label'"):
+        open_training_set(file)
+
+
 def test_a_table_without_rows_is_refused(tmp_path):
     with pytest.raises(DataError, match="has none"):
         open_training_set(write_shards(tmp_path, image_table([], [], label_type=pa.int64())))

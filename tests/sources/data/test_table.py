@@ -186,6 +186,8 @@ def test_a_column_that_only_later_lines_have_is_found(tmp_path):
         ("t.csv", "text,label\n", "has none"),
         ("t.jsonl", "", "no column"),
         ("t.jsonl", "garbage\nmore\n", "no column"),
+        ("t.csv", "text,label,label\na,x,y\nb,y,x\n", "2 of that name: 'label', 'label'"),
+        ("t.csv", "text,Label,label\na,x,y\nb,y,x\n", "2 of that name: 'Label', 'label'"),
         ("t.csv", "text,label\na,\nb,\n", "none of the 2"),
         ("t.csv", "text,label\na,x\nb,x\n", "class 'x'"),
         ("t.csv", "text,label\na,0.5\nb,1.5\n", None),

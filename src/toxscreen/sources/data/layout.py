@@ -25,27 +25,56 @@ IMAGE_SUFFIXES = frozenset((*_READ, *_NOT_READ))
 _ESCAPED = re.compile(r"\\(\\|x[0-9a-f]{2})")
 
 
+def choose_columns(
+    input_wanted: str | None, label_wanted: str | None, columns: Sequence[str], usual_inputs: Iterable[str], location: str
+) -> tuple[str, str]:
+    """Return the columns that hold the inputs and the labels.
+
+    Raises
+    ------
+    DataError
+        As :func:`choose_column` does.
+    UsageError
+        If they are the same column.
+    """
+    input_column = choose_column(input_wanted, columns, usual_inputs, "input", location)
+    label_column = choose_column(label_wanted, columns, LABEL_COLUMNS, "label", location)
+    if input_column == label_column:
+        raise UsageError(
+            f"Inputs and labels must stand in two columns, but {input_column!r} of {location} is named for both. "
+            f"Name another one with --input-column or --label-column."
+        )
+    return input_column, label_column
+
+
 def choose_column(wanted: str | None, columns: Sequence[str], usual: Iterable[str], role: str, location: str) -> str:
     """Return the column that holds the ``role`` ("input" or "label").
 
     Raises
     ------
     DataError
-        If the column asked for is not there, or if none has one of the usual names.
+        If the column asked for is not there, if none has one of the usual names, or if more than one has the name.
     """
     listed = ", ".join(repr(column) for column in columns)
     if wanted is not None:
-        if wanted not in columns:
+        found = [column for column in columns if column == wanted]
+        if not found:
             raise DataError(f"{location} has no column {wanted!r} for the {role}; its columns are {listed or 'none'}.")
-        return wanted
-    by_name = {column.lower(): column for column in reversed(columns)}
-    for name in usual:
-        if name in by_name:
-            return by_name[name]
-    raise DataError(
-        f"{location} has no column that is known to hold the {role} (such as {', '.join(usual)}); "
-        f"its columns are {listed or 'none'}. Name one with {role}_column (--{role}-column)."
-    )
+    else:
+        alike = ([column for column in columns if column.lower() == name] for name in usual)
+        found = next(filter(None, alike), [])
+        if not found:
+            raise DataError(
+                f"{location} has no column that is known to hold the {role} (such as {', '.join(usual)}); "
+                f"its columns are {listed or 'none'}. Name one with {role}_column (--{role}-column)."
+            )
+    if len(found) > 1:
+        same = len(set(found)) < len(found)
+        raise DataError(
+            f"One column must hold the {role}, but {location} has {len(found)} of that name: {', '.join(map(repr, found))}. "
+            + ("Rename or remove all but one." if same else f"Name one with {role}_column (--{role}-column).")
+        )
+    return found[0]
 
 
 def match_split(wanted: str, available: Sequence[str]) -> str | None:

@@ -16,7 +16,7 @@ from toxscreen.errors import DataError, UsageError
 from toxscreen.sources.data.base import Input, Modality, Unreadable
 from toxscreen.sources.data.decode import channels_last, image_pixels
 from toxscreen.sources.data.labels import are_names, encode_labels, labels_array
-from toxscreen.sources.data.layout import IMAGE_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS, choose_column
+from toxscreen.sources.data.layout import IMAGE_COLUMNS, TEXT_COLUMNS, choose_columns
 from toxscreen.sources.data.reading import Cell, Digest, RowReader, Selection, row_ids, text_values
 
 _TRIED = 10
@@ -158,8 +158,8 @@ def _open_dataset(data: Any, selection: Selection) -> ItemRows:
 def _open_hub_dataset(data: Any, selection: Selection) -> ItemRows:
     location = type(data).__name__
     columns = list(data.column_names)
-    input_column = choose_column(selection.input_column, columns, (*IMAGE_COLUMNS, *TEXT_COLUMNS), "input", location)
-    label_column = choose_column(selection.label_column, columns, LABEL_COLUMNS, "label", location)
+    usual = (*IMAGE_COLUMNS, *TEXT_COLUMNS)
+    input_column, label_column = choose_columns(selection.input_column, selection.label_column, columns, usual, location)
     labels = data.select_columns([label_column]).with_format("arrow")[:][label_column]
     names = getattr(data.features[label_column], "names", None)
     by_index = selection.class_names is None and are_names(names) and bool(pa.types.is_integer(labels.type))
@@ -195,9 +195,9 @@ def _one_pass(pair: Callable[[int], tuple[Any, Any]], n: int, modality: Modality
 def _pair(data: Any, selection: Selection, row: int) -> tuple[Any, Any]:
     item = data[row]
     if isinstance(item, Mapping):
-        keys, where = [str(key) for key in item], type(data).__name__
-        input_column = choose_column(selection.input_column, keys, (*IMAGE_COLUMNS, *TEXT_COLUMNS), "input", where)
-        return item[input_column], item[choose_column(selection.label_column, keys, LABEL_COLUMNS, "label", where)]
+        keys, usual = [str(key) for key in item], (*IMAGE_COLUMNS, *TEXT_COLUMNS)
+        columns = choose_columns(selection.input_column, selection.label_column, keys, usual, type(data).__name__)
+        return item[columns[0]], item[columns[1]]
     if isinstance(item, tuple | list) and len(item) >= 2:
         return item[0], item[1]
     raise DataError(
@@ -208,6 +208,8 @@ def _pair(data: Any, selection: Selection, row: int) -> tuple[Any, Any]:
 def _fetched(get: Callable[[int], Any], row: int) -> Any:
     try:
         return get(row)
+    except UsageError:
+        raise
     except DataError as error:
         return Unreadable(str(error))
     except Exception as error:  # noqa: BLE001  the code of a user's data set can raise anything

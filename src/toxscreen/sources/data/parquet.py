@@ -21,10 +21,9 @@ from toxscreen.sources.data.base import Modality, NotExamined, Unreadable
 from toxscreen.sources.data.labels import are_names, encode_labels
 from toxscreen.sources.data.layout import (
     IMAGE_COLUMNS,
-    LABEL_COLUMNS,
     SPLIT_NAMES,
     TEXT_COLUMNS,
-    choose_column,
+    choose_columns,
     choose_split,
     printable,
     short_name,
@@ -70,8 +69,7 @@ def open_path(path: Path, selection: Selection) -> ParquetSet:
     with open_file(files[0]) as first:
         schema: pa.Schema = first.schema_arrow
     usual = (*IMAGE_COLUMNS, *TEXT_COLUMNS)
-    input_column = choose_column(selection.input_column, schema.names, usual, "input", location)
-    label_column = choose_column(selection.label_column, schema.names, LABEL_COLUMNS, "label", location)
+    input_column, label_column = choose_columns(selection.input_column, selection.label_column, schema.names, usual, location)
     modality = _modality(schema.field(input_column).type, input_column, location)
     given = read_column(files, label_column)
     hub_names = _hub_class_names(schema, label_column) if pa.types.is_integer(given.type) else None
@@ -158,6 +156,7 @@ class _Pieces:
         homes, lengths = [], []
         for number, file in enumerate(files):
             with open_file(file) as opened:
+                _check_column(opened, file, column)
                 homes += [(number, group) for group in range(opened.metadata.num_row_groups)]
                 lengths += [opened.metadata.row_group(group).num_rows for group in range(opened.metadata.num_row_groups)]
         self._homes = homes
@@ -243,8 +242,7 @@ def read_column(files: Sequence[Path], column: str) -> pa.ChunkedArray:
     tables = []
     for file in files:
         with open_file(file) as opened:
-            if column not in opened.schema_arrow.names:
-                raise DataError(f"{printable(file)} must have the column {column!r} like the other files of its split.")
+            _check_column(opened, file, column)
             try:
                 tables.append(opened.read(columns=[column], use_threads=False))
             except (pa.ArrowException, OSError) as error:
@@ -253,6 +251,14 @@ def read_column(files: Sequence[Path], column: str) -> pa.ChunkedArray:
         return pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="permissive")[column]
     except pa.ArrowException as error:
         raise DataError(f"The files of a split must agree on the type of column {column!r}: {error}.") from error
+
+
+def _check_column(opened: pq.ParquetFile, file: Path, column: str) -> None:
+    n = opened.schema_arrow.names.count(column)
+    if n != 1:
+        raise DataError(
+            f"{printable(file)} must have one column {column!r} like the other files of its split, but has {n or 'none'}."
+        )
 
 
 def _files(path: Path) -> list[Path]:

@@ -21,10 +21,9 @@ from toxscreen.sources.data.decode import read_file
 from toxscreen.sources.data.labels import encode_labels, label_text
 from toxscreen.sources.data.layout import (
     IMAGE_COLUMNS,
-    LABEL_COLUMNS,
     SPLIT_NAMES,
     TEXT_COLUMNS,
-    choose_column,
+    choose_columns,
     choose_split,
     is_image_name,
     printable,
@@ -236,10 +235,7 @@ def _read_jsonl(file: Path, selection: Selection) -> Columns:
 
 def _choose(names: list[str], selection: Selection, file: Path) -> tuple[str, str]:
     usual = (*IMAGE_COLUMNS, *TEXT_COLUMNS, *PATH_COLUMNS)
-    return (
-        choose_column(selection.input_column, names, usual, "input", printable(file)),
-        choose_column(selection.label_column, names, LABEL_COLUMNS, "label", printable(file)),
-    )
+    return choose_columns(selection.input_column, selection.label_column, names, usual, printable(file))
 
 
 def read_lines(file: Path) -> Iterator[bytes]:
