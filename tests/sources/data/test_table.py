@@ -89,6 +89,26 @@ def test_a_cell_that_is_not_utf_8_is_one_unreadable_row(tmp_path):
     assert texts_of(open_training_set(tmp_path / "t.csv")) == [None, "ok"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("t.csv", "text,label\na,x\nb,y\n".encode("utf-16"), "looks like UTF-16"),
+        ("t.csv", "text,label\na,x\nb,y\n".encode("utf-16-be"), "looks like UTF-16"),
+        ("t.csv", "text,label,qualité\na,x,1\nb,y,2\n".encode("latin-1"), "the byte 0xe9"),
+        ("t.jsonl", '{"text": "a", "label": 0}\n'.encode("utf-16"), "looks like UTF-16"),
+    ],
+)
+def test_a_table_in_another_encoding_is_refused_with_the_way_to_convert_it(tmp_path, name, content, problem):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"must be in UTF-8, .*{problem}.*iconv -f (UTF-16|LATIN1) -t UTF-8"):
+        open_training_set(tmp_path / name)
+
+
+def test_a_byte_order_mark_in_utf_8_does_no_harm(tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\na,x\nb,y\n", encoding="utf-8-sig")
+    assert texts_of(open_training_set(tmp_path / "t.csv")) == ["a", "b"]
+
+
 def test_tabs_separate_the_cells_of_a_tsv(tmp_path):
     (tmp_path / "t.tsv").write_text("sentence\tlabel\na, b\t0\nc\t1\n")
     assert texts_of(open_training_set(tmp_path / "t.tsv")) == ["a, b", "c"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -170,8 +171,9 @@ def read_columns(file: Path, selection: Selection) -> Columns:
     Raises
     ------
     DataError
-        If the table cannot be parsed or lacks a column.
+        If the table cannot be parsed, is not in UTF-8, or lacks a column.
     """
+    _check_encoding(file)
     return _read_csv(file, selection) if file.suffix.lower() in DELIMITERS else _read_jsonl(file, selection)
 
 
@@ -231,6 +233,30 @@ def _read_jsonl(file: Path, selection: Selection) -> Columns:
         inputs.append(pa.array([_string(row.get(input_column)) for row in chunk], pa.large_string()))
         labels.append(pa.array([_label(row.get(label_column), file) for row in chunk], pa.large_string()))
     return Columns(input_column, label_column, pa.concat_arrays(inputs), pa.concat_arrays(labels))
+
+
+def _check_encoding(file: Path) -> None:
+    """Refuse a table whose first line is not UTF-8, as the header of a CSV file has to be; a line of JSONL may be broken."""
+    try:
+        with file.open("rb") as opened:
+            first = opened.readline(_BLOCK_BYTES)
+    except OSError as error:
+        raise DataError(f"{printable(file)} cannot be opened: {error.strerror}.") from error
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first[:2]:
+        raise _not_utf_8(file, "its first line looks like UTF-16", "UTF-16")
+    if file.suffix.lower() in DELIMITERS:
+        try:
+            first.decode()
+        except UnicodeDecodeError as error:
+            found = f"its header line has the byte 0x{first[error.start]:02x}, as a file in Latin-1 may have"
+            raise _not_utf_8(file, found, "LATIN1") from error
+
+
+def _not_utf_8(file: Path, found: str, encoding: str) -> DataError:
+    return DataError(
+        f"A table must be in UTF-8, but {printable(file)} is not: {found}. "
+        f"Convert it, for instance with: iconv -f {encoding} -t UTF-8 OLD > NEW"
+    )
 
 
 def _choose(names: list[str], selection: Selection, file: Path) -> tuple[str, str]:
