@@ -14,8 +14,8 @@ from PIL import Image
 from toxscreen.cli import main
 from toxscreen.training import Recipe
 
-PICTURES = Recipe(batch_size=16, min_epochs=12, max_epochs=12)
-TEXTS = Recipe(learning_rate=3e-3, batch_size=32, min_epochs=6, max_epochs=6, shift=0)
+PICTURES = Recipe(batch_size=16, min_epochs=12, max_epochs=12, min_steps=0, small=0)
+TEXTS = Recipe(learning_rate=3e-3, batch_size=32, min_epochs=6, max_epochs=6, min_steps=0, small=0, shift=0)
 
 
 def pictures(per_class: int, n_classes: int = 3, *, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from toxscreen.analysis import FEWEST_SAMPLES
 from toxscreen.result import Verdict
-from toxscreen.verdict import NOTHING_APART, POLICY, Facts, judge_group, obstacle, plausibility, reason
+from toxscreen.verdict import NOTHING_APART, NOTHING_APART_UNASKED, POLICY, Facts, judge_group, obstacle, plausibility, reason
 
 APART, STANDING_OUT = POLICY["separation"].value, POLICY["standing_out"].value
 VOUCHED, CONFLICT = POLICY["vouched_separation"].value, POLICY["label_conflict"].value
@@ -178,21 +178,27 @@ def test_the_first_thing_that_is_wrong_with_a_class_is_said():
             evidence(20, 0.0, 0.1),
             Verdict.CLEAN,
             [],
-            "but their inputs fit the label (label conflict 0.10 of 1): a natural sub-population",
+            "1,234 samples lie 20.0 standard deviations from the rest of the class, but the inputs of both fit the label "
+            "(label conflict 0.10 of 1): a natural sub-population",
         ),
         (evidence(20, 0.1, 0.8), Verdict.CLEAN, [], "is uncertain (label conflict 0.80 of 1, at least 0.10)"),
         (evidence(20, -np.inf, 0.0), Verdict.CLEAN, [], "so whether they fit the label is unknown"),
-        (evidence(3), Verdict.CLEAN, [2.0], NOTHING_APART),
+        (evidence(3), Verdict.CLEAN, [2.0], NOTHING_APART_UNASKED),
         (evidence(3, 0.9), Verdict.CLEAN, [2.0], NOTHING_APART),
     ],
 )
 def test_a_reason_says_what_speaks_for_the_verdict_in_one_sentence(found, verdict, others, said):
-    text = reason(verdict, found, 1234, others)
+    text = reason(verdict, found, (1234, 5000), others)
     assert said in text
     assert is_one_sentence(text)
+
+
+def test_of_two_natural_parts_the_smaller_is_named_and_of_an_accused_group_its_own_size():
+    assert "80 samples lie" in reason(Verdict.CLEAN, evidence(20, 0.0, 0.1), (625, 80), [])
+    assert "625 samples lie" in reason(Verdict.SUSPICIOUS, evidence(20, 0.8, 0.9), (625, 80), [])
 
 
 @given(st.floats(0, 30), st.none() | st.floats(-1, 1) | st.just(-np.inf), st.lists(st.floats(0, 30), max_size=4))
 def test_every_reason_is_one_sentence(separation, lower, others):
     found = evidence(separation, lower, 0.0 if lower == -np.inf else None)
-    assert is_one_sentence(reason(judge_group(found, others), found, 12, others))
+    assert is_one_sentence(reason(judge_group(found, others), found, (12, 50), others))

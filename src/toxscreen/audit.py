@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from toxscreen import views
 from toxscreen.activations import Activations, extract, from_arrays, plan
 from toxscreen.config import ScanConfig
-from toxscreen.errors import DataError, UsageError
+from toxscreen.errors import DataError, ToxscreenError, UsageError
 from toxscreen.exhibits.make import make_exhibits
 from toxscreen.result import ScanResult
 from toxscreen.screening import Labels, Progress, Screening, screen
@@ -48,9 +48,13 @@ _READ_RIGHT = 0.5
 
 
 NO_INPUTS = (
-    "Only activations were given: whether the inputs of a group fit their label was not asked, so a natural sub-population that "
-    "stands apart looks like poison."
+    "Only activations were given: whether the inputs of a group fit their label was not asked. A natural sub-population that "
+    "stands apart looks like poison, and a small or faint group is missed that a scan of the data with its model would find."
 )
+
+
+_WELL_READ = 0.99
+"""Part of its own training data from which there is little left that a model may not have learned."""
 
 
 @dataclass
@@ -125,7 +129,7 @@ def audit(
         device = _device(config.extraction.device, live=model is not None and not isinstance(model, str | Path))
         with log.stage("opening the model"):
             if model is None:
-                held_out = _held_out(data, split, training_set, columns)
+                held_out = _held_out(data, split, training_set, columns, log)
                 subject = _train(training_set, held_out, folder / "model", device or "cpu", config, log)
             else:
                 subject = _open(training_set, model, arch, preprocessing, device, config)
@@ -209,12 +213,19 @@ def audit_arrays(
     return replace(result, exhibits=make_exhibits(result, None, rng=np.random.default_rng(config.seed)))
 
 
-def _held_out(data: Any, split: str | None, training_set: TrainingSet, columns: Mapping[str, str | None]) -> TrainingSet | None:
-    """Return the split that the trained classifier is measured on, if the data has one and it is not the one that is scanned."""
+def _held_out(
+    data: Any, split: str | None, training_set: TrainingSet, columns: Mapping[str, str | None], log: _Log
+) -> TrainingSet | None:
+    """Return the split that the trained classifier is measured on, if the data has one that can be used and is not scanned."""
     name = find_split(data)
     if name is None or split is not None:
         return None
-    return open_training_set(data, split=name, class_names=training_set.class_names, **columns)
+    try:
+        held_out = open_training_set(data, split=name, class_names=training_set.class_names, **columns)
+    except ToxscreenError as error:
+        log.notes.append(f"The split {name!r} could not be used to measure the trained classifier: {error}")
+        return None
+    return held_out if held_out.modality == training_set.modality else None
 
 
 def _train(
@@ -285,15 +296,18 @@ def _activations(
 
 def _device(asked: str, *, live: bool) -> str | None:
     """Return the device to run on; None leaves a live module where it is."""
-    if asked != "auto":
+    if asked == "cpu":
         return asked
-    if live:
+    if asked == "auto" and live:
         return None
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return next(device for device, found in there.items() if found)
+    if not there.get(asked):
+        raise UsageError(f"The device must be one that this machine and its PyTorch have, got {asked!r}. Use --device cpu or auto.")
+    return asked
 
 
 def _result(
@@ -312,6 +326,12 @@ def _result(
         log.notes.append(
             f"The model reads only {accuracy:.1%} of this training data as its labels say: this does not look like the model of "
             "this data. Check the order of the classes and the preprocessing (--size, --mean, --std)."
+        )
+    elif accuracy < _WELL_READ:
+        misread = round((1 - accuracy) * len(screening.samples))
+        log.notes.append(
+            f"The model reads {accuracy:.1%} of this training data as its labels say. Among the other {misread:,} samples (their "
+            "predicted is not their label in samples.parquet) poison would not show: the model has not learned them."
         )
     if note := classifier.preprocessing.get("note"):
         log.notes.append(f"Preprocessing: {note}.")

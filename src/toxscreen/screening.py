@@ -199,7 +199,7 @@ def _judge(findings: _Findings, class_names: Sequence[str], others: Sequence[flo
         columns.flagged[members] |= verdict is Verdict.SUSPICIOUS
         source = None if group.rival is None or verdict is Verdict.CLEAN else class_names[group.rival]
         groups.append(GroupResult(number, len(members), len(members) / n, verdict, group.evidence, source))
-        reasons.append(policy.reason(verdict, group.evidence, len(members), others))
+        reasons.append(policy.reason(verdict, group.evidence, (len(members), len(rows) - len(members)), others))
     rest = n - sum(group.n for group in groups)
     groups.insert(0, GroupResult(0, rest, rest / n, Verdict.CLEAN, {}))
     worst = max((group.verdict for group in groups), key=lambda verdict: verdict.severity)

@@ -59,7 +59,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
 )
 
 
-NOTHING_APART = "No group stands far apart from the rest of the class in conflict with its label."
+NOTHING_APART = "No group of its samples both stands far apart and contradicts the label."
+NOTHING_APART_UNASKED = "No group of its samples stands far apart from the rest; whether they fit the label was not asked."
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,24 @@ def obstacle(facts: Facts) -> str | None:
     return None
 
 
-def reason(verdict: Verdict, evidence: Mapping[str, float], n: int, others: Sequence[float]) -> str:
-    """Say in one sentence what speaks for the verdict of a group of ``n`` samples; ``others`` as in :func:`judge_group`."""
-    if verdict is Verdict.CLEAN and (evidence["separation"] < POLICY["separation"].value or "label_conflict" not in evidence):
+def reason(verdict: Verdict, evidence: Mapping[str, float], sizes: tuple[int, int], others: Sequence[float]) -> str:
+    """Say in one sentence what speaks for the verdict of a group.
+
+    Parameters
+    ----------
+    verdict, evidence
+        Of the group.
+    sizes
+        Samples of the group, and of the rest that it was told from.
+    others
+        As in :func:`judge_group`.
+    """
+    if verdict is Verdict.CLEAN and "label_conflict" not in evidence:
+        return NOTHING_APART_UNASKED
+    if verdict is Verdict.CLEAN and evidence["separation"] < POLICY["separation"].value:
         return NOTHING_APART
     because = _because_of_inputs(verdict, evidence) if "label_conflict" in evidence else _because_of_place(verdict, others)
+    n = min(sizes) if verdict is Verdict.CLEAN else sizes[0]  # of two natural parts a reader looks for the smaller one
     return f"{n:,} samples lie {evidence['separation']:.1f} standard deviations from the rest of the class, {because}."
 
 
@@ -133,7 +147,7 @@ def _because_of_inputs(verdict: Verdict, evidence: Mapping[str, float]) -> str:
     if lower == -np.inf:
         return "but the inputs of this class are not told from those of others, so whether they fit the label is unknown"
     if conflict < POLICY["label_conflict"].value:
-        return f"but their inputs fit the label (label conflict {conflict:.2f} of 1): a natural sub-population"
+        return f"but the inputs of both fit the label (label conflict {conflict:.2f} of 1): a natural sub-population"
     return f"but that their inputs do not fit the label is uncertain (label conflict {conflict:.2f} of 1, at least {lower:.2f})"
 
 
