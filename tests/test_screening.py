@@ -269,7 +269,7 @@ def test_the_points_of_a_class_show_its_rows_with_their_groups():
 
 def test_every_class_has_a_reason_which_for_clouds_is_that_nothing_lies_apart():
     for result in screened(clouds([60] * 3, rng())).classes:
-        assert result.reasons == ("No group of its samples stands far apart from the rest; whether they fit the label was not asked.",)
+        assert result.reasons == ("No group of its samples both stands far apart and contradicts the label.",)
 
 
 def test_progress_is_told_class_by_class():
