@@ -226,3 +226,13 @@ def number_of(training_set):
 
 def same(left, right):
     return len(left) == len(right) and all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_or_a_link_to_one_is_refused(tmp_path, device):
+    link = tmp_path / "t.csv"
+    link.symlink_to(device)
+    for path in (device, link):
+        for open_it in (open_training_set, find_split):
+            with pytest.raises(DataError, match="must be a folder or a regular file"):
+                open_it(path)

@@ -287,3 +287,34 @@ def test_a_hugging_face_data_set_of_texts_may_name_its_columns():
 def test_items_that_are_mappings_need_two_keys():
     with pytest.raises(UsageError, match="named for both"):
         open_training_set(Pairs([{"text": "a", "label": 0}, {"text": "b", "label": 1}]), input_column="label")
+
+
+@pytest.mark.parametrize("inputs", [(text for text in "ab"), 5, None, {0: "a", 1: "b"}, {"a", "b"}, "ab", np.array("ab")], ids=type)
+def test_inputs_that_are_no_sequence_are_refused(inputs):
+    with pytest.raises(DataError, match=f"Inputs must be an array or a sequence.* got a {type(inputs).__name__}"):
+        open_training_set((inputs, [0, 1]))
+
+
+@pytest.mark.parametrize("labels", [(label for label in LABELS), 5, None, dict.fromkeys(range(6), 1), "313131"], ids=type)
+def test_labels_that_are_no_sequence_are_refused(labels):
+    with pytest.raises(DataError, match=f"Labels must be a sequence.* has a {type(labels).__name__}"):
+        open_training_set((PICTURES, labels))
+
+
+def test_a_tensor_of_labels_that_numpy_does_not_know_is_refused():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(DataError, match=r"tensor of torch\.bfloat16\. Convert"):
+        open_training_set((PICTURES, torch.tensor(LABELS, dtype=torch.bfloat16)))
+
+
+def test_one_hot_labels_of_a_data_set_are_refused():
+    torch = pytest.importorskip("torch")
+    rows = torch.eye(6)
+    for one_hot in (rows, rows.numpy()):
+        with pytest.raises(DataError, match=r"item 0 of Pairs has the shape \(6,\).*argmax"):
+            open_training_set(Pairs(list(zip(PICTURES, one_hot, strict=True))))
+
+
+@pytest.mark.parametrize("targets", [5, dict.fromkeys(range(6), 9)])
+def test_targets_that_are_no_sequence_are_not_believed(targets):
+    assert open_training_set(Pairs(list(zip(PICTURES, LABELS, strict=True)), targets=targets)).class_names == ("1", "3")

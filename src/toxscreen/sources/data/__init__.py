@@ -77,12 +77,16 @@ def _format_of(path: Path) -> Format:
     try:
         if not path.exists():
             raise DataError(f"{printable(path)} does not exist. Give the path of a folder or a file of training data.")
+        if not path.is_dir() and not path.is_file():
+            raise DataError(
+                f"Training data must be a folder or a regular file, but {printable(path)} is neither (a device or a pipe)."
+            )
+        for name in _FORMATS:
+            candidate = cast("Format", import_module(f"{__name__}.{name}"))
+            if candidate.recognises(path):
+                return candidate
     except OSError as error:
         raise DataError(f"{printable(path)} cannot be opened: {error.strerror}.") from error
-    for name in _FORMATS:
-        candidate = cast("Format", import_module(f"{__name__}.{name}"))
-        if candidate.recognises(path):
-            return candidate
     raise DataError(
         f"Training data must be a folder, a Parquet file (.parquet) or a table (.csv, .tsv, .jsonl, .ndjson), "
         f"but {printable(path)} is a file with the ending {path.suffix!r}. Convert it to one of these."

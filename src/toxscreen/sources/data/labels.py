@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -85,6 +85,15 @@ def are_names(names: object) -> bool:
     return usable and len(set(cast("list[str]", names))) == len(cast("list[str]", names))
 
 
+def is_sequence(values: object) -> bool:
+    """Return whether something given in Python has a length and an order: no generator, number, mapping or single text."""
+    try:
+        len(values)  # type: ignore[arg-type]  # the question is whether it can
+    except TypeError:
+        return False
+    return hasattr(values, "__getitem__") and not isinstance(values, str | bytes | Mapping)
+
+
 def labels_array(labels: Any, n: int | None, location: str) -> pa.Array:
     """Return labels given in Python (sequence, NumPy, torch, pandas or Arrow) as a one-dimensional Arrow array.
 
@@ -96,8 +105,16 @@ def labels_array(labels: Any, n: int | None, location: str) -> pa.Array:
     if isinstance(labels, pa.ChunkedArray):
         labels = labels.combine_chunks()
     if not isinstance(labels, pa.Array):
+        if not is_sequence(labels):
+            raise DataError(f"Labels must be a sequence with one label per sample, but {location} has a {type(labels).__name__}.")
         if hasattr(labels, "detach"):
-            labels = labels.detach().cpu().numpy()
+            try:
+                labels = labels.detach().cpu().numpy()
+            except (TypeError, RuntimeError) as error:
+                raise DataError(
+                    f"Labels must be numbers that NumPy knows, but {location} has a tensor of {labels.dtype}. "
+                    "Convert it with .long()."
+                ) from error
         elif hasattr(labels, "to_numpy"):
             labels = labels.to_numpy()
         if getattr(labels, "ndim", 1) != 1:

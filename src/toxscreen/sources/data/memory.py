@@ -15,7 +15,7 @@ from PIL import Image
 from toxscreen.errors import DataError, UsageError
 from toxscreen.sources.data.base import Input, Modality, Unreadable
 from toxscreen.sources.data.decode import channels_last, image_pixels
-from toxscreen.sources.data.labels import are_names, encode_labels, labels_array
+from toxscreen.sources.data.labels import are_names, encode_labels, is_sequence, labels_array
 from toxscreen.sources.data.layout import IMAGE_COLUMNS, TEXT_COLUMNS, choose_columns
 from toxscreen.sources.data.reading import Cell, Digest, RowReader, Selection, row_ids, text_values
 
@@ -105,6 +105,10 @@ class ItemRows(_InMemory):
 def _open_pair(inputs: Any, labels: Any, selection: Selection, location: str) -> RowReader:
     if selection.input_column or selection.label_column:
         raise UsageError("A pair (inputs, labels) has no columns. Leave the names of columns away.")
+    if not is_sequence(inputs):
+        raise DataError(
+            f"Inputs must be an array or a sequence with a length, got a {type(inputs).__name__}. Make a list or an array of it."
+        )
     inputs = _as_texts_or_stack(inputs)
     encoded, class_names = encode_labels(labels_array(labels, len(inputs), location), selection.class_names, location)
     common = _common(location, encoded, class_names)
@@ -142,9 +146,9 @@ def _open_dataset(data: Any, selection: Selection) -> ItemRows:
     n = len(data)
     pair = partial(_pair, data, selection)
     modality = _modality_of(lambda row: pair(row)[0], n, location)
-    targets = getattr(data, "targets", None)
+    targets: Any = getattr(data, "targets", None)
     digest = None
-    if targets is not None and len(targets) == n and getattr(data, "target_transform", None) is None:
+    if is_sequence(targets) and len(targets) == n and getattr(data, "target_transform", None) is None:
         labels = labels_array(targets, n, location)
     else:
         labels, digest = _one_pass(pair, n, modality, location)
@@ -183,13 +187,24 @@ def _one_pass(pair: Callable[[int], tuple[Any, Any]], n: int, modality: Modality
             digest.add_cell(item)
             return None
         digest.add_cell(_as_modality(item[0], modality))
-        return item[1].item() if getattr(item[1], "size", None) == 1 or hasattr(item[1], "detach") else item[1]
+        return _scalar(item[1], row, location)
 
     rows = iter(range(n))
     chunks = []
     while chunk := [label(row) for row in islice(rows, _FLUSH_ROWS)]:
         chunks.append(pa.table({"label": labels_array(chunk, len(chunk), location)}))
     return pa.concat_tables(chunks, promote_options="permissive")["label"].combine_chunks(), digest
+
+
+def _scalar(label: Any, row: int, location: str) -> Any:
+    """Return the value of an array or a tensor of one element, and anything else as it is."""
+    size = label.numel() if hasattr(label, "numel") else getattr(label, "size", None)
+    if isinstance(size, int) and size != 1:
+        raise DataError(
+            f"A label must be one value, but that of item {row} of {location} has the shape {tuple(label.shape)}. "
+            f"Where labels are one-hot, give the index of the 1 (argmax)."
+        )
+    return label.item() if size == 1 else label
 
 
 def _pair(data: Any, selection: Selection, row: int) -> tuple[Any, Any]:
