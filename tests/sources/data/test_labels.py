@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxscreen.errors import DataError
+from toxscreen.sources.data.base import MISSING_LABEL
 from toxscreen.sources.data.labels import are_names, encode_labels, labels_array
 
 
@@ -77,10 +78,14 @@ def test_a_label_that_is_no_class_is_refused_and_named(values):
         encode(values, ("a", "b", "c"))
 
 
-@pytest.mark.parametrize("value", [0.5, float("inf")])
-def test_numbers_that_are_not_whole_are_no_labels(value):
-    with pytest.raises(DataError, match=f"here has the label {value}"):
-        encode([1.0, value])
+def test_numbers_that_are_not_whole_are_no_labels():
+    with pytest.raises(DataError, match=r"here has the label 0\.5"):
+        encode([1.0, 0.5])
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_number_that_is_not_finite_is_a_missing_label(value):
+    assert encode([1.0, value, 2.0]) == ([0, MISSING_LABEL, 1], ("1", "2"))
 
 
 @pytest.mark.parametrize("values", [[[1], [2]], [{"a": 1}, {"a": 2}]])

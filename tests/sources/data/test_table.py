@@ -55,6 +55,13 @@ def test_labels_of_any_kind_may_stand_in_jsonl(tmp_path):
     assert names_of(opened) == ["3", "3", "3", "True", None, None, None, None, None]
 
 
+def test_a_label_beyond_all_numbers_is_missing_and_the_rest_goes_on(tmp_path):
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "a", "label": {label}}}\n' for label in ("0", "1e999", "1")))
+    opened = open_training_set(tmp_path / "t.jsonl")
+    assert names_of(opened) == ["0", None, "1"]
+    assert [(entry.row, entry.reason) for entry in opened.not_examined()] == [(1, "has no label")]
+
+
 def test_a_broken_line_is_one_row_that_is_not_examined(tmp_path):
     good = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
     bad = [

@@ -26,7 +26,8 @@ def encode_labels(
     Parameters
     ----------
     values
-        Strings, UTF-8 bytes, numbers or booleans, shape ``(n_samples,)``. Null, NaN and the empty string are missing labels.
+        Strings, UTF-8 bytes, numbers or booleans, shape ``(n_samples,)``. Null, the empty string, NaN and infinity are missing
+        labels.
     class_names
         The classes in their order, or None for the sorted distinct labels: whole numbers by value, anything else by letters.
     location
@@ -72,9 +73,9 @@ def label_text(value: Any, location: str) -> str | None:
         return value.decode("utf-8", "backslashreplace") or None
     if isinstance(value, str | int):  # bool is an int
         return str(value) or None
-    if value is None or np.isnan(value):
+    if value is None or not np.isfinite(value):
         return None
-    if np.isinf(value) or value != int(value):
+    if value != int(value):
         raise DataError(f"Labels must name classes, but {location} has the label {value}. Name another column with --label-column.")
     return str(int(value))
 
