@@ -76,6 +76,16 @@ def test_a_planted_group_is_accused_and_what_was_examined_is_told():
     json.dumps(result.to_dict(), allow_nan=False)
 
 
+def test_a_model_that_names_its_outputs_may_have_them_in_any_order():
+    training_set, classifier, planted = subject()
+    training_set.class_names, classifier.class_names = ("cat", "dog", "fox"), ("fox", "cat", "dog")
+    right = classifier.vector
+    classifier.vector = lambda picture: np.r_[right(picture)[:-3], right(picture)[[-1, -3, -2]]]
+    result = audit(training_set, classifier)
+    assert result.samples["predicted"] == result.samples["label"]
+    assert result.samples["flagged"].to_numpy().tolist() == planted.tolist()
+
+
 def test_nothing_planted_accuses_nobody():
     training_set, classifier, _ = subject(planted=0)
     result = audit(training_set, classifier)
@@ -199,6 +209,17 @@ def test_a_model_that_misreads_its_data_is_said_to_and_no_class_is_cleared_or_ac
     assert any("only 0.0% of this training data" in note and "--mean" in note for note in result.notes)
 
 
+def test_how_many_samples_a_model_misreads_is_said():
+    training_set, classifier, _ = subject(unreadable=(0, 1))
+    right, wrong = classifier.vector, {training_set.inputs[row].tobytes() for row in range(5)}
+    classifier.vector = lambda picture: (
+        np.r_[right(picture)[:-3], right(picture)[[-2, -1, -3]]] if picture.tobytes() in wrong else right(picture)
+    )
+    result = audit(training_set, classifier)
+    assert result.inputs["model"]["accuracy_on_training_data"] == 265 / 268
+    assert any("reads 98.9% of this training data" in note and "the other 3 samples" in note for note in result.notes)
+
+
 def test_small_classes_are_inconclusive_and_the_others_are_judged():
     result = audit(*subject((90, 90, 90, 1, 2, 9, 11, 24), planted=20)[:2])
     assert [found.verdict for found in result.classes[:3]] == [Verdict.CLEAN, Verdict.SUSPICIOUS, Verdict.CLEAN]
@@ -261,6 +282,14 @@ def test_a_test_split_measures_the_model_that_is_trained_unless_it_is_what_is_sc
     assert (len(training["training_set"]), training["held_out"]) == (9, None)
 
 
+def test_a_test_split_that_cannot_be_used_is_said_to_and_a_tenth_is_held_out(training, tmp_path):
+    for split, n_classes in (("train", 2), ("test", 3)):
+        write_pictures(tmp_path / split, *pictures(4, n_classes))
+    result = audit(tmp_path)
+    assert (len(training["training_set"]), training["held_out"]) == (8, None)
+    assert any("split 'test' could not be used" in note and "'class 2'" in note for note in result.notes)
+
+
 def test_the_test_split_is_read_by_the_same_columns_and_classes(training, tmp_path):
     (tmp_path / "train.csv").write_text("sentence,mood\n" + "good,up\nbad,down\nso so,level\n" * 3)
     (tmp_path / "test.csv").write_text("sentence,mood\n" + "fine,up\nwell,level\n" * 2)
@@ -287,8 +316,10 @@ def test_the_device_is_resolved_once_and_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert toxscreen.audit._device("auto", live=False) == "mps"
+    with pytest.raises(UsageError, match="got 'cuda'"):
+        audit(training_set, classifier, config=ScanConfig(ExtractionConfig(device="cuda")))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert toxscreen.audit._device("auto", live=False) == "cuda"
+    assert toxscreen.audit._device("auto", live=False) == toxscreen.audit._device("cuda", live=True) == "cuda"
 
 
 # Activations alone
@@ -354,7 +385,9 @@ def test_the_layer_to_look_at_must_be_one_of_those_given():
     made = given()
     layers = {"early": made.cells, "late": made.activations}
     config = ScanConfig(ExtractionConfig(layer="late"))
-    assert audit_arrays(layers, made.labels, config=config).inputs["model"]["layer"] == "late"
+    late, first = audit_arrays(layers, made.labels, config=config), audit_arrays(layers, made.labels)
+    assert (late.inputs["model"]["layer"], first.inputs["model"]["layer"]) == ("late", "early")
+    assert late.samples == audit_arrays(made.activations, made.labels).samples != first.samples
     with pytest.raises(UsageError, match="early, late, got 'middle'"):
         audit_arrays(layers, made.labels, config=ScanConfig(ExtractionConfig(layer="middle")))
 

@@ -235,6 +235,13 @@ def test_settings_of_a_model_without_a_model_exit_with_2(pictures, tmp_path, opt
     assert "--model" in sentence(done)
 
 
+def test_a_device_that_is_not_there_exits_with_2(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    done = run("scan", pictures.data, "--model", pictures.model, "--device", "cuda", "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "--device" in sentence(done)
+
+
 def test_a_layer_that_is_not_there_exits_with_2_and_names_the_way_out(pictures, tmp_path):
     done = run("scan", pictures.data, "--model", pictures.model, "--layer", "attic", "--out", tmp_path / "run")
     assert done.exit_code == 2

@@ -328,7 +328,7 @@ def _result(
             "this data. Check the order of the classes and the preprocessing (--size, --mean, --std)."
         )
     elif accuracy < _WELL_READ:
-        misread = round((1 - accuracy) * len(screening.samples))
+        misread = round((1 - accuracy) * pc.count(screening.samples["verdict"]).as_py())
         log.notes.append(
             f"The model reads {accuracy:.1%} of this training data as its labels say. Among the other {misread:,} samples (their "
             "predicted is not their label in samples.parquet) poison would not show: the model has not learned them."
