@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -410,3 +411,29 @@ def test_arrays_that_do_not_fit_each_other_are_one_sentence(changes, said):
     made = given()
     with pytest.raises(DataError, match=said):
         audit_arrays(**{"activations": made.activations, "labels": made.labels} | changes)
+
+
+def test_a_held_out_split_that_cannot_be_used_is_told_and_the_scan_goes_on(tmp_path, monkeypatch):
+    inputs, labels = texts(12, 2)
+    table = {"text": list(inputs), "label": [int(label) for label in labels]}
+    pq.write_table(pa.table(table), tmp_path / "train-00000-of-00001.parquet")
+    pq.write_table(pa.table({**table, "label": [-1] * len(labels)}), tmp_path / "test-00000-of-00001.parquet")
+    asked = []
+
+    def train(_training_set, held_out, *_, **__):
+        asked.append(held_out)
+        raise DataError("far enough")
+
+    monkeypatch.setattr("toxscreen.training.train_classifier", train)
+    with pytest.raises(DataError, match="far enough"):
+        audit(tmp_path)
+    assert asked == [None]
+
+
+def test_a_device_that_is_not_there_is_refused_by_name(tmp_path):
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has that device")
+    training_set, classifier, _ = subject()
+    config = ScanConfig(ExtractionConfig(device="mps"))
+    with pytest.raises(UsageError, match="'mps'"):
+        audit(training_set, classifier, config=config, folder=tmp_path)

@@ -396,3 +396,30 @@ def test_the_weights_that_are_kept_are_those_that_were_trained(tmp_path):
     kept = load_file(tmp_path / "weights.safetensors")
     assert kept.keys() == state.keys()
     assert all(np.array_equal(kept[name], state[name].numpy()) for name in kept)
+
+
+def test_a_trained_model_that_was_damaged_since_is_trained_again(tmp_path):
+    training_set = pictures()
+    trained(training_set, tmp_path)
+    whole = weights(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(whole[:100])
+    trained(training_set, tmp_path)
+    assert weights(tmp_path) == whole
+
+
+def test_a_small_data_set_is_shown_until_enough_steps_are_made_in_smaller_batches_and_never_too_often():
+    recipe = Recipe()
+    assert recipe.batch(60_000) == 2 * recipe.batch(2_500)
+    assert recipe.epochs(2_500) * 2_500 / recipe.batch(2_500) >= recipe.min_steps
+    assert recipe.epochs(60_000) == 5
+    assert recipe.epochs(30) == recipe.epochs(300) < 100
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_pictures_of_a_small_data_set_are_not_moved(monkeypatch, large):
+    moved = []
+    monkeypatch.setattr(training, "_shift", lambda images, share, _rng: moved.append(share) or images)
+    recipe = replace(ONCE, small=0 if large else 1000, shift=0.25)
+    network = SmallResNet(1, 2, 8)
+    fit(network, lambda rows: torch.zeros(len(rows), 1, 8, 8), np.zeros(40, np.int64), recipe, np.random.default_rng(0))
+    assert set(moved) == {0.25 if large else 0.0}
