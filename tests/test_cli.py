@@ -286,6 +286,16 @@ def test_no_colour_without_a_terminal_and_with_no_color(pictures, monkeypatch, t
     assert "\x1b[1;33m" not in run(*again).stdout
 
 
+def test_progress_is_shown_on_a_terminal_and_keeps_off_stdout(pictures, monkeypatch, tmp_path):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    done = run("scan", pictures.data, "--model", pictures.model, *STEPWISE, "--out", tmp_path / "run", "--json")
+    assert json.loads(done.stdout)["verdict"] == "suspicious"
+    assert "computing activations" in done.stderr
+    assert "clustering the classes" in done.stderr
+    assert "/240" in done.stderr
+
+
 # Exit codes
 
 C, U, S, P = Verdict.CLEAN, Verdict.INCONCLUSIVE, Verdict.SUSPICIOUS, Verdict.POISONED
