@@ -87,7 +87,7 @@ class Recipe:
 
 
 PICTURES = Recipe()
-SENTENCES = Recipe(learning_rate=1e-3, batch_size=64, presentations=80_000, max_epochs=10, small=0, shift=0)
+SENTENCES = Recipe(learning_rate=1e-3, batch_size=64, presentations=80_000, max_epochs=10, min_steps=500, small=0, shift=0)
 
 
 @dataclass(frozen=True)
