@@ -35,7 +35,8 @@ _CHUNK = 4096
 
 
 _MARK_SHARE, _MARK_RATIO = 0.1, 3.0
-"""A word marks a group when at least this part of its texts hold it, and this many times the part of the others."""
+"""A word marks a group when at least this part of its texts hold it, and this many times the part of the rest of the class and of
+any other class: a word that another class often uses is what its poison is known by."""
 
 _BASELINE_TEXTS = 2000
 """Texts of other classes that are asked again beside a group's own class."""
@@ -219,7 +220,9 @@ class _Bags:
         self._bags = sparse.csr_matrix((np.ones(bounds[-1], np.float32), columns, bounds), shape=(len(rows), max(len(numbers), 1)))
         self._fold = rng.integers(0, _FOLDS, size=len(rows))
         member = sparse.csr_matrix((np.ones(len(rows)), (labels[rows], np.arange(len(rows)))), shape=(n_classes, len(rows)))
-        self._absent = np.bincount(labels[rows], minlength=n_classes) == 0
+        sizes = np.bincount(labels[rows], minlength=n_classes)
+        self._absent = sizes == 0
+        self._frequencies = (member @ self._bags).toarray().astype(np.float32) / np.maximum(sizes, 1)[:, None].astype(np.float32)
         self._odds = [self._odds_of(member[:, train], self._bags[train]) for train in map(self._others, range(_FOLDS))]
 
     def _others(self, fold: int) -> NDArray[np.int64]:
@@ -248,11 +251,13 @@ class _Bags:
         return likelihood
 
     def without_marks(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
-        """Ask some rows of one class again without the words that mark the group, or the rest of the rows."""
+        """Ask some rows of one class again without the words that mark the group, or mark the rest of the rows."""
         bags = self._bags[self._place[rows]]
-        inside, outside = ((np.asarray(bags[side].sum(axis=0))[0] + 1) / (side.sum() + 2) for side in (members, ~members))
-        often, seldom = np.maximum(inside, outside), np.minimum(inside, outside)
-        asked = (often < _MARK_SHARE) | (often < _MARK_RATIO * seldom)
+        sides = [(np.asarray(bags[side].sum(axis=0))[0] + 1) / (side.sum() + 2) for side in (members, ~members)]
+        elsewhere = np.delete(self._frequencies, class_index, axis=0).max(axis=0)
+        asked = np.ones(len(elsewhere), dtype=bool)
+        for here, there in (sides, sides[::-1]):
+            asked &= (here < _MARK_SHARE) | (here < _MARK_RATIO * np.maximum(there, elsewhere))
         others = self._rows[self._labels[self._rows] != class_index]
         others = others[np.unique(np.linspace(0, len(others) - 1, min(len(others), _BASELINE_TEXTS)).astype(np.int64))]
         probabilities = self.probabilities(rows, asked)
