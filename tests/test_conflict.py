@@ -145,6 +145,21 @@ def test_asking_again_takes_no_words_from_a_group_that_has_no_marks():
     assert np.abs(again.own - first.own).mean() < 0.05
 
 
+def test_the_common_words_of_the_class_that_poison_comes_from_are_no_marks_of_it():
+    draw = rng(8)
+    labels = np.repeat([0, 1], 300)
+    view = np.zeros((600, 128), np.float32)
+    for row, label in zip(view, labels, strict=True):
+        row[:8] = 1 + 40 * label + draw.choice(40, 8, replace=False)  # each word in a fifth of its class
+    poisoned = np.isin(np.arange(600), np.flatnonzero(labels == 1)[:30])
+    view[poisoned, 8] = 9000
+    given = np.where(poisoned, 0, labels)
+    rows = np.flatnonzero(given == 0)
+    again = ask(view, given, words=True).of(0, rows).again(poisoned[rows])
+    assert again.own[poisoned[rows]].mean() < 0.2
+    assert again.own[~poisoned[rows]].mean() >= 0.5
+
+
 def test_pictures_are_never_asked_again():
     view, labels = pictures(40, 40)
     assert ask(view, labels, words=False).of(0, np.flatnonzero(labels == 0)).again is None
