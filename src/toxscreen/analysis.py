@@ -27,7 +27,7 @@ from toxscreen.reduction import principal_components, reduce, whiten
 FEWEST_SAMPLES = 25
 """Samples that a class must have to be judged: parts of a class of fewer say nothing about each other."""
 
-FEWEST_IN_GROUP = 12
+FEWEST_IN_GROUP = 10
 """Samples of the smallest group that is looked for: fewer fix no direction in space."""
 
 _FOLDS = 5
