@@ -31,7 +31,7 @@ from toxscreen.exhibits.make import make_exhibits
 from toxscreen.result import ScanResult
 from toxscreen.screening import Labels, Progress, Screening, screen
 from toxscreen.sources.data import find_split, open_training_set
-from toxscreen.sources.data.base import NotExamined, TrainingSet, abridged
+from toxscreen.sources.data.base import NotExamined, TrainingSet, abridged, spread
 from toxscreen.sources.data.labels import encode_labels, labels_array
 from toxscreen.sources.model import align_classes, open_classifier
 from toxscreen.sources.model.base import Classifier
@@ -260,7 +260,7 @@ def _open(
     device: str | None,
     config: ScanConfig,
 ) -> _Subject:
-    rows = np.unique(np.linspace(0, len(training_set) - 1, min(len(training_set), _PROBES)).astype(np.int64))
+    rows = spread(len(training_set), _PROBES)
     sample = [entry for entry in training_set.take(rows) if entry is not None]
     if not sample:
         raise DataError(

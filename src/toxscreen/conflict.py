@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from toxscreen.sources.data.base import spread
+
 _NEIGHBOURS = 10
 _REFERENCES = 20_000
 """Samples that neighbours are looked for in, all classes together: the cost stays linear in the size of the data set."""
@@ -259,7 +261,7 @@ class _Bags:
         for here, there in (sides, sides[::-1]):
             asked &= (here < _MARK_SHARE) | (here < _MARK_RATIO * np.maximum(there, elsewhere))
         others = self._rows[self._labels[self._rows] != class_index]
-        others = others[np.unique(np.linspace(0, len(others) - 1, min(len(others), _BASELINE_TEXTS)).astype(np.int64))]
+        others = others[spread(len(others), _BASELINE_TEXTS)]
         probabilities = self.probabilities(rows, asked)
         baseline = _speaks_for(self.probabilities(others, asked))[:, class_index].mean()
         own = _speaks_for(probabilities)[:, class_index].astype(np.float32)

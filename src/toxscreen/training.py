@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from toxscreen.errors import DataError, ModelError, StoreError
-from toxscreen.sources.data.base import Batch, Input, TrainingSet
+from toxscreen.sources.data.base import Batch, Input, TrainingSet, spread
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
 from toxscreen.sources.model.trained import Description, recognises, save_trained
@@ -143,7 +143,7 @@ def train_classifier(
         )
     recipe = recipe or (PICTURES if training_set.modality == "image" else SENTENCES)
     key = {"data": training_set.fingerprint(), "seed": seed, "recipe": asdict(recipe)}
-    sample = [entry for entry in training_set.take(_spread(len(training_set), _PROBES)) if entry is not None]
+    sample = [entry for entry in training_set.take(spread(len(training_set), _PROBES)) if entry is not None]
     if not sample:
         raise DataError(f"{training_set.location} must have readable samples, but none of those that were tried is.")
     if (record := _finished(folder, key)) is not None:
@@ -261,7 +261,7 @@ class _Pictures:
     readable: NDArray[np.bool_]
 
     def preprocessing(self, rows: NDArray[np.int64]) -> ImagePreprocessing:
-        probe = self.pixels[rows[_spread(len(rows), _STATISTICS)]] / np.float32(255)
+        probe = self.pixels[rows[spread(len(rows), _STATISTICS)]] / np.float32(255)
         height, width, channels = self.pixels.shape[1:]
         mean, std = (tuple(float(v) for v in values) for values in (probe.mean(axis=(0, 1, 2)), probe.std(axis=(0, 1, 2)) + 1e-3))
         return ImagePreprocessing(height, width, channels, mean, std)
@@ -341,11 +341,6 @@ def _common_size(sample: list[Input]) -> ImagePreprocessing:
     shrink = min(1.0, _LARGEST_SIDE / max(height, width))
     height, width = (max(1, round(side * shrink)) for side in (height, width))
     return ImagePreprocessing(height, width, int(shapes[:, 2].max()), scale=1.0, channels_first=False)
-
-
-def _spread(n: int, most: int) -> NDArray[np.int64]:
-    """Return at most ``most`` row numbers, evenly spread over ``n`` rows."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
 def _hold_out(labels: NDArray[np.int64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from toxscreen.sources.data.base import Input, TrainingSet
+from toxscreen.sources.data.base import Input, TrainingSet, spread
 
 CELLS, WORDS = "input cells", "input words"
 """The names under which the view of pictures and that of texts are stored."""
@@ -82,7 +82,7 @@ def input_view(training_set: TrainingSet) -> InputView | None:
     if training_set.modality == "text":
         return InputView("text")
     n = len(training_set)
-    rows = np.unique(np.linspace(0, n - 1, min(n, _PROBES)).astype(np.int64))
+    rows = spread(n, _PROBES)
     probes = [probe for probe in training_set.take(rows) if isinstance(probe, np.ndarray)]
     if training_set.modality == "image":
         return InputView("image", max((probe.shape[2] for probe in probes), default=3))

@@ -46,6 +46,11 @@ def abridged(listed: Iterable[NotExamined], n: int, reason: str) -> tuple[NotExa
     return first if n <= len(first) else (*first, NotExamined(f"{n - len(first):,} more", reason))
 
 
+def spread(n: int, most: int) -> NDArray[np.int64]:
+    """Return at most ``most`` of ``n`` row numbers, evenly spread and ascending."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some samples in the order of the data set.
