@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from toxscreen import verdict as policy
 from toxscreen import views
 from toxscreen.activations import Activations
-from toxscreen.analysis import Group, analyse
+from toxscreen.analysis.activation_clustering import Group, analyse
 from toxscreen.config import ScanConfig
 from toxscreen.conflict import Affinity, affinity
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import references
-from toxscreen.analysis import FEWEST_IN_GROUP, FEWEST_SAMPLES, analyse, one_cloud_silhouette, silhouette
+from toxscreen.analysis.activation_clustering import FEWEST_IN_GROUP, FEWEST_SAMPLES, analyse, one_cloud_silhouette, silhouette
 from toxscreen.clustering import two_means
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import InputFit
@@ -291,6 +291,6 @@ def test_points_show_the_direction_that_tells_the_group_apart_across():
 
 
 def test_a_note_tells_when_the_reduction_was_another_than_asked_for(monkeypatch):
-    monkeypatch.setattr("toxscreen.analysis.reduce", lambda *given: replace(reduce(*given), note="made up"))
+    monkeypatch.setattr("toxscreen.analysis.activation_clustering.reduce", lambda *given: replace(reduce(*given), note="made up"))
     activations, _ = one_class(100, 20)
     assert analysed(activations).note == "made up"

@@ -1,0 +1,1 @@
+"""Step 7 of the flow: numbers about groups, one analysis per file."""
