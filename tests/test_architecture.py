@@ -17,7 +17,10 @@ PACKAGE = Path(toxscreen.__file__).parent
 FLOW = (
     "networks",
     "sources",
+    "decoded",
+    "checkpoint",
     "training",
+    "retraining",
     "views",
     "activations",
     "store",

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from tests import quick
 from tests.fakes import FakeClassifier, FakeTrainingSet
-from toxscreen import training
+from toxscreen import decoded, training
 from toxscreen.errors import DataError, StoreError
 from toxscreen.networks import SmallResNet
 from toxscreen.sources.data import open_training_set
@@ -316,10 +316,12 @@ def broken(*_, **__):
     raise SafetensorError("I/O error: No space left on device (os error 28)")
 
 
-@pytest.mark.parametrize(("where", "how"), [("_create_pixels", full), ("save_trained", broken), ("_write_record", full)])
+@pytest.mark.parametrize(
+    ("where", "how"), [("decoded._create_pixels", full), ("training.save_trained", broken), ("training._write_record", full)]
+)
 def test_a_full_disk_is_one_sentence_and_the_next_training_works(where, how, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(training, where, how)
+        patch.setattr(f"toxscreen.{where}", how)
         with pytest.raises(StoreError, match=r"No space left.*--out"):
             trained(pictures(), tmp_path)
     assert not list(tmp_path.glob(".decoded*"))
@@ -327,7 +329,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_training_works(where, how, tmp
 
 
 def test_the_blocks_of_decoded_pictures_are_reserved(tmp_path):
-    pixels = training._create_pixels(tmp_path / "pixels.npy", (100, 64, 64, 1))
+    pixels = decoded._create_pixels(tmp_path / "pixels.npy", (100, 64, 64, 1))
     assert pixels.shape == (100, 64, 64, 1)
     assert not pixels.any()
     if hasattr(os, "posix_fallocate"):

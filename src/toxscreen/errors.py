@@ -7,6 +7,7 @@
     ├── DataError               the training set cannot be used
     ├── ModelError              the classifier cannot be used
     │   └── RefusedError        a file that cannot be read safely (pickle, TorchScript, Keras)
+    ├── TrainerError            the user's own training recipe failed
     ├── StoreError              the activation store or a run folder cannot be used
     └── MissingExtraError       an optional package is not installed
 
@@ -38,6 +39,10 @@ class ModelError(ToxscreenError):
 
 class RefusedError(ModelError):
     """A file that cannot be read without running what its author put into it."""
+
+
+class TrainerError(ToxscreenError):
+    """The user's own training recipe failed."""
 
 
 class StoreError(ToxscreenError):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,8 +29,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from toxscreen import checkpoint
+from toxscreen.decoded import Decoded, Pictures, Progress, Texts, common_size, decode_pictures, decode_texts
 from toxscreen.errors import DataError, ModelError, StoreError
-from toxscreen.sources.data.base import Batch, Input, TrainingSet, spread
+from toxscreen.sources.data.base import Input, TrainingSet, spread
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
 from toxscreen.sources.model.trained import Description, recognises, save_trained
@@ -40,9 +41,6 @@ from toxscreen.sources.model.words import Vocabulary, build_vocabulary
 _HELD_OUT = 10
 """Every tenth sample of a class is held out."""
 
-_LARGEST_SIDE = 224
-"""Pixels of the pictures that a network is trained on; larger ones are shrunk."""
-
 _MOST_EPOCHS = 60
 """How often a tiny data set is shown at most: after that only memorising is left."""
 
@@ -50,9 +48,6 @@ _PROBES = 64
 _DECODE = 512
 _STATISTICS = 10_000
 _RECORD, _SCRATCH = "training.json", ".decoded-"
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, units done, units in all)."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +146,7 @@ def train_classifier(
             classifier = _reopened(training_set, folder, sample, device)
             return Trained(classifier, record["out_of_sample_accuracy"], record["measured_on"])
     rng = np.random.default_rng(seed)
-    training, tenth = _hold_out(training_set.labels, rng) if held_out is None else (np.flatnonzero(training_set.labels >= 0), None)
+    training, tenth = hold_out(training_set.labels, rng) if held_out is None else (np.flatnonzero(training_set.labels >= 0), None)
     with _writing(folder):
         _clear(folder)
         with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
@@ -159,12 +154,15 @@ def train_classifier(
             training = training[decoded.readable[training]]
             if len(np.unique(training_set.labels[training])) < 2:
                 raise DataError(f"{training_set.location} must have two classes with readable samples to train a classifier on.")
-            description = Description(decoded.preprocessing(training), training_set.class_names)
-            with torch.random.fork_rng():
-                torch.manual_seed(int(rng.integers(2**31)))
-                network = description.build().to(device)
-            batch = decoded.batches(description, training, torch.device(device))
-            fit(network, batch, training_set.labels[training], recipe, rng, autocast=_fast_dtype(device), progress=progress)
+            description = Description(describe_inputs(decoded, training), training_set.class_names)
+            network = with_fresh_weights(description.build, rng).to(device)
+
+            def batch(numbers: NDArray[np.int64]) -> Tensor:
+                return torch.from_numpy(description.preprocessing.apply(decoded.take(training[numbers]))).to(device)
+
+            labels = training_set.labels[training]
+            resume = checkpoint.file_for(folder, key)
+            fit(network, batch, labels, recipe, rng, autocast=fast_dtype(device), progress=progress, resume=resume)
         classifier = description.classifier(network, sample, name="model", location=str(folder), device=device)
         source, rows = (training_set, tenth) if held_out is None else (held_out, None)
         accuracy = _accuracy(classifier, source, rows)
@@ -174,15 +172,23 @@ def train_classifier(
     return Trained(classifier, accuracy, measured_on)
 
 
+def with_fresh_weights(build: Callable[[], nn.Module], rng: np.random.Generator) -> nn.Module:
+    """Build a network whose weights ``rng`` decides; ``torch``'s generator is put back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(rng.integers(2**31)))
+        return build()
+
+
 def fit(
     network: nn.Module,
-    batch: Callable[[NDArray[np.int64]], Tensor],
+    batch: Callable[[NDArray[np.int64]], Any],
     labels: NDArray[np.int64],
     recipe: Recipe,
     rng: np.random.Generator,
     *,
     autocast: torch.dtype | None = None,
     progress: Progress | None = None,
+    resume: Path | None = None,
 ) -> None:
     """Train ``network`` in place.
 
@@ -202,6 +208,8 @@ def fit(
         Lower precision for the forward pass, or None.
     progress
         Told how many samples were shown.
+    resume
+        A file that keeps the state after each epoch; where it is there, training goes on from it. None keeps nothing.
     """
     n, epochs, size = len(labels), recipe.epochs(len(labels)), recipe.batch(len(labels))
     shift = recipe.shift if n >= recipe.small else 0.0
@@ -213,14 +221,15 @@ def fit(
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
-        for epoch in range(epochs):
+        first = 0 if resume is None else checkpoint.restore(resume, network, optimiser, schedule, rng)
+        for epoch in range(first, epochs):
             order = rng.permutation(n)
             for step in range(steps):
                 rows = order[step * size : (step + 1) * size]
                 if len(rows) < 2 <= n:  # batch normalisation needs two samples
                     rows = np.append(rows, order[0])
                 inputs = batch(rows)
-                if inputs.ndim == 4:
+                if isinstance(inputs, Tensor) and inputs.ndim == 4:
                     inputs = _shift(inputs, shift, rng).contiguous(memory_format=torch.channels_last)
                 with torch.autocast(device.type, autocast, enabled=autocast is not None):
                     loss = nn.functional.cross_entropy(network(inputs), targets[torch.from_numpy(rows).to(device)])
@@ -230,6 +239,10 @@ def fit(
                 schedule.step()
                 if progress is not None:
                     progress("training a classifier", epoch * n + min((step + 1) * size, n), epochs * n)
+            if resume is not None and epoch + 1 < epochs:
+                checkpoint.keep(resume, network, optimiser, schedule, rng, done=epoch + 1)
+    if resume is not None:
+        resume.unlink(missing_ok=True)
     network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
@@ -243,7 +256,7 @@ def _shift(images: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     return padded[:, :, top : top + images.shape[2], left : left + images.shape[3]]
 
 
-def _fast_dtype(device: str) -> torch.dtype | None:
+def fast_dtype(device: str) -> torch.dtype | None:
     """Return bfloat16 where the processor computes in it and does not only emulate it."""
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
@@ -253,97 +266,26 @@ def _fast_dtype(device: str) -> torch.dtype | None:
     return torch.bfloat16 if any(getattr(torch.cpu, ask, bool)() for ask in asks) else None
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """All pictures at one size: uint8 ``(n, height, width, channels)``, mapped from disk."""
-
-    pixels: NDArray[np.uint8]
-    readable: NDArray[np.bool_]
-
-    def preprocessing(self, rows: NDArray[np.int64]) -> ImagePreprocessing:
-        probe = self.pixels[rows[spread(len(rows), _STATISTICS)]] / np.float32(255)
-        height, width, channels = self.pixels.shape[1:]
-        mean, std = (tuple(float(v) for v in values) for values in (probe.mean(axis=(0, 1, 2)), probe.std(axis=(0, 1, 2)) + 1e-3))
-        return ImagePreprocessing(height, width, channels, mean, std)
-
-    def batches(
-        self, description: Description, rows: NDArray[np.int64], device: torch.device
-    ) -> Callable[[NDArray[np.int64]], Tensor]:
-        def batch(numbers: NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(description.preprocessing.apply(list(self.pixels[rows[numbers]]))).to(device)
-
-        return batch
-
-
-@dataclass(frozen=True)
-class _Texts:
-    """All texts, in a compact array of strings."""
-
-    texts: pa.LargeStringArray
-    readable: NDArray[np.bool_]
-
-    def preprocessing(self, rows: NDArray[np.int64]) -> Vocabulary:
-        return build_vocabulary(text.as_py() for text in self.texts.take(pa.array(rows)))
-
-    def batches(
-        self, description: Description, rows: NDArray[np.int64], device: torch.device
-    ) -> Callable[[NDArray[np.int64]], Tensor]:
-        def batch(numbers: NDArray[np.int64]) -> Tensor:
-            texts = self.texts.take(pa.array(rows[numbers])).to_pylist()
-            return torch.from_numpy(description.preprocessing.apply(texts)).to(device)
-
-        return batch
-
-
-def _decode(training_set: TrainingSet, sample: list[Input], scratch: Path, progress: Progress | None) -> _Pictures | _Texts:
+def _decode(training_set: TrainingSet, sample: list[Input], scratch: Path, progress: Progress | None) -> Pictures | Texts:
     """Read every input once."""
-    readable = np.zeros(len(training_set), dtype=bool)
-    target = None
-    texts: list[pa.LargeStringArray] = []
     if training_set.modality == "image":
-        fit_in = _common_size(sample)
-        shape = (len(training_set), fit_in.height or 0, fit_in.width or 0, fit_in.channels or 0)
-        target = _create_pixels(scratch / "pixels.npy", shape)
-    for stop, batch in _numbered(training_set):
-        readable[batch.rows] = True
-        if target is not None and len(batch.rows):
-            target[batch.rows] = fit_in.apply(batch.inputs).round()
-        elif target is None:
-            chunk = np.full(stop - sum(map(len, texts)), "", dtype=object)
-            chunk[batch.rows - (stop - len(chunk))] = batch.inputs
-            texts.append(pa.array(chunk, pa.large_string()))
-        if progress is not None:
-            progress("reading the inputs", stop, len(training_set))
-    return _Texts(pa.concat_arrays(texts), readable) if target is None else _Pictures(target, readable)
+        return decode_pictures(training_set, common_size(sample), scratch, progress)
+    return decode_texts(training_set, progress)
 
 
-def _create_pixels(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Make an array file whose blocks are reserved: a mapped page without one would kill the process on a full disk."""
-    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return pixels
+def describe_inputs(decoded: Decoded, rows: NDArray[np.int64]) -> ImagePreprocessing | Vocabulary:
+    """Return how pictures or texts, those of ``rows``, become numbers: standardised pixels, or the numbers of the words."""
+    if isinstance(decoded, Texts):
+        return build_vocabulary(text.as_py() for text in decoded.texts.take(pa.array(rows)))
+    if not isinstance(decoded, Pictures):
+        raise DataError("Only pictures and texts can be described, and these inputs are arrays. Give a model with --model.")
+    probe = decoded.pixels[rows[spread(len(rows), _STATISTICS)]] / np.float32(255)
+    height, width, channels = decoded.pixels.shape[1:]
+    mean, std = (tuple(float(v) for v in values) for values in (probe.mean(axis=(0, 1, 2)), probe.std(axis=(0, 1, 2)) + 1e-3))
+    return ImagePreprocessing(height, width, channels, mean, std)
 
 
-def _numbered(training_set: TrainingSet) -> Iterator[tuple[int, Batch]]:
-    """Yield each batch with the number of rows that lie behind it."""
-    for number, batch in enumerate(training_set.batches(_DECODE), start=1):
-        yield min(number * _DECODE, len(training_set)), batch
-
-
-def _common_size(sample: list[Input]) -> ImagePreprocessing:
-    """Return what brings all pictures to one size, with values of 0 to 255: their own if they agree, else a square."""
-    shapes = np.array([np.shape(picture) for picture in sample])
-    height, width = (int(side) for side in np.median(shapes[:, :2], axis=0))
-    if (shapes[:, :2] != shapes[0, :2]).any():
-        height = width = min(height, width)
-    shrink = min(1.0, _LARGEST_SIDE / max(height, width))
-    height, width = (max(1, round(side * shrink)) for side in (height, width))
-    return ImagePreprocessing(height, width, int(shapes[:, 2].max()), scale=1.0, channels_first=False)
-
-
-def _hold_out(labels: NDArray[np.int64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def hold_out(labels: NDArray[np.int64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split the labelled rows into those to train on and a tenth of each class; a class of fewer than ten is trained on whole."""
     shuffled = rng.permutation(np.flatnonzero(labels >= 0))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]

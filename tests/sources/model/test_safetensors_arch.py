@@ -114,7 +114,7 @@ def test_code_beside_the_weights_is_not_run_unless_it_is_named(weights: Path, tm
 @pytest.mark.parametrize(
     ("arch", "error", "said"),
     [
-        ("architectures_beside", UsageError, "must be module:factory"),
+        ("architectures_beside", UsageError, "must be module:function"),
         ("no_such_module_anywhere:make", ModelError, "No module named"),
         ("architectures_beside:nothing", ModelError, "no such function"),
         ("architectures_beside:failing", ModelError, "RuntimeError: no such luck"),

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.machinery import PathFinder
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from toxscreen.sources.model.kind import ModelSummary, Request
 from toxscreen.sources.model.preprocessing import resolve_preprocessing
 from toxscreen.sources.model.refused import is_safetensors
 from toxscreen.sources.model.torch_module import TorchClassifier
+from toxscreen.sources.model.user_code import load_function
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """What data parallelism and torch.compile put before every name."""
@@ -149,51 +146,14 @@ def _weights_file(path: Path) -> Path | None:
 
 def _built(arch: str, folder: Path, n_classes: int) -> nn.Module:
     """Import and call the user's factory, and return its network."""
-    module_name, _, factory_name = arch.partition(":")
-    if not module_name or not factory_name:
-        raise UsageError(f"--arch must be module:factory, got {arch!r}.")
+    factory = load_function(arch, "--arch", folder)
     try:
-        with _importable(module_name.partition(".")[0], folder):
-            module = importlib.import_module(module_name)
-        factory = getattr(module, factory_name, None)
-        if not callable(factory):
-            raise ModelError(f"--arch names {factory_name!r}, but {getattr(module, '__file__', module_name)} has no such function.")
         network = factory(**_arguments(factory, n_classes))
-    except ModelError:
-        raise
     except Exception as error:  # the user's own code may raise anything
         raise ModelError(f"--arch {arch} must build a network, but failed with {type(error).__name__}: {error}.") from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"--arch {arch} must return an nn.Module, got {type(network).__name__}.")
     return network
-
-
-@contextmanager
-def _importable(package: str, folder: Path) -> Iterator[None]:
-    """Let a module be imported from the current folder or the weights' folder, if one of them holds it.
-
-    Both come after everything that is installed, and only where the named module lies there, so that a stranger's folder can
-    neither replace an installed package nor be searched for what other packages import.
-    """
-    roots = [
-        str(root) for root in (Path.cwd(), folder.resolve()) if (root / f"{package}.py").is_file() or (root / package).is_dir()
-    ]
-    before = list(sys.path)
-    sys.path.extend(roots)
-    _forget_namesake(package)
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-
-
-def _forget_namesake(package: str) -> None:
-    """Drop a module of this name that was imported from somewhere else."""
-    spec, cached = PathFinder.find_spec(package), sys.modules.get(package)
-    if spec is None or cached is None or cached.__spec__ is None or cached.__spec__.origin == spec.origin:
-        return
-    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
-        del sys.modules[name]
 
 
 def _arguments(factory: Callable[..., Any], n_classes: int) -> dict[str, int]:

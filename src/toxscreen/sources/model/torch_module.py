@@ -90,7 +90,7 @@ class TorchClassifier(Classifier):
         encoded = self.encode(sample[:_TRACED])
         before = _state_marks(self._network)
         with _evaluating(self._network):
-            self._trace = trace(self._network, lambda: self._tensors(encoded), self._run)
+            self._trace = trace(self._network, lambda: self.tensors(encoded), self._run)
         _refuse_changed(before, _state_marks(self._network))
         self._modules: dict[str, nn.Module] = dict(self._network.named_modules())
         self._probabilities = are_probabilities(_to_numpy(self._trace.logits))
@@ -113,7 +113,7 @@ class TorchClassifier(Classifier):
         ModelError
             There is no such layer, or it did not run, or the network fails.
         """
-        tensors = self._tensors(encoded)
+        tensors = self.tensors(encoded)
         mask = tensors.get("attention_mask") if isinstance(tensors, dict) else None
         kept: dict[str, Tensor] = {}
         watch = HeadWatch(self._trace.head) if self._trace.head and self._trace.head.name in layers else None
@@ -146,6 +146,32 @@ class TorchClassifier(Classifier):
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    @property
+    def network(self) -> nn.Module:
+        """Return the network itself, without the wrappers of compilation or data parallelism."""
+        return self._network
+
+    def rebuilt(self, network: nn.Module, sample: Sequence[Input]) -> TorchClassifier:
+        """Return a classifier that differs in its network alone, which must take and give the same."""
+        return TorchClassifier(
+            network,
+            self._preprocessing,
+            modality=self.modality,
+            sample=sample,
+            n_classes=self._n_data_classes,
+            name=self.name,
+            location=self.location,
+            class_names=self.class_names,
+            layer=self.last_hidden if self._trace.head is None else None,
+            device=str(self._device),
+            dtype="bfloat16" if self._bfloat16 else "float32",
+        )
+
+    def answer(self, tensors: Tensor | dict[str, Tensor]) -> Tensor:
+        """Return the logits of a batch, with gradients where they are recorded, in whatever mode the network is."""
+        logits = self._run(tensors)
+        return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self._probabilities else logits
+
     def _last_hidden(self, layer: str | None) -> str:
         if self._trace.head is not None:
             return self._trace.head.name
@@ -164,7 +190,8 @@ class TorchClassifier(Classifier):
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[-3:]
         raise ModelError(f"A layer must be one of the {len(known)} of {self.name}, got {name!r}. Close to it: {', '.join(close)}.")
 
-    def _tensors(self, encoded: Encoded) -> Tensor | dict[str, Tensor]:
+    def tensors(self, encoded: Encoded) -> Tensor | dict[str, Tensor]:
+        """Return an encoded batch on the network's device, in the dtype of its weights."""
         if isinstance(encoded, Mapping):
             return {name: self._tensor(array) for name, array in encoded.items()}
         return self._tensor(encoded)
