@@ -1,0 +1,1 @@
+"""Step 11 of the flow: what a verdict leads to, a cleaned data set and a repaired model."""

@@ -1,0 +1,231 @@
+"""What is done with which samples: a verdict and a reviewer's decisions become a table of actions.
+
+1. The flagged samples are taken out, or get the label of their source class.
+2. A reviewer's decision about a sample or its group comes before the scan's.
+3. A flagged sample whose source class nobody knows is dropped: a wrong new label would be poison of another kind.
+
+**Source:** Chen et al. 2018, arXiv 1811.03728, section 4.3 (relabelling to the source class).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from toxscreen.errors import StoreError, UsageError
+from toxscreen.result import ScanResult
+from toxscreen.sources.data.base import MISSING_LABEL
+
+CONFIRMATION = "confirmation.parquet"
+"""The file of a run folder that says how a model trained without the flagged samples reads each of them."""
+
+SCAN, REVIEWER = "scan", "reviewer"
+"""Who decided what is done with a sample."""
+
+
+class Action(StrEnum):
+    """What is done with a sample; KEEP is a reviewer's decision against the scan's."""
+
+    KEEP = "keep"
+    DROP = "drop"
+    RELABEL = "relabel"
+    QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True)
+class Actions:
+    """What is done with the samples about which something was decided; all others stay as they are.
+
+    Attributes
+    ----------
+    class_names
+        As in the run.
+    given
+        Class index of the given label of every sample of the data, shape ``(n_samples,)``; ``MISSING_LABEL`` where there is none.
+    rows
+        Row numbers of the m samples that were decided about, ascending, shape ``(m,)``.
+    action
+        An :class:`Action` for each of them, shape ``(m,)``, as text.
+    new_labels
+        Class index that each of them gets, shape ``(m,)``; ``MISSING_LABEL`` where it is not relabelled.
+    reason
+        One sentence for each, shape ``(m,)``.
+    who
+        Who decided, ``"scan"`` or ``"reviewer"``, shape ``(m,)``.
+    """
+
+    class_names: tuple[str, ...]
+    given: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    action: NDArray[np.str_]
+    new_labels: NDArray[np.int64]
+    reason: pa.StringArray
+    who: NDArray[np.str_]
+
+    def rows_of(self, *actions: Action) -> NDArray[np.int64]:
+        """Return the row numbers of the samples with one of these actions, ascending."""
+        return self.rows[np.isin(self.action, actions)]
+
+    @property
+    def kept(self) -> NDArray[np.int64]:
+        """Return the row numbers of the samples that stay in the data set, relabelled or not, ascending."""
+        return np.setdiff1d(np.arange(len(self.given)), self.rows_of(Action.DROP, Action.QUARANTINE), assume_unique=True)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Return the class index of every sample afterwards, shape ``(n_samples,)``, whether it stays or not."""
+        labels = self.given.copy()
+        moved = self.action == Action.RELABEL
+        labels[self.rows[moved]] = self.new_labels[moved]
+        return labels
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Return whether every sample stays as it is."""
+        return not np.any(self.action != Action.KEEP)
+
+    def counts(self) -> dict[tuple[str, Action], int]:
+        """Return how many samples of each class, by given label, each action meets; what has no label stands under ``""``."""
+        names, classes = (*self.class_names, ""), self.given[self.rows]
+        found: dict[tuple[str, Action], int] = {}
+        for action in Action:
+            indexes, counts = np.unique(classes[self.action == action], return_counts=True)
+            found |= {(names[index], action): n for index, n in zip(indexes.tolist(), counts.tolist(), strict=True)}
+        return found
+
+
+def plan_actions(
+    result: ScanResult,
+    *,
+    action: Action | str = Action.DROP,
+    decisions: NDArray[np.int8] | None = None,
+    confirmation: pa.Table | None = None,
+) -> Actions:
+    """Decide what is done with each sample.
+
+    Parameters
+    ----------
+    result
+        Of the scan; its flagged samples are acted upon.
+    action
+        What is done with them: drop, relabel or quarantine.
+    decisions
+        A reviewer's, shape ``(n_samples,)``: 1 where a sample is taken out, flagged or not, -1 where it is kept, and 0 where
+        nothing was said; from :func:`toxscreen.repair.decisions.read_decisions`.
+    confirmation
+        How a model that was trained without the flagged samples reads them, from :func:`read_confirmation`; asked for new labels.
+
+    Raises
+    ------
+    UsageError
+        If there is no such action.
+    StoreError
+        If the confirmation speaks of other samples.
+    """
+    if action not in (Action.DROP, Action.RELABEL, Action.QUARANTINE):
+        raise UsageError(f"The action must be drop, relabel or quarantine, got {str(action)!r}.")
+    names = tuple(found.name for found in result.classes)
+    given = _class_indexes(result.samples["label"], names)
+    flagged = result.samples["flagged"].to_numpy()
+    said = np.zeros(len(given), np.int8) if decisions is None else decisions
+    rows = np.flatnonzero(flagged | (said != 0))
+    out = said[rows] >= 0
+    done = np.where(out, str(action), str(Action.KEEP))
+    new_labels = np.full(len(rows), MISSING_LABEL, np.int64)
+    because = np.full(len(rows), "")
+    if action == Action.RELABEL:
+        sources, because = _sources(result, names, given, rows, confirmation)
+        because = np.where(out, because, "")
+        new_labels = np.where(out, sources, MISSING_LABEL)
+        done[out & (sources == MISSING_LABEL)] = str(Action.DROP)
+    reasons = pc.binary_join_element_wise(_reasons(result, rows, said[rows]), pa.array(because.tolist(), pa.string()), "")
+    who = np.where(said[rows] == 0, SCAN, REVIEWER)
+    return Actions(names, given, rows, done, new_labels, reasons, who)
+
+
+def read_confirmation(run: Path) -> pa.Table | None:
+    """Read how the model that was trained without the flagged samples reads them; None where the run was not confirmed.
+
+    Raises
+    ------
+    StoreError
+        If the file is there and cannot be read.
+    """
+    path = run / CONFIRMATION
+    if not path.exists():
+        return None
+    try:
+        return pq.ParquetFile(path).read(["id", "answer"]).cast(pa.schema([("id", pa.string()), ("answer", pa.string())]))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StoreError(f"{path} must be what toxscreen scan --confirm wrote, but cannot be read: {error}. Scan again.") from error
+
+
+def _class_indexes(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return the class index of each name; ``MISSING_LABEL`` where there is no name, or one of no class."""
+    found = pc.fill_null(pc.index_in(column.combine_chunks(), value_set=pa.array(names, pa.string())), MISSING_LABEL)
+    return np.asarray(found, np.int64)
+
+
+def _sources(
+    result: ScanResult, names: tuple[str, ...], given: NDArray[np.int64], rows: NDArray[np.int64], confirmation: pa.Table | None
+) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    """Return the source class of each of ``rows``, ``MISSING_LABEL`` where it is unknown, and how it is known, shapes ``(m,)``.
+
+    The answer of the confirmation comes before the source class of the group. A sample that the new model gives the very label
+    that it has may still carry a trigger: nothing says what else it should be called.
+    """
+    label, group = given[rows], result.samples["group"].fill_null(-1).to_numpy()[rows]
+    sources = np.full(len(rows), MISSING_LABEL, np.int64)
+    for index, found in enumerate(result.classes):
+        for known in found.groups:
+            if known.source_class in names:
+                sources[(label == index) & (group == known.id)] = names.index(known.source_class)
+    answers = _answers(result, names, rows, confirmation)
+    asked = answers != MISSING_LABEL
+    sources = np.where(asked, answers, sources)
+    unknown = (sources == MISSING_LABEL) | (sources == label)
+    how = np.select(
+        [asked & unknown, asked, unknown],
+        [
+            "; a model trained without it gives it the label that it has, so it is dropped",
+            "; a model trained without it reads it as the new label",
+            "; no source class is known, so it is dropped",
+        ],
+        "; the new label is the source class of its group",
+    )
+    return np.where(unknown, MISSING_LABEL, sources), how
+
+
+def _answers(
+    result: ScanResult, names: tuple[str, ...], rows: NDArray[np.int64], confirmation: pa.Table | None
+) -> NDArray[np.int64]:
+    """Return the class that the confirmation gives each of ``rows``, shape ``(m,)``; ``MISSING_LABEL`` where it gives none."""
+    if confirmation is None:
+        return np.full(len(rows), MISSING_LABEL, np.int64)
+    ids = result.samples["id"].combine_chunks()
+    strange = pc.is_null(pc.index_in(confirmation["id"], value_set=ids))
+    if pc.any(strange).as_py():
+        raise StoreError(
+            f"{CONFIRMATION} must belong to the run, but it names the sample {confirmation['id'].filter(strange)[0].as_py()!r}, "
+            "which the run does not know. Scan again with --confirm."
+        )
+    places = pc.index_in(ids.take(pa.array(rows)), value_set=confirmation["id"].combine_chunks())
+    return _class_indexes(confirmation["answer"].take(places), names)
+
+
+def _reasons(result: ScanResult, rows: NDArray[np.int64], said: NDArray[np.int8]) -> pa.StringArray:
+    """Say who accuses or defends each of ``rows``, shape ``(m,)``."""
+    samples = result.samples.take(pa.array(rows)).combine_chunks()
+    accused = pc.binary_join_element_wise(
+        "group ", samples["group"].cast(pa.string()).combine_chunks(), " of its class is ", samples["verdict"].combine_chunks(), ""
+    )
+    start = pc.if_else(samples["flagged"].combine_chunks(), accused, "the scan did not flag it")
+    ends = pa.array(["but the reviewer keeps it", "", "and the reviewer takes it out"]).take(pa.array(said + 1))
+    return pc.binary_join_element_wise(start, pc.if_else(pc.equal(ends, ""), "", pc.binary_join_element_wise(", ", ends, "")), "")

@@ -1,0 +1,149 @@
+"""A reviewer's decisions: which accusations are right, sample by sample or for a group at once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from toxscreen.errors import UsageError
+from toxscreen.result import ScanResult
+from toxscreen.sources.data.table import parse_object
+
+_DECISIONS = {"accept": 1, "reject": -1}
+_NAMED = 3
+"""Samples that a message names."""
+
+_GUARDED = re.compile(r"'+[=+\-@\t\r\n＝＋－＠]")
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+
+
+def guarded(cell: str) -> str:
+    """Return a cell of a CSV file so that no spreadsheet takes it for a formula: an apostrophe goes before it."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def unguarded(cell: str) -> str:
+    """Return the cell that :func:`guarded` was given."""
+    return cell[1:] if _GUARDED.match(cell) else cell
+
+
+@dataclass
+class _Said:
+    """What a file says, as it is read: a decision by id, and by class and group."""
+
+    file: Path
+    by_id: dict[str, int] = field(default_factory=dict)
+    by_group: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def add(self, line: int, entry: Mapping[str, str]) -> None:
+        decision = _DECISIONS.get(entry.get("decision", "").strip().lower())
+        if decision is None:
+            raise UsageError(f"A decision must be accept or reject, but line {line} of {self.file} says {entry['decision']!r}.")
+        if entry.get("id"):
+            self._set(self.by_id, entry["id"], decision, f"sample {entry['id']!r}")
+            return
+        name, group = entry.get("class", ""), entry.get("group", "").strip()
+        if not name or not group.isdecimal():
+            raise UsageError(
+                f"A decision must be about a sample (id) or a group (class and group, a number), but line {line} of {self.file} "
+                "names neither."
+            )
+        self._set(self.by_group, (name, int(group)), decision, f"group {group} of class {name!r}")
+
+    def _set(self, known: dict[Any, int], key: Any, decision: int, what: str) -> None:
+        if known.setdefault(key, decision) != decision:
+            raise UsageError(f"{self.file} both accepts and rejects the accusation of {what}. Leave one of the two away.")
+
+
+def read_decisions(file: Path, result: ScanResult) -> NDArray[np.int8]:
+    """Read which accusations a reviewer accepts (the sample is taken out) and which are rejected (it is kept).
+
+    Parameters
+    ----------
+    file
+        A ``.csv`` with a header line, or ``.jsonl``, with the columns ``id`` and ``decision`` (``accept`` or ``reject``). Instead
+        of an id a row may name a ``class`` and the number of one of its groups. What is said of a sample comes before what is
+        said of its group; other columns are not read, and rows without a decision say nothing. Samples that were not flagged may
+        be named too.
+    result
+        The scan that the decisions are about.
+
+    Returns
+    -------
+    ndarray
+        int8 ``(n_samples,)``: 1 for accept, -1 for reject, 0 where nothing is said.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, names samples or groups that the scan does not know, or contradicts itself.
+    """
+    said = _Said(file)
+    try:
+        for line, entry in _rows(file):
+            if entry.get("decision", "").strip():
+                said.add(line, entry)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"The decisions in {file} cannot be read: {error}. Give a CSV file in UTF-8, or JSONL.") from error
+    decisions = np.zeros(result.samples.num_rows, np.int8)
+    label, group = result.samples["label"], result.samples["group"]
+    for (name, number), decision in said.by_group.items():
+        if not any(found.name == name and any(known.id == number for known in found.groups) for found in result.classes):
+            raise UsageError(f"{file} names group {number} of class {name!r}, but the scan found no such group; see the report.")
+        members = pc.fill_null(pc.and_(pc.equal(label, name), pc.equal(group, number)), False)
+        decisions[members.to_numpy()] = decision
+    ids = pa.array(list(said.by_id), pa.string())
+    rows = pc.index_in(ids, value_set=result.samples["id"].combine_chunks())
+    if rows.null_count:
+        unknown = ids.filter(pc.is_null(rows))
+        named = ", ".join(map(repr, unknown.slice(0, _NAMED).to_pylist()))
+        raise UsageError(
+            f"Every id must be one of the scan's samples, but {len(unknown):,} of {len(ids):,} in {file} are not: {named}"
+            f"{', ...' if len(unknown) > _NAMED else ''}. The ids stand in samples.parquet of the run."
+        )
+    decisions[np.asarray(rows, np.int64)] = list(said.by_id.values())
+    return decisions
+
+
+def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Yield the number of each line with its cells by the name of their column."""
+    if file.suffix.lower() in (".jsonl", ".ndjson"):
+        yield from _json_rows(file)
+        return
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        reader = csv.reader(opened)
+        names = [name.strip().lower() for name in next(reader, [])]
+        if "decision" not in names or not ({"id"} <= {*names} or {"class", "group"} <= {*names}):
+            raise UsageError(
+                f"Decisions must have the columns decision and id (or class and group), but the first line of {file} has "
+                f"{', '.join(map(repr, names)) or 'none'}."
+            )
+        for cells in reader:
+            yield reader.line_num, dict(zip(names, map(unguarded, cells), strict=False))
+
+
+def _json_rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    with file.open("rb") as opened:
+        for number, line in enumerate(opened, start=1):
+            if not line.strip():
+                continue
+            row = parse_object(line)
+            if row is None or "decision" not in row:
+                raise UsageError(f"Each line must be an object of JSON with a decision, but line {number} of {file} is not.")
+            yield number, {name: _text(value) for name, value in row.items()}
+
+
+def _text(value: object) -> str:
+    """Return a value of JSON as text that Arrow can hold: JSON can spell half of a surrogate pair."""
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
+    return text.encode("utf-8", "backslashreplace").decode()
