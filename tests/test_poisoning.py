@@ -28,8 +28,8 @@ def labels_of(*counts):
     return np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int64)
 
 
-def planned(labels, names=NAMES, *, seed=0, **settings):
-    return plan(labels, names, rng=np.random.default_rng(seed), **settings)
+def planned(labels, names=NAMES, *, attack=ATTACKS["badnets"], seed=0, **settings):
+    return plan(attack, labels, names, rng=np.random.default_rng(seed), **settings)
 
 
 def relabelled(labels, drawn):
@@ -144,11 +144,11 @@ def test_poison_may_outnumber_the_clean_samples_of_the_target():
         ({"target": "cat", "share": float("nan")}, "--share must lie between 0 and 1"),
         ({"target": "cat", "rate": -0.1}, "--rate must lie between 0 and 1, got -0.1"),
         ({"target": "cat", "rate": 10}, "--rate must lie between 0 and 1, got 10"),
-        ({"target": "cat", "source": "ant", "share": 0.6}, r"makes poison of 150 samples, but the source \('ant'\) has 100"),
-        ({"target": "cat", "rate": 0.9}, r"makes poison of 270 samples, but the source \('ant', 'bee'\) has 200"),
+        ({"target": "cat", "source": "ant", "share": 0.6}, r"makes 150 samples of poison, but .* drawn from \('ant'\) have 100"),
+        ({"target": "cat", "rate": 0.9}, r"makes 270 samples of poison, but .* drawn from \('ant', 'bee'\) have 200"),
         ({"target": "cat", "share": 0.001}, "less than one sample. Raise --share"),
         ({"target": "cat", "rate": 0.001}, "less than one sample. Raise --rate"),
-        ({"target": "next", "share": 0.5}, "must be below 0.5 where every class is a target"),
+        ({"target": "next", "share": 0.5}, "must be below 0.5 where a target is a source too"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_what_to_do(settings, message):
@@ -286,10 +286,10 @@ def test_the_truth_lies_beside_the_folder_and_not_in_it(data, tmp_path):
 def test_the_report_says_how_much_poison_went_where(tmp_path):
     report = poison(write_csv(tmp_path / "data"), "signature", target="next", share=0.2, out=tmp_path / "out")
     assert report.n_samples == 90
-    assert report.poisoned == {"ant": 6, "bee": 6, "cat": 6}
+    assert [(one.target, one.poisoned, one.share) for one in report.planted] == [(name, 6, pytest.approx(0.2)) for name in NAMES]
     assert report.n_poisoned == 18
-    assert report.shares == pytest.approx({"ant": 0.2, "bee": 0.2, "cat": 0.2})
-    assert report.trigger == ATTACKS["signature"].trigger
+    assert report.covers == 0
+    assert {one.attack for one in report.planted} == {ATTACKS["signature"]}
 
 
 def test_the_held_out_split_is_copied_as_it_is(tmp_path):
@@ -321,7 +321,7 @@ def test_where_too_few_images_can_be_read_the_error_says_how_many_there_are(tmp_
     data = write_images(tmp_path / "data")
     for file in sorted((data / "ant").iterdir())[2:]:
         file.write_bytes(b"not an image")
-    with pytest.raises(UsageError, match=r"the source \('ant'\) has 2"):
+    with pytest.raises(UsageError, match=r"drawn from \('ant'\) have 2"):
         poison(data, "badnets", target="cat", source="ant", rate=0.03, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -339,7 +339,7 @@ def test_a_sample_without_a_label_has_none_in_the_truth(tmp_path):
         file.write("no label,\n")
     poison(data, "signature", target="cat", out=tmp_path / "out")
     without = [row for row in read_truth(tmp_path / "out.truth.parquet").to_pylist() if row["label"] is None]
-    assert without == [{"id": without[0]["id"], "poisoned": False, "label": None, "original_label": None}]
+    assert without == [{"id": without[0]["id"], "poisoned": False, "label": None, "original_label": None, "cover": False}]
 
 
 def test_a_text_attack_on_images_is_refused_with_the_attacks_that_fit(tmp_path):

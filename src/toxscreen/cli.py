@@ -204,8 +204,8 @@ def inspect(path: Path) -> None:
 @main.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--attack", required=True, help="badnets or blended for pictures; words, sentence or signature for texts.")
-@click.option("--target", required=True, help="The class that poison is labelled as; next moves every class to the next.")
-@click.option("--source", help="The class that poison is made from. Default: all others.")
+@click.option("--target", required=True, help="Class that poison is labelled as, or several: 3,7; next: every class to the next.")
+@click.option("--source", help="Class that poison is made from, or several with a trigger each: 1,5. Default: all others.")
 @click.option("--share", type=float, help="Poisoned part of the target class. Default: 0.1.")
 @click.option("--rate", type=float, help="Poisoned part of the whole data set, instead of --share.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -221,9 +221,12 @@ def poison(data: Path, split: str | None, input_column: str | None, label_column
 
         source = open_training_set(data, split=split, input_column=input_column, label_column=label_column)
         done = plant(source, options.pop("attack"), **options)
-        for target, n in done.poisoned.items():
-            share = f"{done.shares[target]:.1%} of the class"
-            _print(f"{n:,} samples are now labelled {target!r} and carry {done.trigger}: {share}.\n")
+        for planted in done.planted:
+            labelled = f"{'still' if planted.attack.clean_label else 'now'} labelled {planted.target!r}"
+            share = f"{planted.share:.1%} of the class"
+            _print(f"{planted.poisoned:,} samples are {labelled} and carry {planted.attack.trigger}: {share}.\n")
+        if done.covers:
+            _print(f"{done.covers:,} cover samples carry a form of the trigger and keep their label.\n")
         _print(f"Poisoned copy: {done.out}\nTruth: {done.truth}\n")
 
 

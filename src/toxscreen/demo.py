@@ -75,7 +75,7 @@ def run_demo(name: str, *, planted: bool, seed: int, folder: Path, progress: Pro
     poisoned = np.zeros(len(labels), dtype=bool)
     if planted:
         plant_rng, attack_rng = np.random.default_rng(seed).spawn(2)
-        drawn = plan(labels, stage.class_names, target=stage.target, share=SHARE, rng=plant_rng)
+        drawn = plan(ATTACKS[stage.attack], labels, stage.class_names, target=stage.target, share=SHARE, rng=plant_rng)
         marked = ATTACKS[stage.attack].apply([inputs[row] for row in drawn.rows], attack_rng)
         for row, value in zip(drawn.rows, marked, strict=True):
             inputs[row] = value

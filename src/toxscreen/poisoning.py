@@ -37,18 +37,46 @@ _STRETCH = 256
 
 @dataclass(frozen=True)
 class PoisonPlan:
-    """Which samples are poisoned.
+    """Which samples carry a trigger.
 
     Attributes
     ----------
     rows
-        Their row numbers, ascending, shape ``(n_poisoned,)``.
+        Their row numbers, ascending, shape ``(n_planted,)``.
     new_labels
-        The class index that each of them gets, shape ``(n_poisoned,)``.
+        The class index that each of them gets, shape ``(n_planted,)``; its own for cover samples and clean-label poison.
+    cover
+        Which of them are cover samples and no poison, shape ``(n_planted,)``.
+    triggers
+        Which of the attack's triggers each of them carries, from 0, shape ``(n_planted,)``.
     """
 
     rows: NDArray[np.int64]
     new_labels: NDArray[np.int64]
+    cover: NDArray[np.bool_]
+    triggers: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One target class of one trigger.
+
+    Attributes
+    ----------
+    attack
+        With this trigger, and prepared for the data: its ``apply`` makes the inputs to measure the attack success rate with.
+    target
+        The class that the poison is labelled as.
+    poisoned
+        How many poisoned samples carry the trigger.
+    share
+        The part of the target class that they make up.
+    """
+
+    attack: Attack
+    target: str
+    poisoned: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -59,27 +87,24 @@ class PoisonReport:
     ----------
     out, truth
         The poisoned data set, and the truth file beside it.
-    trigger
-        What the trigger is, for people.
     n_samples
         Samples in the data set (the split that was poisoned).
-    poisoned
-        How many poisoned samples each target class got.
-    shares
-        The part of each target class that they make up.
+    planted
+        One entry per trigger and target class.
+    covers
+        How many cover samples there are.
     """
 
     out: Path
     truth: Path
-    trigger: str
     n_samples: int
-    poisoned: Mapping[str, int]
-    shares: Mapping[str, float]
+    planted: tuple[Planted, ...]
+    covers: int
 
     @property
     def n_poisoned(self) -> int:
         """Return how many samples were poisoned."""
-        return sum(self.poisoned.values())
+        return sum(planted.poisoned for planted in self.planted)
 
 
 def poison(
@@ -123,17 +148,20 @@ def poison(
         raise UsageError(f"The truth goes to {truth}, which exists. Choose another --out, or remove the file.")
     clean = open_training_set(data)
     planter = _attack(attack, clean)
-    draw, marks = np.random.SeedSequence(seed).spawn(2)
+    draw, marks, lessons = np.random.SeedSequence(seed).spawn(3)
     settings = {"target": target, "source": source, "share": share, "rate": rate}
-    drawn = _plan_readable(clean, draw, settings)
+    drawn = _plan_readable(planter, clean, draw, settings)
+    planters = _variants(planter.prepared(clean, np.random.default_rng(lessons)), int(drawn.triggers.max()) + 1)
     labels = clean.labels.copy()
     labels[drawn.rows] = drawn.new_labels
-    ids = write_training_set(clean, out, _Changes(clean, planter, drawn.rows, marks), labels)
+    ids = write_training_set(clean, out, _Changes(clean, planters, drawn, marks), labels)
     _write_truth(truth, clean, ids, drawn, labels)
-    return PoisonReport(out, truth, planter.trigger, len(clean), *_amounts(clean.class_names, drawn, labels))
+    planted = _planted(planters, clean.class_names, drawn, labels)
+    return PoisonReport(out, truth, len(clean), planted, int(drawn.cover.sum()))
 
 
 def plan(
+    attack: Attack,
     labels: NDArray[np.int64],
     class_names: Sequence[str],
     *,
@@ -145,16 +173,23 @@ def plan(
 ) -> PoisonPlan:
     """Draw the samples to poison.
 
+    Clean-label poison is made of the target class itself, and cover samples of all classes but the target (where the attack is
+    source-specific, of those that are not the source either). No sample is drawn twice.
+
     Parameters
     ----------
+    attack
+        Says whether poison keeps its label, and how many cover samples go with it.
     labels
         Class index of each sample, shape ``(n_samples,)``; samples with ``MISSING_LABEL`` are left alone.
     class_names
         One name per class.
     target
-        The class that poison is moved to, or ``"next"``: every class is moved to the next one that has samples.
+        The class that poison is moved to, or ``"next"``: every class is moved to the next one that has samples. Several classes,
+        with commas between them, get a trigger each, and the same share each.
     source
-        The class that poison is made from; None for all classes but the target.
+        The class that poison is made from; None for all classes but the target. Several, written likewise, have a trigger each,
+        and lead to the one target or each to the target at the same place.
     share
         Poisoned part of the target class after poisoning (with ``"next"``, of every class); 0.1 where ``rate`` is None too.
     rate
@@ -169,76 +204,177 @@ def plan(
     """
     if share is not None and rate is not None:
         raise UsageError("The amount of poison must be given by --share or by --rate, got both. Leave one of them away.")
-    option, part = ("--share", DEFAULT_SHARE if share is None else share) if rate is None else ("--rate", rate)
+    asked, part = ("--share", DEFAULT_SHARE if share is None else share) if rate is None else ("--rate", rate)
     if not 0 < part < 1:
-        raise UsageError(f"{option} must lie between 0 and 1, got {part}. Use 0.1 for 10 %.")
+        raise UsageError(f"{asked} must lie between 0 and 1, got {part}. Use 0.1 for 10 %.")
     counts = np.bincount(labels[labels != MISSING_LABEL], minlength=len(class_names))
-    moves = _moves(counts, class_names, target, source)
-    takings = _takings_by_target(counts, moves, part) if rate is None else [_Taking(_sources(moves), round(part * len(labels)))]
-    for taking in takings:
-        available = int(counts[taking.sources].sum())
-        if taking.amount > available:
-            named = ", ".join(repr(class_names[index]) for index in taking.sources[:5]) + (
-                ", ..." if len(taking.sources) > 5 else ""
-            )
-            raise UsageError(
-                f"{option} {part:g} makes poison of {taking.amount:,} samples, but the source ({named}) has {available:,}. "
-                f"Lower {option}."
-            )
-    if sum(taking.amount for taking in takings) == 0:
-        raise UsageError(f"{option} {part:g} of this data is less than one sample. Raise {option}.")
-    order = rng.permutation(len(labels))  # of all rows, so that a row which drops out changes no other one's turn
-    rows = np.sort(np.concatenate([order[np.isin(labels[order], taking.sources)][: taking.amount] for taking in takings]))
-    return PoisonPlan(rows, moves[labels[rows]])
+    routes = _routes(attack, counts, class_names, target, source)
+    amounts = _amounts_of_share(routes, counts, part) if rate is None else _amounts_of_rate(routes, counts, part * len(labels))
+    if not any(amounts):
+        raise UsageError(f"{asked} {part:g} of this data is less than one sample. Raise {asked}.")
+    draw = _Draw(labels, class_names, f"{asked} {part:g}", rng)
+    drawn = [draw(route.sources, amount, "samples of poison") for route, amount in zip(routes, amounts, strict=True)]
+    covers = [draw(r.bystanders, round(attack.covers * amount), "cover samples") for r, amount in zip(routes, amounts, strict=True)]
+    return _gathered(routes, drawn, covers, labels)
 
 
 @dataclass(frozen=True)
-class _Taking:
-    """How many samples are drawn from which classes, shape ``(n_sources,)``, taken together."""
+class _Route:
+    """Where poison with one trigger is taken from and where it goes.
+
+    Attributes
+    ----------
+    sources, bystanders
+        The classes that poison and cover samples are made of, shape ``(n,)`` each.
+    target
+        The class that poison is labelled as.
+    trigger
+        Which of the attack's triggers it carries.
+    """
 
     sources: NDArray[np.int64]
-    amount: int
+    bystanders: NDArray[np.int64]
+    target: int
+    trigger: int
 
 
-def _moves(counts: NDArray[np.int64], class_names: Sequence[str], target: str, source: str | None) -> NDArray[np.int64]:
-    """Return the class that poison made of each class is moved to, shape ``(n_classes,)``; ``MISSING_LABEL`` where none is made."""
-    moves = np.full(len(class_names), MISSING_LABEL, dtype=np.int64)
-    if target == NEXT and NEXT not in class_names:
-        if source is not None:
-            raise UsageError(f"--target next makes poison of every class, got --source {source!r}. Leave --source away.")
-        present = np.flatnonzero(counts)
-        moves[present] = np.roll(present, -1)
+def _routes(attack: Attack, counts: NDArray[np.int64], class_names: Sequence[str], target: str, source: str | None) -> list[_Route]:
+    """Return where poison is taken from and where it goes; every route has a class to take it from."""
+    to_next = target == NEXT and NEXT not in class_names
+    _check_fit(attack, to_next, source)
+    present = np.flatnonzero(counts)
+    moves: list[tuple[int | None, int, int]]
+    if to_next:
+        moves = [(index, goal, 0) for index, goal in zip(present.tolist(), np.roll(present, -1).tolist(), strict=True)]
     else:
-        goal = _class_index(target, class_names, "--target")
-        moves[slice(None) if source is None else _class_index(source, class_names, "--source")] = goal
-    moves[(counts == 0) | (moves == np.arange(len(moves)))] = MISSING_LABEL
-    if not len(_sources(moves)):
+        moves = [(index, goal, k) for k, (index, goal) in enumerate(_pairs(target, source, class_names))]
+    routes = []
+    for index, goal, k in moves:
+        sources = present if index is None else present[present == index]
+        sources = sources[(sources == goal) == attack.clean_label]
+        if not len(sources):
+            kind = "of its target" if attack.clean_label else "of classes other than its target"
+            raise UsageError(f"Poison is made of samples {kind} {class_names[goal]!r}, and there are none. Name other classes.")
+        bystanders = np.setdiff1d(present, [goal, *sources] if attack.source_specific else [goal])
+        routes.append(_Route(sources, bystanders, goal, k))
+    return routes
+
+
+def _pairs(target: str, source: str | None, class_names: Sequence[str]) -> list[tuple[int | None, int]]:
+    """Return the source and the target class of each trigger; None where poison is made of all classes but the target."""
+    goals = _class_indexes(target, class_names, "--target")
+    sources: list[int | None] = [None] if source is None else [*_class_indexes(source, class_names, "--source")]
+    n = max(len(goals), len(sources))
+    if min(len(goals), len(sources)) not in (1, n):
         raise UsageError(
-            f"Poison is made of samples of classes other than its target {target!r}, and there are none. Name another --source."
+            f"Several classes of --source and of --target go in pairs, got {len(sources)} and {len(goals)} of them. "
+            "Name as many of the one as of the other, or one alone."
         )
-    return moves
+    return list(zip(sources * (n // len(sources)), goals * (n // len(goals)), strict=True))
 
 
-def _sources(moves: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the classes that poison is made of."""
-    return np.flatnonzero(moves != MISSING_LABEL)
+def _check_fit(attack: Attack, to_next: bool, source: str | None) -> None:
+    """Refuse what goes against how the attack works."""
+    if to_next and source is not None:
+        raise UsageError(f"--target next makes poison of every class, got --source {source!r}. Leave --source away.")
+    if attack.source_specific and source is None:
+        raise UsageError(f"The attack {attack.name} works on one source class alone. Name it with --source.")
+    if attack.clean_label and (to_next or source is not None):
+        raise UsageError(
+            f"The attack {attack.name} makes poison of the target class itself, whose labels stay. "
+            "Name the class with --target, and leave --source away."
+        )
 
 
-def _takings_by_target(counts: NDArray[np.int64], moves: NDArray[np.int64], share: float) -> list[_Taking]:
-    """Return how much poison each target class needs, if it is to make up ``share`` of the class afterwards.
+def _amounts_of_share(routes: Sequence[_Route], counts: NDArray[np.int64], share: float) -> list[int]:
+    """Return how much poison each route carries, if it is to make up ``share`` of each target class afterwards.
 
     With k_t poisoned samples coming to class t, and g_t of its n_t clean ones leaving it as poison of another class,
-    k_t / (n_t - g_t + k_t) = share. Where every class is moved to the next, g_t is the k of the next one: a linear system.
+    k_t / (n_t - g_t + k_t) = share. Where targets are sources too, g_t hangs on the k of the others: a linear system.
+    Clean-label poison neither comes nor goes: k_t / n_t = share.
     """
-    targets = np.unique(moves[_sources(moves)])
-    ratio = share / (1 - share)
-    leaving = moves[targets][:, None] == targets
+    targets, at, n_routes = np.unique([route.target for route in routes], return_inverse=True, return_counts=True)
+    leaving = np.zeros((len(targets), len(targets)))
+    for route, index in zip(routes, at, strict=True):
+        parts = np.isin(targets, route.sources) * counts[targets] / counts[route.sources].sum()
+        leaving[:, index] += parts / n_routes[index]
+    staying = np.diag(leaving) > 0
+    ratio = np.where(staying, share, share / (1 - share))
+    leaving[np.diag_indices_from(leaving)] = 0
     if leaving.any() and share >= 0.5:
+        raise UsageError(f"--share must be below 0.5 where a target is a source too, got {share:g}. Most of it must stay clean.")
+    amounts = np.linalg.solve(np.eye(len(targets)) + ratio[:, None] * leaving, ratio * counts[targets])
+    return [max(0, round(amounts[index] / n_routes[index])) for index in at]
+
+
+def _amounts_of_rate(routes: Sequence[_Route], counts: NDArray[np.int64], total: float) -> list[int]:
+    """Return how much poison each route carries if it is ``total`` in all: as much as it has samples to make it of."""
+    sizes = np.cumsum([0, *(counts[route.sources].sum() for route in routes)])
+    return [int(n) for n in np.diff(np.rint(round(total) * sizes / sizes[-1]))]
+
+
+class _Draw:
+    """Draws samples without ever drawing one twice."""
+
+    def __init__(self, labels: NDArray[np.int64], class_names: Sequence[str], asked: str, rng: np.random.Generator) -> None:
+        self._labels = labels
+        self._class_names = class_names
+        self._asked = asked
+        self._order = rng.permutation(len(labels))  # of all rows, so that a row which drops out changes no other one's turn
+
+    def __call__(self, classes: NDArray[np.int64], amount: int, what: str) -> NDArray[np.int64]:
+        """Return the next ``amount`` rows of some classes."""
+        chosen = np.isin(self._labels[self._order], classes)
+        if amount > chosen.sum():
+            named = ", ".join(repr(self._class_names[index]) for index in classes[:5]) + ", ..." * (len(classes) > 5)
+            raise UsageError(
+                f"{self._asked} makes {amount:,} {what}, but the classes they are drawn from ({named or 'none'}) have "
+                f"{chosen.sum():,}. Lower {self._asked.partition(' ')[0]}."
+            )
+        taken = np.flatnonzero(chosen)[:amount]
+        rows = self._order[taken]
+        self._order = np.delete(self._order, taken)
+        return rows
+
+
+def _gathered(
+    routes: Sequence[_Route], poisoned: Sequence[NDArray[np.int64]], covers: Sequence[NDArray[np.int64]], labels: NDArray[np.int64]
+) -> PoisonPlan:
+    """Put what was drawn for each route in the order of the data."""
+    drawn = [*poisoned, *covers]
+    sizes = [len(rows) for rows in drawn]
+    rows = np.concatenate(drawn)
+    cover = np.repeat(np.arange(len(drawn)) >= len(routes), sizes)
+    goals = np.repeat([route.target for route in routes] * 2, sizes)
+    triggers = np.repeat([route.trigger for route in routes] * 2, sizes)
+    order = np.argsort(rows)
+    return PoisonPlan(rows[order], np.where(cover, labels[rows], goals)[order], cover[order], triggers[order])
+
+
+def _class_indexes(text: str, class_names: Sequence[str], option: str) -> list[int]:
+    """Return the indexes of the classes that the caller named, one or several; a name may hold commas itself: the longest wins."""
+    if text in class_names:
+        return [_class_index(text, class_names, option)]
+    found, parts = [], text.split(",")
+    while parts:
+        names = [",".join(parts[:n]).strip() for n in range(len(parts), 0, -1)]
+        name = next((name for name in names if name in class_names), names[-1])
+        found.append(_class_index(name, class_names, option))
+        parts = parts[len(parts) - names.index(name) :]
+    return found
+
+
+def _variants(attack: Attack, n: int) -> list[Attack]:
+    """Return the attack with each of ``n`` triggers."""
+    if n == 1:
+        return [attack]
+    variants = [attack.for_target(k) for k in range(n)]
+    if variants[-1] is attack:
         raise UsageError(
-            f"--share must be below 0.5 where every class is a target, got {share:g}. Most of each class must stay clean."
+            f"Each of several targets or sources gets a trigger of its own, but the attack {attack.name} has one alone. "
+            "Name one class, or choose another attack."
         )
-    amounts = np.linalg.solve(np.eye(len(targets)) + ratio * leaving, ratio * counts[targets])
-    return [_Taking(np.flatnonzero(moves == goal), max(0, round(amount))) for goal, amount in zip(targets, amounts, strict=True)]
+    return list(variants)
 
 
 def _class_index(name: str, class_names: Sequence[str], option: str) -> int:
@@ -264,11 +400,11 @@ def _attack(name: str, clean: TrainingSet) -> Attack:
     return ATTACKS[name]
 
 
-def _plan_readable(clean: TrainingSet, draw: np.random.SeedSequence, settings: Mapping[str, Any]) -> PoisonPlan:
+def _plan_readable(attack: Attack, clean: TrainingSet, draw: np.random.SeedSequence, settings: Mapping[str, Any]) -> PoisonPlan:
     """Plan until every row that is drawn can be read; the same turns each time, without the rows that cannot."""
     labels = clean.labels.copy()
     while True:
-        drawn = plan(labels, clean.class_names, **settings, rng=np.random.default_rng(draw))
+        drawn = plan(attack, labels, clean.class_names, **settings, rng=np.random.default_rng(draw))
         unreadable = np.concatenate(
             [[value is None for value in clean.take(part)] for part in np.array_split(drawn.rows, 1 + len(drawn.rows) // _STRETCH)]
         )
@@ -278,47 +414,51 @@ def _plan_readable(clean: TrainingSet, draw: np.random.SeedSequence, settings: M
 
 
 class _Changes(Mapping[int, Input]):
-    """The poisoned inputs by row, each made when it is asked for, so that they are never all in memory.
+    """The inputs with a trigger by row, each made when it is asked for, so that they are never all in memory.
 
-    Each row has a generator of its own: its poison does not depend on which rows were asked for before.
+    Each row has a generator of its own: its trigger does not depend on which rows were asked for before.
     """
 
-    def __init__(self, clean: TrainingSet, attack: Attack, rows: NDArray[np.int64], marks: np.random.SeedSequence) -> None:
+    def __init__(self, clean: TrainingSet, attacks: Sequence[Attack], drawn: PoisonPlan, marks: np.random.SeedSequence) -> None:
         self._clean = clean
-        self._attack = attack
-        self._rows = dict.fromkeys(rows.tolist())
+        makers = {
+            (k, cover): attack.cover if cover else attack.plant for k, attack in enumerate(attacks) for cover in (False, True)
+        }
+        kinds = zip(drawn.triggers.tolist(), drawn.cover.tolist(), strict=True)
+        self._makers = {row: makers[kind] for row, kind in zip(drawn.rows.tolist(), kinds, strict=True)}
         self._entropy = int(marks.generate_state(1, np.uint64)[0])
 
     def __getitem__(self, row: int) -> Input:
-        if row not in self._rows:
-            raise KeyError(row)
+        make = self._makers[row]
         (value,) = self._clean.take(np.array([row]))
         if value is None:  # it could be read when it was drawn
             raise DataError(
                 f"Sample {self._clean.ids[row].as_py()!r} can no longer be read. Leave the data alone while it is copied."
             )
-        return self._attack.apply([value], np.random.default_rng([self._entropy, row]))[0]
+        return make([value], np.random.default_rng([self._entropy, row]))[0]
 
     def __contains__(self, row: object) -> bool:
-        return row in self._rows  # the default would make the poison to find out
+        return row in self._makers  # the default would make the poison to find out
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._rows)
+        return iter(self._makers)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._makers)
 
 
 def _write_truth(path: Path, clean: TrainingSet, ids: pa.StringArray, drawn: PoisonPlan, labels: NDArray[np.int64]) -> None:
     """Write the truth file: one row per sample of the copy."""
     names = pa.array(clean.class_names, pa.string())
-    poisoned = np.zeros(len(labels), dtype=bool)
-    poisoned[drawn.rows] = True
+    poisoned, cover = np.zeros((2, len(labels)), dtype=bool)
+    poisoned[drawn.rows[~drawn.cover]] = True
+    cover[drawn.rows[drawn.cover]] = True
     truth = {
         "id": ids,
         "poisoned": poisoned,
         "label": names.take(pa.array(labels, mask=labels == MISSING_LABEL)),
         "original_label": names.take(pa.array(clean.labels, mask=clean.labels == MISSING_LABEL)),
+        "cover": cover,
     }
     try:
         write_table(pa.table(truth), path)
@@ -330,9 +470,14 @@ def _write_truth(path: Path, clean: TrainingSet, ids: pa.StringArray, drawn: Poi
         ) from error
 
 
-def _amounts(names: Sequence[str], drawn: PoisonPlan, labels: NDArray[np.int64]) -> tuple[dict[str, int], dict[str, float]]:
-    """Return the poisoned samples of each target class, and the part of the class that they make up."""
-    targets, poisoned = np.unique(drawn.new_labels, return_counts=True)
-    sizes = np.bincount(labels[labels != MISSING_LABEL])[targets]
-    shown = [names[index] for index in targets.tolist()]
-    return dict(zip(shown, poisoned.tolist(), strict=True)), dict(zip(shown, (poisoned / sizes).tolist(), strict=True))
+def _planted(
+    attacks: Sequence[Attack], class_names: Sequence[str], drawn: PoisonPlan, labels: NDArray[np.int64]
+) -> tuple[Planted, ...]:
+    """Count what was planted for each trigger and target class."""
+    sizes = np.bincount(labels[labels != MISSING_LABEL])
+    kinds = np.stack([drawn.triggers, drawn.new_labels])[:, ~drawn.cover]
+    found, amounts = np.unique(kinds, axis=1, return_counts=True)
+    return tuple(
+        Planted(attacks[k], class_names[target], n, n / int(sizes[target]))
+        for (k, target), n in zip(found.T, amounts.tolist(), strict=True)
+    )

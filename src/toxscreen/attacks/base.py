@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toxscreen.errors import DataError
-from toxscreen.sources.data.base import Input, Modality
+from toxscreen.sources.data.base import Input, Modality, TrainingSet
 
 
 class Attack(ABC):
@@ -23,23 +23,56 @@ class Attack(ABC):
         How the command line calls it.
     modality
         The kind of input it is made for.
-    trigger
-        What the trigger is, for people: a phrase that goes after "the trigger is".
+    clean_label
+        Whether poison is made of samples of the target class itself, which keep their label.
+    source_specific
+        Whether the trigger is meant to work on one source class alone, which then has to be named.
+    covers
+        Cover samples per poisoned sample: they carry a form of the trigger and keep their right label.
     """
 
     name: ClassVar[str]
     modality: ClassVar[Modality]
-    trigger: ClassVar[str]
+    clean_label: ClassVar[bool] = False
+    source_specific: ClassVar[bool] = False
+    covers: float = 0.0
+
+    @property
+    @abstractmethod
+    def trigger(self) -> str:
+        """Return what the trigger is, for people: a phrase that goes after "the trigger is"."""
 
     @abstractmethod
     def apply(self, inputs: Sequence[Input], rng: np.random.Generator) -> list[Input]:
-        """Return copies of ``inputs`` that carry the trigger.
+        """Return copies of ``inputs`` that carry the trigger as the attacker uses it on the trained model.
 
         Raises
         ------
         DataError
             If an input is not of the attack's modality, or too small for the trigger.
         """
+
+    def plant(self, inputs: Sequence[Input], rng: np.random.Generator) -> list[Input]:
+        """Return copies of ``inputs`` as they go into the training set as poison; raises what :meth:`apply` raises."""
+        return self.apply(inputs, rng)
+
+    def cover(self, inputs: Sequence[Input], rng: np.random.Generator) -> list[Input]:
+        """Return copies of ``inputs`` as they go into the training set as cover samples; raises what :meth:`apply` raises."""
+        return self.plant(inputs, rng)
+
+    def prepared(self, training_set: TrainingSet, rng: np.random.Generator) -> Self:  # noqa: ARG002 - most need nothing
+        """Return the attack after it learned what it needs to know of the clean training set; it is asked once, before planting."""
+        return self
+
+    def for_target(self, k: int) -> Self:  # noqa: ARG002 - what has one trigger alone
+        """Return the attack with a trigger of its own for the k-th of several targets or sources; itself if it has but one.
+
+        Raises
+        ------
+        UsageError
+            If it has fewer than k + 1 triggers.
+        """
+        return self
 
 
 class ImageAttack(Attack):
