@@ -7,7 +7,8 @@ import pytest
 
 import toxscreen
 from tests.clouds import Clouds, clouds, plant, screened
-from toxscreen.analysis.activation_clustering import FEWEST_IN_GROUP, FEWEST_SAMPLES, analyse
+from toxscreen.analysis.activation_clustering import FEWEST_IN_GROUP, analyse
+from toxscreen.analysis.base import FEWEST_SAMPLES
 from toxscreen.config import ReductionConfig
 from toxscreen.errors import DataError
 from toxscreen.result import Verdict

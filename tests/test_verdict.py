@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxscreen.analysis.activation_clustering import FEWEST_SAMPLES
+from toxscreen.analysis.base import FEWEST_SAMPLES
 from toxscreen.result import Verdict
 from toxscreen.verdict import NOTHING_APART, NOTHING_APART_UNASKED, POLICY, Facts, judge_group, obstacle, plausibility, reason
 

@@ -35,6 +35,26 @@ class ReductionConfig:
             raise UsageError(f"n_components must be at least 1, got {self.n_components}. The paper uses 10.")
 
 
+ANALYSES = (
+    "activation-clustering",
+    "relative-size",
+    "silhouette-score",
+    "spectral-signatures",
+)
+"""Names of the analyses; :data:`toxscreen.analysis.ANALYSES` holds them."""
+
+
+@dataclass(frozen=True)
+class AnalysisConfig:
+    """Step 7. ``name`` is one of :data:`ANALYSES`; all but the first are rules of other works."""
+
+    name: str = ANALYSES[0]
+
+    def __post_init__(self) -> None:
+        if self.name not in ANALYSES:
+            raise UsageError(f"analysis must be one of {', '.join(ANALYSES)}, got {self.name!r}.")
+
+
 @dataclass(frozen=True)
 class ScanConfig:
     """Everything that decides a result, beside the data and the model."""
@@ -42,6 +62,7 @@ class ScanConfig:
     extraction: ExtractionConfig = field(default_factory=ExtractionConfig)
     reduction: ReductionConfig = field(default_factory=ReductionConfig)
     seed: int = 0
+    analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
 
     def __post_init__(self) -> None:
         if self.seed < 0:

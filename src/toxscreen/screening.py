@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 from toxscreen import verdict as policy
 from toxscreen import views
 from toxscreen.activations import Activations
-from toxscreen.analysis.activation_clustering import Group, analyse
+from toxscreen.analysis import ANALYSES
+from toxscreen.analysis.base import Analysis, Findings, Group, Ruling
 from toxscreen.config import ScanConfig
 from toxscreen.conflict import Affinity, affinity
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
-from toxscreen.segments import Segment, segments
-
-_MOST_GROUPS = 4
-"""Groups that are looked for in one class, one after the other: several triggers may lead to one target."""
+from toxscreen.segments import segments
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, units done, units in all)."""
@@ -66,26 +64,36 @@ class _Columns:
 
 
 @dataclass(frozen=True)
-class _Findings:
-    """The groups of one class in the order found, each with the rows among which it was looked for; ``points`` show ``rows``."""
+class Detection:
+    """What an analysis and the policy say together, whichever analysis it is.
 
-    segment: Segment
-    rows: NDArray[np.int64]
-    groups: tuple[tuple[NDArray[np.int64], Group], ...]
-    points: NDArray[np.float32]
-    constant: bool
-    note: str | None
+    Attributes
+    ----------
+    score
+        How surely each sample is poison, in [0, 1], shape ``(n_samples,)``.
+    flagged
+        Which samples are to be taken out, shape ``(n_samples,)``.
+    group
+        Number of each sample's group within its class, 0 for the rest, shape ``(n_samples,)``.
+    severity
+        Of the verdict of each sample's group, -1 for what was not examined, shape ``(n_samples,)``.
+    classes
+        The verdict, the reasons and the evidence of each class.
+    findings
+        What the verdicts were made from.
+    """
+
+    score: NDArray[np.float64]
+    flagged: NDArray[np.bool_]
+    group: NDArray[np.int64]
+    severity: NDArray[np.int64]
+    classes: tuple[ClassResult, ...]
+    findings: tuple[Findings, ...] = field(repr=False)
 
     @property
-    def facts(self) -> policy.Facts:
-        return policy.Facts(len(self.segment.rows), int(self.segment.fitted.sum()), self.constant)
-
-    @property
-    def separation(self) -> float:
-        """Of the most telling group: 0 where nothing lies apart, NaN where the class cannot be judged."""
-        if policy.obstacle(self.facts) is not None:
-            return np.nan
-        return self.groups[0][1].evidence["separation"] if self.groups else 0.0
+    def accused(self) -> NDArray[np.bool_]:
+        """Return which classes hold a group that is suspicious, shape ``(n_classes,)``."""
+        return np.array([bool(result.accused) for result in self.classes], dtype=bool)
 
 
 def screen(
@@ -114,21 +122,78 @@ def screen(
     progress
         Called per class.
     """
-    fit_rng, *class_rngs = np.random.default_rng(config.seed).spawn(1 + len(labels.class_names))
+    rng = np.random.default_rng(config.seed)
+    (fit_rng,) = rng.spawn(1)
     predicted = _predicted(activations.logits, outputs, len(labels.class_names))
-    fit = _ask_inputs(activations, labels, fit_rng)
-    findings = []
-    for segment, rng in zip(
-        segments(labels.given, activations.examined, predicted, len(labels.class_names)), class_rngs, strict=True
-    ):
-        findings.append(_search(segment, activations.layers[layer], fit, config, rng))
+    detection = detect(
+        ANALYSES[config.analysis.name].configured(config.reduction),
+        activations.layers[layer],
+        labels.given,
+        len(labels.class_names),
+        rng=rng,
+        class_names=labels.class_names,
+        examined=activations.examined,
+        predicted=predicted,
+        inputs=_ask_inputs(activations, labels, fit_rng),
+        progress=progress,
+    )
+    findings = detection.findings
+    notes = dict.fromkeys(f"Class {labels.class_names[f.segment.class_index]}: {f.note}" for f in findings if f.note)
+    views = tuple(_view(f, detection) for f in findings)
+    return Screening(detection.classes, _table(labels, predicted, detection), views, tuple(notes))
+
+
+def detect(
+    analysis: Analysis,
+    activations: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    n_classes: int,
+    *,
+    rng: np.random.Generator,
+    class_names: Sequence[str] | None = None,
+    examined: NDArray[np.bool_] | None = None,
+    predicted: NDArray[np.int64] | None = None,
+    inputs: Affinity | None = None,
+    progress: Progress | None = None,
+) -> Detection:
+    """Run steps 4 to 9 of the flow on one layer with any analysis.
+
+    Parameters
+    ----------
+    analysis
+        One of :data:`toxscreen.analysis.ANALYSES`, or another one.
+    activations
+        Shape ``(n_samples, d)``.
+    labels
+        Index of the given class of each sample, negative where there is none, shape ``(n_samples,)``.
+    n_classes
+        Number of classes.
+    rng
+        The same state gives the same result.
+    class_names
+        None for their numbers.
+    examined
+        Which samples have usable activations, shape ``(n_samples,)``; None for those that are finite.
+    predicted
+        Index of the class that the model gives each sample, shape ``(n_samples,)``; None when nobody knows.
+    inputs
+        How the inputs fit the labels; None when they cannot be asked.
+    progress
+        Called per class.
+    """
+    usable = np.asarray(np.isfinite(activations).all(axis=1) if examined is None else examined)
+
+    def told(done: int) -> None:
         if progress is not None:
-            progress("clustering the classes", len(findings), len(class_rngs))
-    columns = _Columns.of(len(labels.given))
-    separations = [f.separation for f in findings]
-    results = tuple(_judge(f, labels.class_names, _others(separations, i), columns) for i, f in enumerate(findings))
-    notes = tuple(dict.fromkeys(f"Class {labels.class_names[f.segment.class_index]}: {f.note}" for f in findings if f.note))
-    return Screening(results, _table(labels, predicted, columns), tuple(_view(f, columns) for f in findings), notes)
+            progress("clustering the classes", done, n_classes)
+
+    classes = segments(labels, usable, predicted, n_classes)
+    findings = analysis.search(activations, classes, rng=rng, inputs=inputs, accused=_accused, told=told)
+    columns = _Columns.of(len(labels))
+    names = class_names or [str(index) for index in range(n_classes)]
+    separations = [_separation(f) for f in findings]
+    results = tuple(_judge(f, names, _others(separations, i), columns) for i, f in enumerate(findings))
+    return Detection(columns.score, columns.flagged, columns.group, columns.severity, results, findings)
 
 
 def _predicted(logits: NDArray[np.float32] | None, outputs: NDArray[np.int64] | None, n_classes: int) -> NDArray[np.int64] | None:
@@ -152,65 +217,70 @@ def _ask_inputs(activations: Activations, labels: Labels, rng: np.random.Generat
     return None
 
 
-def _search(
-    segment: Segment, layer: NDArray[np.float32], fit: Affinity | None, config: ScanConfig, rng: np.random.Generator
-) -> _Findings:
-    """Look for groups one after the other, each among the rows that no accused group holds."""
-    first = rows = segment.rows[segment.fitted]
-    groups: list[tuple[NDArray[np.int64], Group]] = []
-    points, constant, note = np.zeros((len(rows), 2), np.float32), False, None
-    for _ in range(_MOST_GROUPS):
-        inputs = None if fit is None else fit.of(segment.class_index, rows)
-        analysis = analyse(np.asarray(layer[rows]), len(segment.rows), inputs, config.reduction, rng)
-        if not groups:
-            points, constant, note = analysis.points, analysis.constant, analysis.note
-        if analysis.group is None or (groups and not _accused(analysis.group)):
-            break
-        groups.append((rows, analysis.group))
-        if not _accused(analysis.group):
-            break
-        rows = rows[~analysis.group.members]
-    return _Findings(segment, first, tuple(groups), points, constant, note)
-
-
 def _accused(group: Group) -> bool:
     return policy.judge_group(group.evidence, others=(0.0,)) is Verdict.SUSPICIOUS
+
+
+def _facts(findings: Findings) -> policy.Facts:
+    return policy.Facts(len(findings.segment.rows), int(findings.segment.fitted.sum()), findings.constant)
+
+
+def _separation(findings: Findings) -> float:
+    """Return that of the most telling group: 0 where nothing lies apart, NaN where the policy cannot judge the class."""
+    if findings.ruling is not None or policy.obstacle(_facts(findings)) is not None:
+        return np.nan
+    return findings.groups[0][1].evidence["separation"] if findings.groups else 0.0
 
 
 def _others(separations: Sequence[float], index: int) -> list[float]:
     return [value for i, value in enumerate(separations) if i != index and np.isfinite(value)]
 
 
-def _judge(findings: _Findings, class_names: Sequence[str], others: Sequence[float], columns: _Columns) -> ClassResult:
+def _judge(findings: Findings, class_names: Sequence[str], others: Sequence[float], columns: _Columns) -> ClassResult:
     """Judge one class and fill in its part of the samples' table."""
     segment = findings.segment
     name, n = class_names[segment.class_index], len(segment.rows)
-    if (obstacle := policy.obstacle(findings.facts)) is not None:
+    if (obstacle := policy.obstacle(_facts(findings)) or _undecided(findings)) is not None:
         columns.severity[segment.rows] = Verdict.INCONCLUSIVE.severity
         return ClassResult(name, n, Verdict.INCONCLUSIVE, (obstacle,))
     columns.severity[segment.rows] = Verdict.CLEAN.severity
-    groups, reasons = [], []
+    groups, reasons = [], [] if findings.ruling is None else [findings.ruling.reason]
     for number, (rows, group) in enumerate(findings.groups, start=1):
-        verdict = policy.judge_group(group.evidence, others)
+        verdict, score = _judge_group(findings.ruling, group, others)
         members = rows[group.members]
         columns.group[members] = number
         columns.severity[members] = verdict.severity
-        columns.score[rows] = np.maximum(columns.score[rows], group.posterior * policy.plausibility(group.evidence, verdict))
+        columns.score[rows] = np.maximum(columns.score[rows], score)
         columns.flagged[members] |= verdict is Verdict.SUSPICIOUS
         source = None if group.rival is None or verdict is Verdict.CLEAN else class_names[group.rival]
         groups.append(GroupResult(number, len(members), len(members) / n, verdict, group.evidence, source))
-        reasons.append(policy.reason(verdict, group.evidence, (len(members), len(rows) - len(members)), others))
+        if findings.ruling is None:
+            reasons.append(policy.reason(verdict, group.evidence, (len(members), len(rows) - len(members)), others))
     rest = n - sum(group.n for group in groups)
     groups.insert(0, GroupResult(0, rest, rest / n, Verdict.CLEAN, {}))
     worst = max((group.verdict for group in groups), key=lambda verdict: verdict.severity)
     return ClassResult(name, n, worst, tuple(reasons) or (policy.NOTHING_APART,), tuple(groups))
 
 
-def _view(findings: _Findings, columns: _Columns) -> ClassView:
-    return ClassView(findings.segment.class_index, findings.rows, columns.group[findings.rows], findings.points)
+def _undecided(findings: Findings) -> str | None:
+    """Say why the rule that was asked decides nothing about a class, or None when it does."""
+    ruling = findings.ruling
+    return ruling.reason if ruling is not None and ruling.verdict is Verdict.INCONCLUSIVE else None
 
 
-def _table(labels: Labels, predicted: NDArray[np.int64] | None, columns: _Columns) -> pa.Table:
+def _judge_group(ruling: Ruling | None, group: Group, others: Sequence[float]) -> tuple[Verdict, NDArray[np.float64]]:
+    """Return the verdict of a group and the score of each row: by the ruling where there is one, else by the policy."""
+    if ruling is not None:
+        return ruling.verdict, group.posterior
+    verdict = policy.judge_group(group.evidence, others)
+    return verdict, group.posterior * policy.plausibility(group.evidence, verdict)
+
+
+def _view(findings: Findings, detection: Detection) -> ClassView:
+    return ClassView(findings.segment.class_index, findings.rows, detection.group[findings.rows], findings.points)
+
+
+def _table(labels: Labels, predicted: NDArray[np.int64] | None, columns: Detection) -> pa.Table:
     """Make the samples' table; what was not examined has no group, score or verdict."""
     names = pa.array([*labels.class_names, None], pa.string())
     examined = columns.severity >= 0

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from toxscreen.analysis.activation_clustering import FEWEST_SAMPLES
+from toxscreen.analysis.base import FEWEST_SAMPLES
 from toxscreen.result import Verdict
 
 

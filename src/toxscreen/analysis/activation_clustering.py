@@ -1,31 +1,32 @@
-"""Step 7 of the flow: numbers about groups. Scores only, no decision.
+"""Our own analysis: groups of a class with their evidence. Scores only: the policy decides.
 
-1. Candidate groups: the smaller half of the paper's 2-means, and, where the inputs can be asked, the rows whose activations
-   say that they
-   are in conflict with their label. Each is sharpened by :func:`toxscreen.clustering.discriminant_split`.
-2. Relative size and silhouette score (Chen et al. 2018, section 4.3), and beside the latter what one Gaussian cloud of the
-   same size and
-   shape gives: cutting a single cloud in two scores well above zero.
+1. Candidate groups: the smaller half of the paper's 2-means, and, where the inputs can be asked, the rows whose activations say
+   that they are in conflict with their label. Each is sharpened by :func:`toxscreen.clustering.discriminant_split`.
+2. Relative size and silhouette score (Chen et al. 2018, section 4.3), and beside the latter what one Gaussian cloud of the same
+   size and shape gives: cutting a single cloud in two scores well above zero.
 3. Separation: distance of the group from the rest in standard deviations, along a direction that other rows chose.
-4. Label conflict: 0 where the group's inputs fit the given label as well as the rest of the class, 1 where they fit it no
-   better than
-   other classes' samples do.
+4. Label conflict: 0 where the group's inputs fit the given label as well as the rest of the class, 1 where they fit it no better
+   than other classes' samples do.
+5. The most telling group is kept. Where the policy accuses it, the next one is looked for among the other rows.
+
+**Source:** Chen et al. 2018, arXiv 1811.03728, section 4, for the first two steps; the others are our own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from toxscreen.analysis.base import FEWEST_SAMPLES, Analysis, Findings, Group, plane
+from toxscreen.analysis.silhouette_score import one_cloud_silhouette, silhouette
 from toxscreen.clustering import Split, discriminant_split, two_means
 from toxscreen.config import ReductionConfig
-from toxscreen.conflict import InputFit
+from toxscreen.conflict import Affinity, InputFit
 from toxscreen.reduction import principal_components, reduce, whiten
-
-FEWEST_SAMPLES = 25
-"""Samples that a class must have to be judged: parts of a class of fewer say nothing about each other."""
+from toxscreen.segments import Segment
 
 FEWEST_IN_GROUP = 10
 """Samples of the smallest group that is looked for: fewer fix no direction in space."""
@@ -41,11 +42,8 @@ _DIRECTIONS = 64
 _GUESSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
 """Parts of a class that may be poison, to start from; each is only a start."""
 
-_SILHOUETTE_SAMPLE = 1000
-"""The exact silhouette costs n squared; on this many rows it is within 0.01 of it."""
-
-_FARTHEST = 1e30
-"""Where points are drawn at most; float32 ends at some 3e38."""
+_MOST_GROUPS = 4
+"""Groups that are looked for in one class, one after the other: several triggers may lead to one target."""
 
 _RIDGE = 0.1
 _PROBABILITY_FLOOR = 0.02
@@ -60,28 +58,56 @@ _ON_ITS_SIDE = 1e-6
 
 
 @dataclass(frozen=True)
-class Group:
-    """One group of a class with its evidence.
+class ActivationClustering(Analysis):
+    """Look in every class, among the rows that the model gives their own label, for groups one after the other."""
 
-    Attributes
-    ----------
-    members
-        Shape ``(n,)``, of the rows that were analysed.
-    posterior
-        Probability of each row to be in the group and not in the rest, shape ``(n,)``.
-    projection
-        Place of each row along the direction that tells the group from the rest, shape ``(n,)``.
-    evidence
-        Numbers by name.
-    rival
-        The class that the group's inputs fit best instead, when one stands out; else None.
-    """
+    name = "activation-clustering"
+    reduction: ReductionConfig = field(default_factory=ReductionConfig)
 
-    members: NDArray[np.bool_]
-    posterior: NDArray[np.float64]
-    projection: NDArray[np.float64]
-    evidence: dict[str, float]
-    rival: int | None = None
+    def configured(self, reduction: ReductionConfig) -> ActivationClustering:
+        """Return the analysis with the reduction that was asked for."""
+        return replace(self, reduction=reduction)
+
+    def search(
+        self,
+        activations: NDArray[np.float32],
+        segments: Sequence[Segment],
+        *,
+        rng: np.random.Generator,
+        inputs: Affinity | None = None,
+        accused: Callable[[Group], bool] = lambda _: False,
+        told: Callable[[int], None] = lambda _: None,
+    ) -> tuple[Findings, ...]:
+        """Look for groups in every class, each among the rows that no accused group holds."""
+        findings = []
+        for segment, child in zip(segments, rng.spawn(len(segments)), strict=True):
+            findings.append(self._search(activations, segment, child, inputs, accused))
+            told(len(findings))
+        return tuple(findings)
+
+    def _search(
+        self,
+        activations: NDArray[np.float32],
+        segment: Segment,
+        rng: np.random.Generator,
+        inputs: Affinity | None,
+        accused: Callable[[Group], bool],
+    ) -> Findings:
+        rows = segment.rows[segment.fitted]
+        groups: list[tuple[NDArray[np.int64], Group]] = []
+        found = Findings(segment, rows, np.zeros((len(rows), 2), np.float32))
+        for _ in range(_MOST_GROUPS):
+            fit = None if inputs is None else inputs.of(segment.class_index, rows)
+            analysis = analyse(np.asarray(activations[rows]), len(segment.rows), fit, self.reduction, rng)
+            if not groups:
+                found = replace(found, points=analysis.points, constant=analysis.constant, note=analysis.note)
+            if analysis.group is None or (groups and not accused(analysis.group)):
+                break
+            groups.append((rows, analysis.group))
+            if not accused(analysis.group):
+                break
+            rows = rows[~analysis.group.members]
+        return replace(found, groups=tuple(groups))
 
 
 @dataclass(frozen=True)
@@ -138,8 +164,7 @@ def analyse(
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
         group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
-    plane = principal_components(activations, 2, reduction_rng).points
-    return ClassAnalysis(group, _plane(plane, group), note=reduction.note)
+    return ClassAnalysis(group, _plane(plane(activations, reduction_rng), group), note=reduction.note)
 
 
 def _conflicting(whitened: NDArray[np.float64], fit: InputFit | None, folds: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
@@ -180,7 +205,7 @@ def _measure(split: Split, n_class: int, fit: InputFit | None) -> Group:
         evidence |= {"label_conflict": conflict, "label_conflict_lower": conflict - _SURE * error}
         votes = np.bincount(fit.rival[members])
         rival = int(votes.argmax()) if 2 * votes.max() > members.sum() else None
-    return Group(members, 1 / (1 + np.exp(-log_odds)), projection, evidence, rival)
+    return Group(members, 1 / (1 + np.exp(-log_odds)), evidence, projection, rival)
 
 
 def _label_conflict(own_inside: NDArray[np.float32], own_outside: NDArray[np.float32], baseline: float) -> tuple[float, float]:
@@ -217,36 +242,8 @@ def _most_telling(groups: list[Group]) -> Group | None:
     return max(groups, key=lambda group: (_telling(group), group.evidence["separation"]), default=None)
 
 
-def silhouette(points: NDArray[np.float64], members: NDArray[np.bool_], rng: np.random.Generator) -> float:
-    """Return the mean silhouette of a split of ``(n, k)`` points, exact up to 1,000 rows and sampled above; 0 for an empty side.
-
-    **Source:** Rousseeuw 1987; Chen et al. 2018, section 4.3.
-    """
-    from sklearn.metrics import silhouette_score
-
-    rows = np.arange(len(points))
-    if len(rows) > _SILHOUETTE_SAMPLE:  # both sides keep their share, and at least two rows
-        sides = (np.flatnonzero(members), np.flatnonzero(~members))
-        sizes = (max(2, round(_SILHOUETTE_SAMPLE * len(side) / len(rows))) for side in sides)
-        rows = np.concatenate(
-            [rng.choice(side, min(size, len(side)), replace=False) for side, size in zip(sides, sizes, strict=True)]
-        )
-    if min(members[rows].sum(), (~members[rows]).sum()) < 1 or len(rows) < 3:
-        return 0.0
-    return float(silhouette_score(points[rows], members[rows]))
-
-
-def one_cloud_silhouette(variances: NDArray[np.float64], n: int, rng: np.random.Generator) -> float:
-    """Return the silhouette of 2-means on one Gaussian cloud of ``n`` rows with these variances: the zero of the scale."""
-    points = rng.standard_normal((min(n, _SILHOUETTE_SAMPLE), len(variances))) * np.sqrt(variances)
-    return silhouette(points, two_means(points), rng)
-
-
-def _plane(plane: NDArray[np.float64], group: Group | None) -> NDArray[np.float32]:
+def _plane(points: NDArray[np.float32], group: Group | None) -> NDArray[np.float32]:
     """Show the direction that tells the group apart across, and the leading component upwards."""
-    points = np.zeros((len(plane), 2), dtype=np.float32)
-    points[:, : plane.shape[1]] = np.clip(plane, -_FARTHEST, _FARTHEST)
-    if group is not None:
-        points[:, 1] = points[:, 0]
-        points[:, 0] = group.projection
-    return points
+    if group is None or group.projection is None:
+        return points
+    return np.column_stack([group.projection, points[:, 0]]).astype(np.float32)

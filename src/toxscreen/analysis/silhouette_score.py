@@ -1,0 +1,76 @@
+"""The paper's second rule: a class that two groups describe well is poisoned, and the smaller group is the poison.
+
+1. The activations of a class are reduced by PCA or ICA, and cut in two by 2-means.
+2. The class is accused where the silhouette score of the two halves exceeds ``threshold``, and the smaller half is flagged, since
+   the attacker is taken to hold less than half of the class.
+
+**Source:** Chen et al. 2018, arXiv 1811.03728, section 4.3, which calls 0.10 to 0.15 a reasonable threshold: the default is the
+milder end. Rousseeuw 1987 for the score, which is exact up to 1,000 rows and sampled above.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toxscreen.analysis.base import UNCALIBRATED, ClassRule, Group, Ruling, beyond
+from toxscreen.clustering import two_means
+from toxscreen.config import ReductionConfig
+from toxscreen.reduction import reduce
+from toxscreen.result import Verdict
+
+_SAMPLE = 1000
+"""The exact silhouette costs n squared; on this many rows it is within 0.01 of it."""
+
+
+@dataclass(frozen=True)
+class SilhouetteScore(ClassRule):
+    """Accuse the smaller half of a class where the silhouette score of the halves exceeds ``threshold``."""
+
+    name = "silhouette-score"
+    rule = "silhouette score (Chen et al. 2018)"
+    threshold: float = 0.15
+    reduction: ReductionConfig = field(default_factory=ReductionConfig)
+
+    def configured(self, reduction: ReductionConfig) -> SilhouetteScore:
+        """Return the rule with the reduction that was asked for."""
+        return replace(self, reduction=reduction)
+
+    def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> tuple[tuple[Group, ...], Ruling]:
+        """Judge one class by how well its two halves lie apart."""
+        points = reduce(activations, self.reduction, rng).points
+        members = two_means(points)
+        score = silhouette(points, members, rng)
+        evidence = {"relative_size": float(members.mean()), "silhouette_score": score}
+        group = Group(members, members * beyond(score, self.threshold), evidence)
+        found = f"Its two groups have a silhouette of {score:.2f}, and {self.rule} accuses above {self.threshold:.2f}."
+        if score > self.threshold:
+            return (group,), Ruling(Verdict.SUSPICIOUS, f"{found} {UNCALIBRATED}")
+        return (group,), Ruling(Verdict.CLEAN, found)
+
+
+def silhouette(points: NDArray[np.float64], members: NDArray[np.bool_], rng: np.random.Generator) -> float:
+    """Return the mean silhouette of a split of ``(n, k)`` points, exact up to 1,000 rows and sampled above; 0 for an empty side.
+
+    **Source:** Rousseeuw 1987; Chen et al. 2018, section 4.3.
+    """
+    from sklearn.metrics import silhouette_score
+
+    rows = np.arange(len(points))
+    if len(rows) > _SAMPLE:  # both sides keep their share, and at least two rows
+        sides = (np.flatnonzero(members), np.flatnonzero(~members))
+        sizes = (max(2, round(_SAMPLE * len(side) / len(rows))) for side in sides)
+        rows = np.concatenate(
+            [rng.choice(side, min(size, len(side)), replace=False) for side, size in zip(sides, sizes, strict=True)]
+        )
+    if min(members[rows].sum(), (~members[rows]).sum()) < 1 or len(rows) < 3:
+        return 0.0
+    return float(silhouette_score(points[rows], members[rows]))
+
+
+def one_cloud_silhouette(variances: NDArray[np.float64], n: int, rng: np.random.Generator) -> float:
+    """Return the silhouette of 2-means on one Gaussian cloud of ``n`` rows with these variances: the zero of the scale."""
+    points = rng.standard_normal((min(n, _SAMPLE), len(variances))) * np.sqrt(variances)
+    return silhouette(points, two_means(points), rng)
