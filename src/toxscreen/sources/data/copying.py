@@ -33,9 +33,13 @@ class Copy:
     shuffled
         A random order of the rows that only the source's content determines, shape ``(n_samples,)``.
     order
-        The row of the source that stands in each row of the copy, shape ``(n_samples,)``.
+        The row of the source that stands in each row of the copy, shape ``(n_copied,)``.
     recoder
-        Encodes images; None for texts.
+        Encodes images; None for texts, and where no image changes.
+    hides
+        Whether nothing in the copy may tell which rows were changed. Otherwise what stays has its name, its place and its bytes.
+    whole
+        Whether the copy also holds what is beside the rows: other splits, empty folders of classes.
     """
 
     changes: Mapping[int, Input]
@@ -44,6 +48,15 @@ class Copy:
     shuffled: NDArray[np.int64]
     order: NDArray[np.int64]
     recoder: Recoder | None
+    hides: bool = True
+    whole: bool = True
+
+    @classmethod
+    def of_rows(cls, source: RowReader, rows: NDArray[np.int64], labels: NDArray[np.int64], *, whole: bool) -> Copy:
+        """Plan a copy of some rows, ascending, that hides nothing."""
+        everything = np.arange(len(source), dtype=np.int64)
+        moved = np.isin(everything, rows) & (labels != source.labels)
+        return cls({}, labels, moved, everything, rows, None, hides=False, whole=whole)
 
     @classmethod
     def planned(cls, source: RowReader, changes: Mapping[int, Input], labels: NDArray[np.int64]) -> Copy:
@@ -59,13 +72,28 @@ class Copy:
         return f"{number:0{len(str(len(self.order) - 1))}d}{PurePosixPath(old).suffix}"
 
     def row_ids(self) -> pa.StringArray:
-        """Return the number of the row of the copy in which each row of the source stands, shape ``(n_samples,)``."""
-        return row_ids(len(self.order)).take(pa.array(np.argsort(self.order)))
+        """Return the number of the row of the copy in which each row of the source stands, shape ``(n_samples,)``, or null."""
+        return self.by_source(row_ids(len(self.order)))
+
+    def by_source(self, ids: pa.StringArray) -> pa.StringArray:
+        """Return the ids ``(n_copied,)`` of the copy's rows by row of the source, shape ``(n_samples,)``; null if left out."""
+        places = np.full(len(self.labels), -1, np.int64)
+        places[self.order] = np.arange(len(self.order))
+        return ids.take(pa.array(places, mask=places < 0))
 
     def slices(self, first: int, n: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yield ``n`` rows of the copy from ``first`` on in slices: the first row of each, and the rows of the source in it."""
-        for start in range(first, first + n, _SLICE_ROWS):
-            yield start, self.order[start : min(start + _SLICE_ROWS, first + n)]
+        """Yield the rows of the copy that take the place of ``n`` rows of the source from ``first`` on, in slices.
+
+        A slice is its first row, and the rows of the source that stand in it.
+        """
+        start, stop = (int(np.count_nonzero(self.order < row)) for row in (first, first + n))
+        for begin in range(start, stop, _SLICE_ROWS):
+            yield begin, self.order[begin : min(begin + _SLICE_ROWS, stop)]
+
+    def leaves_alone(self, first: int, n: int) -> bool:
+        """Return whether ``n`` rows of the source from ``first`` on are in the copy as they are."""
+        rows = [rows for _, rows in self.slices(first, n)]
+        return not self.hides and sum(map(len, rows)) == n and not any(self.moved[part].any() for part in rows)
 
 
 def class_values(given: pa.ChunkedArray, source: RowReader) -> pa.Array:

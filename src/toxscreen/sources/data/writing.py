@@ -1,8 +1,9 @@
-"""Write a copy of a training set in which some inputs and labels are changed, in the layout in which it was read.
+"""Write a copy of a training set in the layout in which it was read.
 
-Used beside the flow, by whatever changes data. Nothing inside the copy tells which samples were changed: images are encoded alike
-(:mod:`toxscreen.sources.data.encode`), all files have one time, and where a label changes, names and an order that go by class are
-replaced by ones that do not tell where a sample came from.
+- :func:`write_training_set` changes some inputs and labels. Used beside the flow, by whatever plants something. Nothing inside the
+  copy tells which samples were changed: images are encoded alike (:mod:`toxscreen.sources.data.encode`), all files have one time,
+  and where a label changes, names and an order that go by class are replaced by ones that do not tell where a sample came from.
+- :func:`write_rows` leaves some rows out. What stays has its bytes, its name and its place among the others.
 """
 
 from __future__ import annotations
@@ -62,11 +63,50 @@ def write_training_set(source: TrainingSet, out: Path, changes: Mapping[int, Inp
     DataError
         If the copy cannot be written.
     """
-    if not isinstance(source, ParquetSet | TableSet | FolderSet):
-        raise UsageError(f"Only data that was read from files can be written again, but {source.location} is in memory.")
+    source = _from_files(source)
     _check(source, changes, labels)
     _check_place(source.path, out)
-    copy = Copy.planned(source, changes, labels)
+    return _write(source, Copy.planned(source, changes, labels), out)
+
+
+def write_rows(
+    source: TrainingSet, out: Path, rows: NDArray[np.int64], labels: NDArray[np.int64], *, whole: bool = True
+) -> pa.StringArray:
+    """Write some rows of the split that ``source`` was read from, as they are but for their labels.
+
+    Image files keep their names (where a label changes, in the folder of the new class; a number is added if the name is taken
+    there), and rows their order and the file that they are in. Files of which every row stays are copied as they are.
+
+    Parameters
+    ----------
+    source, out
+        As in :func:`write_training_set`.
+    rows
+        Row numbers, ascending, shape ``(n_rows,)``.
+    labels
+        Class index of every row of ``source`` afterwards, shape ``(n_samples,)``.
+    whole
+        Whether to copy what is beside the rows too: the other splits, and in a tree of images the files that are no images.
+
+    Returns
+    -------
+    pyarrow.StringArray
+        The id that each row of ``source`` has in the copy, shape ``(n_samples,)``; null where it is left out.
+
+    Raises
+    ------
+    UsageError
+        If the data is in memory, if ``out`` cannot be used, or if ``labels`` do not fit the data.
+    DataError
+        If the copy cannot be written.
+    """
+    source = _from_files(source)
+    _check(source, {}, labels)
+    _check_place(source.path, out)
+    return _write(source, Copy.of_rows(source, rows, labels, whole=whole), out)
+
+
+def _write(source: ParquetSet | TableSet | FolderSet, copy: Copy, out: Path) -> pa.StringArray:
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     try:
         partial.mkdir(parents=True)
@@ -85,6 +125,12 @@ def write_training_set(source: TrainingSet, out: Path, changes: Mapping[int, Inp
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return ids
+
+
+def _from_files(source: TrainingSet) -> ParquetSet | TableSet | FolderSet:
+    if not isinstance(source, ParquetSet | TableSet | FolderSet):
+        raise UsageError(f"Only data that was read from files can be written again, but {source.location} is in memory.")
+    return source
 
 
 def _check(source: RowReader, changes: Mapping[int, Input], labels: NDArray[np.int64]) -> None:

@@ -21,7 +21,7 @@ from toxscreen.sources.data.encode import Recoder
 def write_parquet(source: parquet.ParquetSet, copy: Copy, out: Path) -> pa.StringArray:
     """Write the copy to ``out`` and return the new id of each row of ``source``; see :mod:`toxscreen.sources.data.writing`."""
     base = source.path if source.path.is_dir() else source.path.parent
-    for file in source.other_files():
+    for file in source.other_files() if copy.whole else ():
         copy_file(file, out / file.relative_to(base))
     classes = class_values(parquet.read_column(source.files, source.label_column), source)
     row_groups = _RowGroups(source.files, keep_all=copy.order is copy.shuffled)
@@ -29,14 +29,20 @@ def write_parquet(source: parquet.ParquetSet, copy: Copy, out: Path) -> pa.Strin
     for file in source.files:
         target = out / file.relative_to(base)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with parquet.open_file(file) as old, pq.ParquetWriter(target, old.schema_arrow, **_writer_settings(old)) as new:
-            for n in filter(None, _group_sizes(old)):
-                parts = [
-                    _changed_rows(row_groups.take(rows), source, copy, classes, np.arange(start, start + len(rows)))
-                    for start, rows in copy.slices(first, n)
-                ]
-                new.write_table(pa.concat_tables(parts), row_group_size=n)
-                first += n
+        with parquet.open_file(file) as old:
+            if copy.leaves_alone(first, old.metadata.num_rows):
+                copy_file(file, target)
+                first += old.metadata.num_rows
+                continue
+            with pq.ParquetWriter(target, old.schema_arrow, **_writer_settings(old)) as new:
+                for n in filter(None, _group_sizes(old)):
+                    parts = [
+                        _changed_rows(row_groups.take(rows), source, copy, classes, np.arange(start, start + len(rows)))
+                        for start, rows in copy.slices(first, n)
+                    ]
+                    if parts:
+                        new.write_table(pa.concat_tables(parts), row_group_size=n)
+                    first += n
     return copy.row_ids()
 
 
@@ -76,6 +82,8 @@ def _changed_rows(
     if moved.any():
         index = rows.schema.get_field_index(source.label_column)
         rows = _with_values(rows, index, moved, classes.take(pa.array(copy.labels[numbers][moved])))
+    if not copy.hides:
+        return rows
     index = rows.schema.get_field_index(source.input_column)
     column = rows.column(index).combine_chunks()
     if copy.recoder is None:

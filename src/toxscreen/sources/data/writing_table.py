@@ -16,14 +16,17 @@ from toxscreen.sources.data import table
 from toxscreen.sources.data.base import Unreadable
 from toxscreen.sources.data.copying import Copy, class_values, copy_file
 from toxscreen.sources.data.reading import Omissions, Selection, text_values
+from toxscreen.sources.data.writing_records import copy_images, copy_lines, copy_records, written_labels
 
 
 def write_table(source: table.TableSet, copy: Copy, out: Path) -> pa.StringArray:
     """Write the copy to ``out`` and return the new id of each row of ``source``; see :mod:`toxscreen.sources.data.writing`."""
-    for file in source.other_files():
+    for file in source.other_files() if copy.whole else ():
         copy_file(file, out / file.name)
         if source.modality == "image":
             _copy_images_of(file, source, out)
+    if not copy.hides:
+        return _write_as_it_stands(source, copy, out)
     images = _unused(out / "images")
     if source.modality == "image":
         images.mkdir()
@@ -40,6 +43,17 @@ def write_table(source: table.TableSet, copy: Copy, out: Path) -> pa.StringArray
 
     write = _write_csv if source.file.suffix.lower() in table.DELIMITERS else _write_jsonl
     write(source, copy, out / source.file.name, changed)
+    return copy.row_ids()
+
+
+def _write_as_it_stands(source: table.TableSet, copy: Copy, out: Path) -> pa.StringArray:
+    """Copy the rows as they stand in the file, and the images that they name under the same names."""
+    paths = copy_images(source, copy, out) if source.modality == "image" else {}
+    target = out / source.file.name
+    if source.file.suffix.lower() not in table.DELIMITERS:
+        copy_lines(source, copy, target, paths)
+    elif not copy_records(source, copy, target, paths):
+        _write_csv(source, copy, target, lambda position, value: paths.get(int(copy.order[position]), value))
     return copy.row_ids()
 
 
@@ -67,10 +81,7 @@ def _write_csv(source: table.TableSet, copy: Copy, target: Path, changed: Callab
 def _write_jsonl(source: table.TableSet, copy: Copy, target: Path, changed: Callable[[int, str], str]) -> None:
     lines = pa.array(table.read_lines(source.file), pa.large_binary())
     input_column, label_column = source.columns.input_column, source.columns.label_column
-    found, rows = np.unique(source.labels, return_index=True)
-    objects = {
-        label: table.parse_object(lines[row].as_py()) or {} for label, row in zip(found.tolist(), rows.tolist(), strict=True)
-    }
+    labels = written_labels(lines, source)
     with target.open("wb") as file:
         for position, number in enumerate(copy.order.tolist()):
             line = lines[number].as_py().strip()
@@ -79,8 +90,7 @@ def _write_jsonl(source: table.TableSet, copy: Copy, target: Path, changed: Call
                 if isinstance(row.get(input_column), str):
                     row[input_column] = changed(position, row[input_column])
                 if copy.moved[number]:
-                    label = int(copy.labels[number])
-                    row[label_column] = objects[label][label_column] if label in objects else source.class_names[label]
+                    row[label_column] = labels[copy.labels[number]]
                 line = json.dumps(row).encode()
             file.write(line + b"\n")
 
