@@ -1,0 +1,70 @@
+"""Fewer colours, dithered: a trigger that is another one in every image.
+
+A data-only simulator takes this one for the sample-specific attacks. Input-aware (Nguyen and Tran 2020) and LIRA train the maker of
+the trigger together with the victim's network, which whoever only hands in data cannot; ISSBA needs an encoder that is trained for
+hours. What quantisation adds to an image depends on each of its pixels, is no pattern that two images share, needs no network, and
+works from the data alone.
+
+1. Each channel is brought to 8 levels, and the error of each pixel is passed on to its neighbours (Floyd and Steinberg).
+2. Negative samples, one for each poisoned one: an image with the residue of a quantisation that is not its own keeps its right
+   label, so that the network learns the quantisation and not that there is noise. The residue of the paper is another image's; here
+   it is the image's own, moved to another place, which fits it as little.
+
+**Source:** Wang et al. 2022, arXiv 2205.13383, section 3.2 (quantisation and dithering), section 3.3 (negative samples); the number
+of levels is that of the experiments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from toxscreen.attacks.base import ImageAttack
+from toxscreen.sources.data.base import Input
+
+_LEVELS = np.rint(np.linspace(0, 255, 8)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Bpp(ImageAttack):
+    """Quantisation to 8 levels in each channel, with dithering; an image of such levels alone stays as it is.
+
+    Attributes
+    ----------
+    covers
+        Negative samples per poisoned sample.
+    """
+
+    covers: float = 1.0
+
+    name = "bpp"
+    trigger = "fewer colours, dithered"
+
+    def cover(self, inputs: Sequence[Input], rng: np.random.Generator) -> list[Input]:
+        """Return copies of ``inputs`` with their own residue at another place, which is drawn for each of them."""
+        return [_displaced(self._checked(image), rng) for image in inputs]
+
+    def _mark(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return _quantised(image)
+
+
+def _quantised(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bring each channel to the levels, by error diffusion."""
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.repeat(_LEVELS, 3).tobytes())
+    channels = [
+        Image.fromarray(np.ascontiguousarray(channel)).convert("RGB").quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+        for channel in np.moveaxis(image, 2, 0)
+    ]
+    return np.stack([_LEVELS[np.asarray(channel)] for channel in channels], axis=2)
+
+
+def _displaced(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Add the residue of an image's quantisation to it, rolled by at least a quarter of the image in each direction."""
+    residue = _quantised(image).astype(int) - image
+    offsets = [int(rng.integers(side // 4, side - side // 4 + 1)) for side in image.shape[:2]]
+    return (image + np.roll(residue, offsets, axis=(0, 1))).clip(0, 255).astype(np.uint8)
