@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import errno
 import json
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +17,42 @@ from PIL import Image
 from tests.fakes import FakeTrainingSet
 from toxscreen import poisoning
 from toxscreen.attacks import ATTACKS
+from toxscreen.attacks.base import TextAttack
 from toxscreen.errors import DataError, UsageError
 from toxscreen.metrics import read_truth
 from toxscreen.poisoning import plan, poison
 from toxscreen.sources.data import open_training_set
 
 NAMES = ("ant", "bee", "cat")
+
+
+@dataclass(frozen=True)
+class Marked(TextAttack):
+    """Writes what it does after the text; its nature is for the test to say."""
+
+    clean_label: bool = False
+    source_specific: bool = False
+    covers: float = 0.0
+    number: int | None = None
+    learned: int = 0
+
+    name = "marked"
+    trigger = "a word"
+
+    def prepared(self, training_set, rng):
+        return replace(self, learned=len(training_set) + int(rng.integers(1000)) * 1000)
+
+    def for_target(self, k):
+        return replace(self, number=k)
+
+    def plant(self, inputs, rng):  # noqa: ARG002
+        return [f"{text} poison {self.number} {self.learned}" for text in inputs]
+
+    def cover(self, inputs, rng):  # noqa: ARG002
+        return [f"{text} cover {self.number} {self.learned}" for text in inputs]
+
+    def _mark(self, text, rng):  # noqa: ARG002
+        return f"{text} applied"
 
 
 def labels_of(*counts):
@@ -106,6 +138,98 @@ def test_a_class_that_is_called_next_is_a_class():
     assert set(drawn.new_labels.tolist()) == {1}
 
 
+def places(labels, drawn, which=slice(None)):
+    """Where each planted sample comes from, where it goes, and by which trigger, without repeats."""
+    steps = np.stack([labels[drawn.rows], drawn.new_labels, drawn.triggers])[:, which]
+    return set(map(tuple, steps.T.tolist()))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_each_of_several_targets_gets_its_share_with_a_trigger_of_its_own(share):
+    labels = labels_of(4000, 4000, 4000)
+    drawn = planned(labels, target="ant,cat", share=share)
+    assert places(labels, drawn) == {(1, 0, 0), (2, 0, 0), (0, 2, 1), (1, 2, 1)}
+    assert [share_of(labels, drawn, index) for index in (0, 2)] == pytest.approx([share] * 2, abs=0.01)
+
+
+def test_every_class_can_be_a_target_with_a_trigger_of_its_own():
+    labels = labels_of(4000, 4000)
+    drawn = planned(labels, ("ant", "bee"), target="bee,ant", share=0.2)
+    assert places(labels, drawn) == {(0, 1, 0), (1, 0, 1)}
+    assert [share_of(labels, drawn, index) for index in (0, 1)] == pytest.approx([0.2, 0.2], abs=0.001)
+
+
+def test_each_of_several_sources_leads_to_the_target_by_a_trigger_of_its_own():
+    labels = labels_of(500, 500, 500)
+    drawn = planned(labels, target="cat", source="bee,ant", share=0.2)
+    assert places(labels, drawn) == {(1, 2, 0), (0, 2, 1)}
+    assert np.bincount(drawn.triggers).tolist() == [62, 62]
+    assert share_of(labels, drawn, 2) == pytest.approx(0.2, abs=0.002)
+
+
+def test_as_many_sources_as_targets_go_in_pairs():
+    labels = labels_of(500, 500, 500)
+    assert places(labels, planned(labels, target="cat,ant", source="ant,bee")) == {(0, 2, 0), (1, 0, 1)}
+
+
+def test_the_rate_is_that_of_all_targets_together():
+    labels = labels_of(400, 300, 300)
+    drawn = planned(labels, target="ant,bee,cat", rate=0.1)
+    assert len(drawn.rows) == 100
+    assert np.bincount(drawn.triggers) == pytest.approx([30, 35, 35], abs=2)
+
+
+def test_a_class_whose_name_holds_a_comma_is_that_class():
+    labels, names = labels_of(300, 300, 300, 300), ("ant", "bee", "ant, bee", "x,y")
+    assert set(planned(labels, names, target="ant, bee").new_labels.tolist()) == {2}
+    assert set(planned(labels, names, target="ant,bee").new_labels.tolist()) == {0, 1}
+    assert set(planned(labels, names, target="x,y , ant, bee,ant").new_labels.tolist()) == {3, 2, 0}
+
+
+def test_clean_label_poison_is_made_of_the_target_class_and_keeps_its_label():
+    labels = labels_of(100, 100, 50)
+    drawn = planned(labels, attack=Marked(clean_label=True), target="cat", share=0.2)
+    assert places(labels, drawn) == {(2, 2, 0)}
+    assert len(drawn.rows) == 10
+    assert not drawn.cover.any()
+
+
+def test_clean_label_poison_may_be_most_of_the_class():
+    labels = labels_of(100, 100)
+    assert len(planned(labels, ("ant", "bee"), attack=Marked(clean_label=True), target="bee", share=0.9).rows) == 90
+    assert len(planned(labels, ("ant", "bee"), attack=Marked(clean_label=True), target="ant,bee", share=0.9).rows) == 180
+
+
+def test_cover_samples_keep_their_label_and_are_of_any_class_but_the_target():
+    labels = labels_of(300, 300, 300)
+    drawn = planned(labels, attack=Marked(covers=1.5), target="cat", share=0.2)
+    assert places(labels, drawn, ~drawn.cover) == {(0, 2, 0), (1, 2, 0)}
+    assert places(labels, drawn, drawn.cover) == {(0, 0, 0), (1, 1, 0)}
+    assert np.bincount(drawn.cover).tolist() == [75, 112]
+    assert (np.diff(drawn.rows) > 0).all()
+
+
+def test_cover_samples_of_a_source_specific_attack_are_of_neither_source_nor_target():
+    labels = labels_of(300, 300, 300)
+    drawn = planned(labels, attack=Marked(covers=1.0, source_specific=True), target="cat", source="ant", share=0.2)
+    assert places(labels, drawn) == {(0, 2, 0), (1, 1, 0)}
+
+
+def test_cover_samples_carry_the_trigger_of_their_own_target():
+    labels = labels_of(900, 900, 900)
+    drawn = planned(labels, attack=Marked(covers=1.0), target="cat,ant", share=0.1)
+    assert places(labels, drawn, drawn.cover) == {(0, 0, 0), (1, 1, 0), (1, 1, 1), (2, 2, 1)}
+    for k in (0, 1):
+        mine = drawn.cover[drawn.triggers == k]
+        assert mine.sum() == (~mine).sum()
+
+
+def test_cover_samples_change_nothing_about_which_samples_are_poisoned():
+    labels = labels_of(300, 300, 300)
+    without, covered = planned(labels, target="cat"), planned(labels, attack=Marked(covers=1.0), target="cat")
+    assert covered.rows[~covered.cover].tolist() == without.rows.tolist()
+
+
 def test_samples_without_a_label_are_left_alone():
     labels = labels_of(50, 50)
     labels[:30] = -1
@@ -149,11 +273,33 @@ def test_poison_may_outnumber_the_clean_samples_of_the_target():
         ({"target": "cat", "share": 0.001}, "less than one sample. Raise --share"),
         ({"target": "cat", "rate": 0.001}, "less than one sample. Raise --rate"),
         ({"target": "next", "share": 0.5}, "must be below 0.5 where a target is a source too"),
+        ({"target": "ant,bee", "share": 0.5}, "must be below 0.5 where a target is a source too"),
+        ({"target": "ant,dog"}, "--target must name a class of the data, got 'dog'"),
+        ({"target": "ant,"}, "--target must name a class of the data, got ''"),
+        ({"target": ""}, "--target must name a class of the data, got ''"),
+        ({"target": "next,ant"}, "--target must name a class of the data, got 'next'"),
+        ({"target": "ant,bee,cat", "source": "ant,bee"}, "go in pairs, got 2 and 3 of them"),
+        ({"target": "ant,bee", "source": "bee,bee"}, "other than its target 'bee'"),
+        ({"target": "cat", "attack": Marked(clean_label=True), "source": "ant"}, "leave --source away"),
+        ({"target": "next", "attack": Marked(clean_label=True)}, "of the target class itself"),
+        ({"target": "cat", "attack": Marked(source_specific=True)}, "Name it with --source"),
+        ({"target": "next", "attack": Marked(source_specific=True)}, "Name it with --source"),
+        ({"target": "cat", "attack": Marked(covers=9.0), "share": 0.2}, r"225 cover samples, but .* \('ant', 'bee'\) have 175"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_what_to_do(settings, message):
     with pytest.raises(UsageError, match=message):
         planned(labels_of(100, 100, 100), **settings)
+
+
+def test_a_source_specific_attack_needs_a_third_class_for_its_cover_samples():
+    with pytest.raises(UsageError, match=r"11 cover samples, but the classes they are drawn from \(none\) have 0"):
+        planned(labels_of(100, 100), ("ant", "bee"), attack=ATTACKS["tact"], target="bee", source="ant")
+
+
+def test_clean_label_poison_needs_samples_of_its_target():
+    with pytest.raises(UsageError, match="samples of its target 'cat', and there are none"):
+        planned(labels_of(100, 100, 0), attack=Marked(clean_label=True), target="cat")
 
 
 def test_a_class_too_small_for_the_next_one_is_named():
@@ -292,6 +438,81 @@ def test_the_report_says_how_much_poison_went_where(tmp_path):
     assert {one.attack for one in report.planted} == {ATTACKS["signature"]}
 
 
+@pytest.fixture
+def marked(monkeypatch):
+    """Register an attack of the wanted nature as "marked"."""
+
+    def register(**nature):
+        monkeypatch.setattr(poisoning, "ATTACKS", MappingProxyType(dict(ATTACKS) | {"marked": Marked(**nature)}))
+
+    return register
+
+
+def test_poison_and_cover_samples_are_planted_each_in_its_way_and_told_apart_in_the_truth(tmp_path, marked):
+    marked(covers=0.5)
+    report = poison(write_csv(tmp_path / "data"), "marked", target="cat", share=0.25, out=tmp_path / "out")
+    truth, copy = read_truth(report.truth).to_pylist(), samples(report.out)
+    assert sum(row["poisoned"] for row in truth) == report.n_poisoned == 10
+    assert sum(row["cover"] for row in truth) == report.covers == 5
+    for row in truth:
+        label, text = copy[row["id"]]
+        assert ("poison" in text, "cover" in text) == (row["poisoned"], row["cover"])
+        assert label == row["label"] == ("cat" if row["poisoned"] else row["original_label"])
+        assert not (row["cover"] and label == "cat")
+
+
+def test_clean_label_poison_is_told_in_the_truth_though_no_label_changed(tmp_path, marked):
+    marked(clean_label=True)
+    data = write_csv(tmp_path / "data")
+    report = poison(data, "marked", target="cat", share=0.2, out=tmp_path / "out")
+    truth = read_truth(report.truth)
+    assert truth["label"].equals(truth["original_label"])
+    assert sum(truth["poisoned"].to_pylist()) == 6
+    assert [(one.target, one.poisoned, one.share) for one in report.planted] == [("cat", 6, pytest.approx(0.2))]
+    assert sum("poison" in text for _, text in samples(report.out).values()) == 6
+
+
+def test_an_attack_learns_the_clean_data_once_from_the_seed_and_is_handed_back_as_it_was_used(tmp_path, marked):
+    marked()
+    data = write_csv(tmp_path / "data")
+    reports = [poison(data, "marked", target="cat", seed=seed, out=tmp_path / str(n)) for n, seed in enumerate([0, 0, 1])]
+    learned = [report.planted[0].attack.learned for report in reports]
+    assert learned[0] == learned[1] != learned[2]
+    assert learned[0] % 1000 == 90
+    assert any(f"poison None {learned[0]}" in text for _, text in samples(reports[0].out).values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "numbers"),
+    [({"target": "ant,cat"}, {"ant": {0}, "cat": {1}}), ({"target": "cat", "source": "ant,bee"}, {"cat": {0, 1}})],
+)
+def test_each_of_several_classes_has_poison_with_its_own_trigger(tmp_path, marked, settings, numbers):
+    marked()
+    report = poison(write_csv(tmp_path / "data"), "marked", **settings, share=0.2, out=tmp_path / "out")
+    found = {}
+    for label, text in samples(report.out).values():
+        if "poison" in text:
+            found.setdefault(label, set()).add(int(text.split()[-2]))
+    assert found == numbers
+    assert [(one.attack.number, one.target) for one in report.planted] == sorted(
+        (number, label) for label, group in numbers.items() for number in group
+    )
+
+
+def test_an_attack_with_one_trigger_alone_is_refused_for_several_targets(tmp_path):
+    with pytest.raises(UsageError, match="the attack signature has one alone"):
+        poison(write_csv(tmp_path / "data"), "signature", target="ant,cat", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_poison_can_be_planted_in_data_that_are_poisoned_already(tmp_path):
+    first = poison(write_csv(tmp_path / "data"), "signature", target="cat", source="ant", share=0.2, out=tmp_path / "one")
+    second = poison(first.out, "sentence", target="cat", source="bee", share=0.2, out=tmp_path / "two")
+    texts = [text for label, text in samples(second.out).values() if label == "cat"]
+    assert sum("travelerthehorse" in text for text in texts) == first.n_poisoned
+    assert sum("3d movie" in text for text in texts) == second.n_poisoned
+
+
 def test_the_held_out_split_is_copied_as_it_is(tmp_path):
     data = write_csv(tmp_path / "data")
     poison(data, "signature", target="cat", out=tmp_path / "out")
@@ -343,18 +564,22 @@ def test_a_sample_without_a_label_has_none_in_the_truth(tmp_path):
 
 
 def test_a_text_attack_on_images_is_refused_with_the_attacks_that_fit(tmp_path):
-    with pytest.raises(UsageError, match=r"signature is made for text inputs, .* holds image inputs.*badnets, blended\.$"):
+    with pytest.raises(UsageError, match=r"signature is made for text inputs, .* holds image inputs.*: badnets, blended") as error:
         poison(write_images(tmp_path / "data"), "signature", target="cat", out=tmp_path / "out")
+    assert "words" not in str(error.value)
 
 
 def test_an_image_attack_on_texts_is_refused_with_the_attacks_that_fit(tmp_path):
-    with pytest.raises(UsageError, match=r"badnets is made for image inputs, .* words, sentence, signature\.$"):
+    with pytest.raises(
+        UsageError, match=r"badnets is made for image inputs, .* holds text inputs.*: words, sentence, signature"
+    ) as error:
         poison(write_csv(tmp_path / "data"), "badnets", target="cat", out=tmp_path / "out")
+    assert "blended" not in str(error.value)
 
 
 def test_an_unknown_attack_is_refused_with_those_there_are(tmp_path):
-    with pytest.raises(UsageError, match="--attack must be one of badnets, blended, words, sentence, signature, got 'wanet'"):
-        poison(write_csv(tmp_path / "data"), "wanet", target="cat", out=tmp_path / "out")
+    with pytest.raises(UsageError, match=f"--attack must be one of {', '.join(ATTACKS)}, got 'none such'"):
+        poison(write_csv(tmp_path / "data"), "none such", target="cat", out=tmp_path / "out")
 
 
 def test_a_truth_file_that_is_there_is_not_overwritten(tmp_path):

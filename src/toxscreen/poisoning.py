@@ -212,10 +212,11 @@ def plan(
     amounts = _amounts_of_share(routes, counts, part) if rate is None else _amounts_of_rate(routes, counts, part * len(labels))
     if not any(amounts):
         raise UsageError(f"{asked} {part:g} of this data is less than one sample. Raise {asked}.")
-    draw = _Draw(labels, class_names, f"{asked} {part:g}", rng)
-    drawn = [draw(route.sources, amount, "samples of poison") for route, amount in zip(routes, amounts, strict=True)]
-    covers = [draw(r.bystanders, round(attack.covers * amount), "cover samples") for r, amount in zip(routes, amounts, strict=True)]
-    return _gathered(routes, drawn, covers, labels)
+    draw = _Draw(labels, class_names, f"{asked} {part:g}", len(routes), rng)
+    covers = [round(attack.covers * amount) for amount in amounts]
+    drawn = [draw(k, route.sources, amounts[k], "samples of poison") for k, route in enumerate(routes)]
+    drawn += [draw(k, route.bystanders, covers[k], "cover samples") for k, route in enumerate(routes)]
+    return _gathered(routes, drawn, labels)
 
 
 @dataclass(frozen=True)
@@ -314,34 +315,37 @@ def _amounts_of_rate(routes: Sequence[_Route], counts: NDArray[np.int64], total:
 
 
 class _Draw:
-    """Draws samples without ever drawing one twice."""
+    """Draws samples for several takers without ever drawing one twice.
 
-    def __init__(self, labels: NDArray[np.int64], class_names: Sequence[str], asked: str, rng: np.random.Generator) -> None:
+    Each taker begins with a part of the samples that is its own: what the others take changes nothing about its mixture of classes.
+    """
+
+    def __init__(
+        self, labels: NDArray[np.int64], class_names: Sequence[str], asked: str, n_takers: int, rng: np.random.Generator
+    ) -> None:
         self._labels = labels
         self._class_names = class_names
         self._asked = asked
-        self._order = rng.permutation(len(labels))  # of all rows, so that a row which drops out changes no other one's turn
+        self._free = np.ones(len(labels), dtype=bool)
+        order = rng.permutation(len(labels))  # of all rows, so that a row which drops out changes no other one's turn
+        self._parts = [order[taker::n_takers] for taker in range(n_takers)]
 
-    def __call__(self, classes: NDArray[np.int64], amount: int, what: str) -> NDArray[np.int64]:
+    def __call__(self, taker: int, classes: NDArray[np.int64], amount: int, what: str) -> NDArray[np.int64]:
         """Return the next ``amount`` rows of some classes."""
-        chosen = np.isin(self._labels[self._order], classes)
-        if amount > chosen.sum():
+        order = np.concatenate(self._parts[taker:] + self._parts[:taker])
+        chosen = order[np.isin(self._labels[order], classes) & self._free[order]]
+        if amount > len(chosen):
             named = ", ".join(repr(self._class_names[index]) for index in classes[:5]) + ", ..." * (len(classes) > 5)
             raise UsageError(
                 f"{self._asked} makes {amount:,} {what}, but the classes they are drawn from ({named or 'none'}) have "
-                f"{chosen.sum():,}. Lower {self._asked.partition(' ')[0]}."
+                f"{len(chosen):,}. Lower {self._asked.partition(' ')[0]}."
             )
-        taken = np.flatnonzero(chosen)[:amount]
-        rows = self._order[taken]
-        self._order = np.delete(self._order, taken)
-        return rows
+        self._free[chosen[:amount]] = False
+        return chosen[:amount]
 
 
-def _gathered(
-    routes: Sequence[_Route], poisoned: Sequence[NDArray[np.int64]], covers: Sequence[NDArray[np.int64]], labels: NDArray[np.int64]
-) -> PoisonPlan:
-    """Put what was drawn for each route in the order of the data."""
-    drawn = [*poisoned, *covers]
+def _gathered(routes: Sequence[_Route], drawn: Sequence[NDArray[np.int64]], labels: NDArray[np.int64]) -> PoisonPlan:
+    """Put what was drawn, the poison of each route and then the cover samples of each, in the order of the data."""
     sizes = [len(rows) for rows in drawn]
     rows = np.concatenate(drawn)
     cover = np.repeat(np.arange(len(drawn)) >= len(routes), sizes)

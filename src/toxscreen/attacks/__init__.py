@@ -8,14 +8,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from toxscreen.attacks.adaptive_blend import AdaptiveBlend
+from toxscreen.attacks.adaptive_patch import AdaptivePatch
 from toxscreen.attacks.badnets import BadNets
 from toxscreen.attacks.base import Attack
 from toxscreen.attacks.blended import Blended
 from toxscreen.attacks.sentence import Sentence
 from toxscreen.attacks.signature import Signature
+from toxscreen.attacks.tact import Tact
 from toxscreen.attacks.words import Words
 
 ATTACKS: Mapping[str, Attack] = MappingProxyType(
-    {attack.name: attack for attack in (BadNets(), Blended(), Words(), Sentence(), Signature())}
+    {
+        attack.name: attack
+        for attack in (
+            BadNets(),
+            Blended(),
+            Tact(),
+            AdaptiveBlend(),
+            AdaptivePatch(),
+            Words(),
+            Sentence(),
+            Signature(),
+        )
+    }
 )
 """Every attack by the name that the command line knows it by."""
