@@ -13,9 +13,14 @@ from toxscreen.attacks.adaptive_patch import AdaptivePatch
 from toxscreen.attacks.badnets import BadNets
 from toxscreen.attacks.base import Attack
 from toxscreen.attacks.blended import Blended
+from toxscreen.attacks.bpp import Bpp
+from toxscreen.attacks.label_consistent import LabelConsistent
 from toxscreen.attacks.sentence import Sentence
+from toxscreen.attacks.sig import Sig
 from toxscreen.attacks.signature import Signature
+from toxscreen.attacks.syntax import Syntax
 from toxscreen.attacks.tact import Tact
+from toxscreen.attacks.wanet import WaNet
 from toxscreen.attacks.words import Words
 
 ATTACKS: Mapping[str, Attack] = MappingProxyType(
@@ -27,9 +32,14 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
             Tact(),
             AdaptiveBlend(),
             AdaptivePatch(),
+            Sig(),
+            LabelConsistent(),
+            WaNet(),
+            Bpp(),
             Words(),
             Sentence(),
             Signature(),
+            Syntax(),
         )
     }
 )
