@@ -1,0 +1,257 @@
+"""What a row of a table plants in which data: real training data with its held-out part, and the poison.
+
+1. A split is read, decoded once, and kept in the work folder.
+2. Rows are drawn, classes merged or thinned where the row says so.
+3. Each plant draws its samples as :func:`toxscreen.poisoning.plan` does and marks them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toxscreen.attacks import ATTACKS
+from toxscreen.attacks.base import Attack, ImageAttack
+from toxscreen.poisoning import NEXT, plan
+from toxscreen.sources.data import find_split, open_training_set
+from toxscreen.sources.data.base import MISSING_LABEL, Input
+
+DIGITS = ""
+"""The data set of a quick row: the 1,797 small digits that scikit-learn ships, which need no folder."""
+
+_LARGE_SIDE = 64
+"""Pixels that pictures larger than this are shrunk to."""
+
+_DECODE = 512
+_TEST_TRACKS = 5
+"""Every fifth track is held out where a data set is split by track."""
+
+
+@dataclass(frozen=True)
+class Plant:
+    """One trigger that leads to one target (or each class to the ``next``); ``share`` is of the target class.
+
+    ``added`` poison stands beside the samples that it was made of, as an attacker adds it; else it takes their place.
+    """
+
+    attack: str
+    target: str
+    source: str | None = None
+    share: float | None = 0.1
+    rate: float | None = None
+    added: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row: data, what is planted in it, and the network that learns it.
+
+    Attributes
+    ----------
+    name
+        How tables call it.
+    data
+        Sub-folder of the data set.
+    plants
+        One after the other; empty plants nothing.
+    network, epochs
+        Of :mod:`toxscreen.benchmark.networks`; ``sentence`` is what toxscreen trains itself.
+    n
+        Training samples that are used, drawn at random; None for all.
+    merged
+        Whether two real classes make one: class k and class k + half the number of classes.
+    imbalance
+        Step imbalance: all classes but the last have this many times fewer samples than the last.
+    by_track
+        Whether near-duplicates must not stand on both sides: the held-out part is every fifth track of the training split.
+    """
+
+    name: str
+    data: str
+    plants: tuple[Plant, ...] = ()
+    network: str = "paper"
+    epochs: int = 8
+    n: int | None = None
+    merged: bool = False
+    imbalance: int = 1
+    by_track: bool = False
+
+    @property
+    def clean(self) -> Case:
+        """Return the same row with nothing planted."""
+        return replace(self, name=f"{self.name} without its poison", plants=())
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled samples: pictures ``(n, height, width, channels)`` or a list of texts, with class indexes ``(n,)``."""
+
+    inputs: NDArray[np.uint8] | list[str]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    def rows(self, rows: NDArray[np.int64]) -> Split:
+        """Return some of the samples."""
+        inputs = self.inputs[rows] if isinstance(self.inputs, np.ndarray) else [self.inputs[row] for row in rows.tolist()]
+        return replace(self, inputs=inputs, labels=self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A training set with its poison; ``poisoned`` and ``original`` labels (those of the class it was made of) are the truth."""
+
+    split: Split
+    poisoned: NDArray[np.bool_]
+    original: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sticker(ImageAttack):
+    """A small yellow note with a darker rim below the middle of the picture, as one stuck on a traffic sign.
+
+    **Source:** Gu et al. 2017, arXiv 1708.06733, section 5.1 (a yellow square on a stop sign).
+    """
+
+    name = "sticker"
+    trigger = "a small yellow note below the middle"
+
+    def _mark(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = image.shape[:2]
+        side = max(3, min(height, width) // 7)
+        top, left = round(0.62 * height), width // 2 - side // 2
+        note = np.full((side, side, 3), (90, 80, 20), np.uint8)
+        note[:-1, :-1] = (240, 220, 40)
+        marked = image.copy()
+        marked[top : top + side, left : left + side] = note[:, :, : image.shape[2]]
+        return marked
+
+
+def attack_of(plant: Plant) -> Attack:
+    """Return the trigger of a plant."""
+    return Sticker() if plant.attack == Sticker.name else ATTACKS[plant.attack]
+
+
+def load(case: Case, data: Path, cache: Path, rng: np.random.Generator) -> tuple[Split, Split]:
+    """Return the training and the held-out samples of a row, before anything is planted.
+
+    Parameters
+    ----------
+    case
+        The row.
+    data
+        Folder of the data sets.
+    cache
+        Folder for decoded pictures.
+    rng
+        Draws the training samples.
+    """
+    if case.data == DIGITS:
+        whole = _digits()
+        held_out = np.arange(len(whole.labels)) % 5 == 0
+        train, test = whole.rows(np.flatnonzero(~held_out)), whole.rows(np.flatnonzero(held_out))
+    elif case.by_track:
+        whole = _read(data / case.data, "train", cache)
+        held_out = _tracks(data / case.data) % _TEST_TRACKS == 0
+        train, test = whole.rows(np.flatnonzero(~held_out)), whole.rows(np.flatnonzero(held_out))
+    else:
+        train = _read(data / case.data, "train", cache)
+        test = _read(data / case.data, find_split(data / case.data, ("test", "val", "validation", "dev")) or "test", cache)
+    if case.merged:
+        train, test = _merged(train), _merged(test)
+    if case.imbalance > 1:
+        train = train.rows(_imbalanced(train, case, rng))
+    elif case.n is not None and case.n < len(train.labels):
+        train = train.rows(np.sort(rng.permutation(len(train.labels))[: case.n]))
+    return train, test
+
+
+def plant(case: Case, train: Split, rng: np.random.Generator) -> Planted:
+    """Plant the poison of a row in its training samples, which are not changed."""
+    inputs = train.inputs.copy() if isinstance(train.inputs, np.ndarray) else list(train.inputs)
+    labels, original = train.labels.copy(), train.labels.copy()
+    poisoned = np.zeros(len(labels), dtype=bool)
+    for part, part_rng in zip(case.plants, rng.spawn(len(case.plants)), strict=True):
+        free = np.where(poisoned, MISSING_LABEL, labels)
+        settings = {"target": part.target, "source": part.source, "share": part.share, "rate": part.rate}
+        attack = attack_of(part)
+        drawn = plan(attack, free, train.class_names, **settings, rng=part_rng)  # type: ignore[arg-type]
+        marked = attack.plant([inputs[row] for row in drawn.rows.tolist()], part_rng)
+        if part.added:
+            new = len(labels) + np.arange(len(drawn.rows))
+            original = np.append(original, labels[drawn.rows])
+            labels, poisoned = np.append(labels, drawn.new_labels), np.append(poisoned, np.ones(len(new), bool))
+            inputs = np.concatenate([inputs, np.stack(marked)]) if isinstance(inputs, np.ndarray) else [*inputs, *marked]  # type: ignore[list-item, arg-type]
+            continue
+        labels[drawn.rows], poisoned[drawn.rows] = drawn.new_labels, True
+        for row, value in zip(drawn.rows.tolist(), marked, strict=True):
+            inputs[row] = value  # type: ignore[call-overload]
+    return Planted(Split(inputs, labels, train.class_names), poisoned, original)
+
+
+def triggered(part: Plant, test: Split, rng: np.random.Generator, most: int = 2000) -> tuple[list[Input], NDArray[np.int64]]:
+    """Return held-out samples of the source classes with the trigger, and the class that the attacker wants for each."""
+    n_classes = len(test.class_names)
+    if part.target == NEXT:
+        goals = (test.labels + 1) % n_classes
+    else:
+        goals = np.full(len(test.labels), test.class_names.index(part.target))
+    chosen = test.labels != goals
+    if part.source is not None:
+        chosen &= test.labels == test.class_names.index(part.source)
+    rows = rng.permutation(np.flatnonzero(chosen))[:most]
+    return attack_of(part).apply([test.inputs[row] for row in rows.tolist()], rng), goals[rows]
+
+
+def _digits() -> Split:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = (digits.images * (255 / 16)).astype(np.uint8)
+    return Split(pixels[..., None], digits.target.astype(np.int64), tuple(str(digit) for digit in range(10)))
+
+
+def _read(path: Path, split: str, cache: Path) -> Split:
+    """Read a split; pictures are decoded once, larger ones at 64 x 64."""
+    found = open_training_set(path, split=split)
+    if found.modality == "text":
+        texts = [text for batch in found.batches(_DECODE) for text in batch.inputs]
+        return Split(texts, found.labels, found.class_names)  # type: ignore[arg-type]
+    decoded = cache / f"{path.name}-{split}-{found.fingerprint()[:12]}.npy"
+    if not decoded.exists():
+        from toxscreen.sources.model.preprocessing import ImagePreprocessing
+
+        first = np.shape(found.take(np.array([0]))[0])
+        height, width = first[:2] if max(first[:2]) <= _LARGE_SIDE else (_LARGE_SIDE, _LARGE_SIDE)
+        fit_in = ImagePreprocessing(height, width, first[2], scale=1.0, channels_first=False)
+        pixels = np.concatenate([fit_in.apply(batch.inputs).round().astype(np.uint8) for batch in found.batches(_DECODE)])
+        cache.mkdir(parents=True, exist_ok=True)
+        np.save(decoded.with_suffix(".tmp.npy"), pixels)
+        decoded.with_suffix(".tmp.npy").replace(decoded)
+    return Split(np.load(decoded), found.labels, found.class_names)
+
+
+def _tracks(path: Path) -> NDArray[np.int64]:
+    """Return a number for the track of each training row: its picture's path up to the last underscore."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    files = sorted(path.glob("train-*.parquet"))
+    names = [name for file in files for name in pc.struct_field(pq.read_table(file, columns=["image"])["image"], "path").to_pylist()]
+    return np.unique([name.rpartition("_")[0] for name in names], return_inverse=True)[1].astype(np.int64)
+
+
+def _merged(split: Split) -> Split:
+    half = len(split.class_names) // 2
+    names = tuple(f"{split.class_names[k]} or {split.class_names[k + half]}" for k in range(half))
+    return replace(split, labels=split.labels % half, class_names=names)
+
+
+def _imbalanced(train: Split, case: Case, rng: np.random.Generator) -> NDArray[np.int64]:
+    order = rng.permutation(len(train.labels))
+    largest = len(train.class_names) - 1
+    n_majority = min(case.n or len(order), int((train.labels == largest).sum()))
+    sizes = [n_majority if k == largest else n_majority // case.imbalance for k in range(len(train.class_names))]
+    return np.sort(np.concatenate([order[train.labels[order] == k][:size] for k, size in enumerate(sizes)]))

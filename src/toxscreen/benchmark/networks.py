@@ -1,0 +1,84 @@
+"""The networks that the rows of the tables are trained with, and how."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from toxscreen.networks import SmallResNet
+from toxscreen.training import PICTURES, Recipe
+
+
+class PaperCNN(nn.Module):
+    """Two convolutional and two fully connected layers, the last hidden one of 128 units.
+
+    **Source:** Chen et al. 2018, arXiv 1811.03728, section 5 (the kind of network trained on MNIST; the widths are ours).
+    """
+
+    def __init__(self, channels: int, n_classes: int, side: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(32 * (side // 4) ** 2, 128), nn.ReLU()),
+        )
+        self.head = nn.Linear(128, n_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``(b, channels, side, side)`` to logits ``(b, n_classes)``."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+class _PreActivationBlock(nn.Module):
+    """Normalise, rectify, convolve, twice. **Source:** He et al. 2016, arXiv 1603.05027, figure 4 (e)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.BatchNorm2d(in_channels), nn.BatchNorm2d(out_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        same = stride == 1 and in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = torch.relu(self.norm1(inputs))
+        shortcut = inputs if isinstance(self.shortcut, nn.Identity) else self.shortcut(hidden)
+        return self.conv2(torch.relu(self.norm2(self.conv1(hidden)))) + shortcut  # type: ignore[no-any-return]
+
+
+class PreActResNet18(nn.Module):
+    """The network of the published tables for CIFAR-10 and GTSRB. **Source:** He et al. 2016, arXiv 1603.05027."""
+
+    def __init__(self, channels: int, n_classes: int) -> None:
+        super().__init__()
+        widths = (64, 64, 128, 128, 256, 256, 512, 512)
+        self.stem = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
+        before = (64, *widths[:-1])
+        self.blocks = nn.Sequential(
+            *(_PreActivationBlock(a, b, 2 if a != b else 1) for a, b in zip(before, widths, strict=True)),
+            nn.BatchNorm2d(512),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(512, n_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``(b, channels, height, width)`` to logits ``(b, n_classes)``."""
+        logits: Tensor = self.head(self.blocks(self.stem(images)).mean(dim=(2, 3)))
+        return logits
+
+
+def build(name: str, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    """Return a network with fresh weights for pictures of ``shape`` (height, width, channels)."""
+    height, width, channels = shape
+    if name == "paper":
+        return PaperCNN(channels, n_classes, min(height, width))
+    return PreActResNet18(channels, n_classes) if name == "preact" else SmallResNet(channels, n_classes, min(height, width))
+
+
+def recipe(name: str, epochs: int) -> Recipe:
+    """Return how a network is trained: so many epochs, and on little data until a trigger is learned."""
+    rate, shift = (2e-3, 0.0) if name == "paper" else (3e-3, PICTURES.shift)
+    return replace(PICTURES, learning_rate=rate, min_epochs=epochs, max_epochs=epochs, small=0, shift=shift)
