@@ -110,6 +110,39 @@ def test_a_sample_without_label_or_verdict_counts_as_not_flagged():
     assert [c.counts.n for c in result.classes] == [2]
 
 
+def with_cover(truth, cover):
+    return truth.append_column("cover", pa.array(cover))
+
+
+def test_cover_samples_are_neither_poison_nor_clean():
+    truth = with_cover(table_of_truth([True, True, False, False, False, False]), [False, False, True, True, False, False])
+    result = score(table_of_samples([True, False, True, False, True, False]), truth)
+    assert result.counts == Counts(tp=1, fp=1, fn=1, tn=1)
+    assert (result.covers, result.covers_flagged) == (2, 1)
+    assert [c.counts for c in result.classes] == [result.counts]
+
+
+def test_cover_samples_are_matched_by_their_id_too():
+    rng = np.random.default_rng(0)
+    poisoned, cover = rng.random((2, 200)) < 0.2
+    samples = table_of_samples((cover & (np.arange(200) % 2 == 0)).tolist())
+    truth = with_cover(table_of_truth((poisoned & ~cover).tolist()), cover)
+    assert score(samples, truth) == score(samples.take(rng.permutation(200)), truth.take(rng.permutation(200)))
+    assert score(samples, truth).counts.fp == 0
+
+
+def test_a_class_accused_for_its_cover_samples_alone_is_no_false_alarm():
+    samples = table_of_samples([True, False, True, False], labels=["covered", "covered", "clean", "clean"])
+    result = score(samples, with_cover(table_of_truth([False] * 4), [True, False, False, False]))
+    assert result.false_alarms == ("clean",)
+
+
+def test_a_truth_file_without_cover_samples_has_none():
+    truth = table_of_truth([True, False])
+    assert score(table_of_samples([True, True]), truth) == score(table_of_samples([True, True]), with_cover(truth, [False, False]))
+    assert score(table_of_samples([True, True]), truth).covers == 0
+
+
 def test_a_truth_of_other_data_is_refused_with_an_unknown_id():
     with pytest.raises(DataError, match="'s2'"):
         score(table_of_samples([False] * 3), table_of_truth([False] * 2))
@@ -182,6 +215,31 @@ def test_the_attack_success_rate_asks_about_triggered_inputs_of_other_classes_al
     rate = attack_success(predict, ATTACKS["signature"], inputs, labels, target=2, rng=np.random.default_rng(0))
     assert asked == ["zero -travelerthehorse", "one -travelerthehorse"]
     assert rate == 0.5
+
+
+def test_with_a_source_class_the_attack_success_rate_asks_about_that_class_alone():
+    rng = np.random.default_rng(0)
+    inputs = [rng.integers(0, 200, (8, 8, 1), dtype=np.uint8) for _ in range(6)]
+
+    def obeys_for_class_1(images):
+        assert len(images) == 2
+        return np.array([2, 2])
+
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    assert attack_success(obeys_for_class_1, ATTACKS["tact"], inputs, labels, target=2, source=1, rng=rng) == 1
+
+
+def test_all_to_all_succeeds_where_each_class_becomes_the_next():
+    labels = np.array([0, 0, 1, 2])
+    answers = np.array([1, 0, 2, 0])
+    rng = np.random.default_rng(0)
+    wanted = attack_success(lambda x: answers[: len(x)], ATTACKS["signature"], list("abcd"), labels, target=[1, 2, 0], rng=rng)
+    assert wanted == 3 / 4
+
+
+def test_the_attack_success_rate_needs_samples_of_the_source_class():
+    with pytest.raises(DataError, match="of the source class 1, which is not the target 1"):
+        attack_success(backdoored, ATTACKS["badnets"], [], np.array([0, 1]), target=1, source=1, rng=np.random.default_rng(0))
 
 
 def test_the_attack_success_rate_needs_another_class():

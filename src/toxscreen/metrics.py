@@ -81,10 +81,20 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How a scan did, over all samples and in each class, by given label and sorted by name."""
+    """How a scan did, over all samples and in each class, by given label and sorted by name.
+
+    Attributes
+    ----------
+    counts, classes
+        Without the cover samples, which are neither poison nor clean.
+    covers, covers_flagged
+        How many cover samples there are, and how many of them were flagged.
+    """
 
     counts: Counts
     classes: tuple[ClassMetrics, ...]
+    covers: int = 0
+    covers_flagged: int = 0
 
     @property
     def false_alarms(self) -> tuple[str, ...]:
@@ -118,12 +128,15 @@ def read_truth(path: str | Path) -> pa.Table:
 def score(samples: pa.Table, truth: pa.Table) -> Metrics:
     """Hold the samples of a scan against the truth.
 
+    Cover samples carry a trigger and their right label. They are counted apart, neither as poison nor as clean: to flag one is no
+    false alarm, and to leave one is no miss.
+
     Parameters
     ----------
     samples
         The ``samples`` of a result: at least ``id``, ``label``, ``flagged`` and ``verdict``.
     truth
-        At least ``id`` and ``poisoned``; the same ids in any order.
+        At least ``id`` and ``poisoned``; the same ids in any order. ``cover`` is false where there is no such column.
 
     Raises
     ------
@@ -132,8 +145,13 @@ def score(samples: pa.Table, truth: pa.Table) -> Metrics:
     """
     _require(samples, ("id", "label", "flagged", "verdict"), "the table of samples")
     _require(truth, ("id", "poisoned"), "the table of truth")
-    flagged = samples["flagged"].to_numpy()
-    poisoned = truth["poisoned"].to_numpy()[_matching(samples["id"].combine_chunks(), truth["id"].combine_chunks())]
+    truth = truth.take(_matching(samples["id"].combine_chunks(), truth["id"].combine_chunks()))
+    covers_flagged = np.zeros(0, dtype=bool)
+    if "cover" in truth.column_names:
+        cover = truth["cover"].to_numpy()
+        covers_flagged = samples["flagged"].to_numpy()[cover]
+        samples, truth = samples.filter(~cover), truth.filter(~cover)
+    flagged, poisoned = samples["flagged"].to_numpy(), truth["poisoned"].to_numpy()
     accused = pc.is_in(samples["verdict"], value_set=_ACCUSING).to_numpy() | flagged
     labels = samples["label"].combine_chunks()
     classes = []
@@ -141,7 +159,7 @@ def score(samples: pa.Table, truth: pa.Table) -> Metrics:
         here = pc.fill_null(pc.equal(labels, name), False).to_numpy(zero_copy_only=False)
         counts = _count(flagged[here], poisoned[here])
         classes.append(ClassMetrics(name, counts, bool(poisoned[here].any()), bool(accused[here].any())))
-    return Metrics(_count(flagged, poisoned), tuple(classes))
+    return Metrics(_count(flagged, poisoned), tuple(classes), len(covers_flagged), int(covers_flagged.sum()))
 
 
 def attack_success(
@@ -150,10 +168,13 @@ def attack_success(
     inputs: Sequence[Input],
     labels: NDArray[np.int64],
     *,
-    target: int,
+    target: int | Sequence[int],
+    source: int | None = None,
     rng: np.random.Generator,
 ) -> float:
     """Return the attack success rate: the part of other classes' inputs that go to the target once they carry the trigger.
+
+    For clean-label attacks too: their poison is of the target class, but they are used on other classes.
 
     Parameters
     ----------
@@ -164,20 +185,24 @@ def attack_success(
     inputs, labels
         Clean held-out samples and their class indexes, shape ``(n_samples,)``.
     target
-        The class that the attacker wants.
+        The class that the attacker wants, or for each class the one that it is to become (all-to-all).
+    source
+        The only class that the trigger is meant to work on; None for all.
     rng
         Draws what the attack leaves to chance.
 
     Raises
     ------
     DataError
-        If no sample is of another class.
+        If no sample is of another class, or none of the source class.
     """
-    others = np.flatnonzero(labels != target)
+    wanted = np.full(len(labels), target) if isinstance(target, int) else np.asarray(target)[labels]
+    others = np.flatnonzero((labels != wanted) & (source is None or labels == source))
     if len(others) == 0:
-        raise DataError(f"The attack success rate needs samples of classes other than the target {target}, and there are none.")
+        named = "classes other than" if source is None else f"the source class {source}, which is not"
+        raise DataError(f"The attack success rate needs samples of {named} the target {target}, and there are none.")
     triggered = attack.apply([inputs[row] for row in others.tolist()], rng)
-    return float(np.mean(np.asarray(predict(triggered)) == target))
+    return float(np.mean(np.asarray(predict(triggered)) == wanted[others]))
 
 
 def _matching(ids: pa.Array, known: pa.Array) -> NDArray[np.int64]:

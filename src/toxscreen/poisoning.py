@@ -80,6 +80,29 @@ class Planted:
 
 
 @dataclass(frozen=True)
+class Poisoned:
+    """What changes in a training set when it is poisoned.
+
+    Attributes
+    ----------
+    changes
+        The inputs with a trigger by row, each made when it is asked for.
+    labels
+        Class index of each sample afterwards, shape ``(n_samples,)``.
+    poisoned, cover
+        Which samples are poison, and which are cover samples, shape ``(n_samples,)`` each.
+    planted
+        One entry per trigger and target class.
+    """
+
+    changes: Mapping[int, Input]
+    labels: NDArray[np.int64]
+    poisoned: NDArray[np.bool_]
+    cover: NDArray[np.bool_]
+    planted: tuple[Planted, ...]
+
+
+@dataclass(frozen=True)
 class PoisonReport:
     """What was planted, and where it lies.
 
@@ -147,17 +170,42 @@ def poison(
     if truth.exists():
         raise UsageError(f"The truth goes to {truth}, which exists. Choose another --out, or remove the file.")
     clean = open_training_set(data)
-    planter = _attack(attack, clean)
+    done = plant(clean, _attack(attack, clean), target=target, source=source, share=share, rate=rate, seed=seed)
+    ids = write_training_set(clean, out, done.changes, done.labels)
+    _write_truth(truth, clean, ids, done)
+    return PoisonReport(out, truth, len(clean), done.planted, int(done.cover.sum()))
+
+
+def plant(
+    clean: TrainingSet,
+    attack: Attack,
+    *,
+    target: str,
+    source: str | None = None,
+    share: float | None = None,
+    rate: float | None = None,
+    seed: int = 0,
+) -> Poisoned:
+    """Poison a training set without writing it anywhere; it is not changed. See :func:`poison` and :func:`plan`.
+
+    Raises
+    ------
+    UsageError
+        If the settings cannot be, or do not fit the data.
+    DataError
+        If the attack cannot learn what it needs from the data; also when one of the changed inputs is asked for that is too small.
+    """
     draw, marks, lessons = np.random.SeedSequence(seed).spawn(3)
-    settings = {"target": target, "source": source, "share": share, "rate": rate}
-    drawn = _plan_readable(planter, clean, draw, settings)
-    planters = _variants(planter.prepared(clean, np.random.default_rng(lessons)), int(drawn.triggers.max()) + 1)
+    drawn = _plan_readable(attack, clean, draw, {"target": target, "source": source, "share": share, "rate": rate})
+    ready, n_triggers = attack.prepared(clean, np.random.default_rng(lessons)), int(drawn.triggers.max()) + 1
+    variants = [ready.for_target(k) for k in range(n_triggers)] if n_triggers > 1 else [ready]
     labels = clean.labels.copy()
     labels[drawn.rows] = drawn.new_labels
-    ids = write_training_set(clean, out, _Changes(clean, planters, drawn, marks), labels)
-    _write_truth(truth, clean, ids, drawn, labels)
-    planted = _planted(planters, clean.class_names, drawn, labels)
-    return PoisonReport(out, truth, len(clean), planted, int(drawn.cover.sum()))
+    poisoned, cover = np.zeros((2, len(labels)), dtype=bool)
+    poisoned[drawn.rows] = ~drawn.cover
+    cover[drawn.rows] = drawn.cover
+    changes = _Changes(clean, variants, drawn, marks)
+    return Poisoned(changes, labels, poisoned, cover, _planted(variants, clean.class_names, drawn, labels))
 
 
 def plan(
@@ -249,6 +297,11 @@ def _routes(attack: Attack, counts: NDArray[np.int64], class_names: Sequence[str
         moves = [(index, goal, 0) for index, goal in zip(present.tolist(), np.roll(present, -1).tolist(), strict=True)]
     else:
         moves = [(index, goal, k) for k, (index, goal) in enumerate(_pairs(target, source, class_names))]
+        if len(moves) > 1 and attack.for_target(len(moves) - 1) is attack:
+            raise UsageError(
+                f"Each of several targets or sources gets a trigger of its own, but the attack {attack.name} has one alone. "
+                "Name one class, or choose another attack."
+            )
     routes = []
     for index, goal, k in moves:
         sources = present if index is None else present[present == index]
@@ -368,19 +421,6 @@ def _class_indexes(text: str, class_names: Sequence[str], option: str) -> list[i
     return found
 
 
-def _variants(attack: Attack, n: int) -> list[Attack]:
-    """Return the attack with each of ``n`` triggers."""
-    if n == 1:
-        return [attack]
-    variants = [attack.for_target(k) for k in range(n)]
-    if variants[-1] is attack:
-        raise UsageError(
-            f"Each of several targets or sources gets a trigger of its own, but the attack {attack.name} has one alone. "
-            "Name one class, or choose another attack."
-        )
-    return list(variants)
-
-
 def _class_index(name: str, class_names: Sequence[str], option: str) -> int:
     """Return the index of a class that the caller named."""
     if name not in class_names:
@@ -451,18 +491,15 @@ class _Changes(Mapping[int, Input]):
         return len(self._makers)
 
 
-def _write_truth(path: Path, clean: TrainingSet, ids: pa.StringArray, drawn: PoisonPlan, labels: NDArray[np.int64]) -> None:
+def _write_truth(path: Path, clean: TrainingSet, ids: pa.StringArray, done: Poisoned) -> None:
     """Write the truth file: one row per sample of the copy."""
     names = pa.array(clean.class_names, pa.string())
-    poisoned, cover = np.zeros((2, len(labels)), dtype=bool)
-    poisoned[drawn.rows[~drawn.cover]] = True
-    cover[drawn.rows[drawn.cover]] = True
     truth = {
         "id": ids,
-        "poisoned": poisoned,
-        "label": names.take(pa.array(labels, mask=labels == MISSING_LABEL)),
+        "poisoned": done.poisoned,
+        "label": names.take(pa.array(done.labels, mask=done.labels == MISSING_LABEL)),
         "original_label": names.take(pa.array(clean.labels, mask=clean.labels == MISSING_LABEL)),
-        "cover": cover,
+        "cover": done.cover,
     }
     try:
         write_table(pa.table(truth), path)

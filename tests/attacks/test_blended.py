@@ -42,3 +42,10 @@ def test_a_larger_image_gets_the_same_pattern_in_larger_cells():
 
 def test_white_stays_in_range():
     assert mark(np.full((32, 32, 3), 255, np.uint8))[0].min() >= 0.8 * 255 - 1
+
+
+def test_each_of_several_targets_has_a_pattern_that_has_nothing_to_do_with_the_others():
+    black = np.zeros((32, 32, 3), np.uint8)
+    patterns = [Blended().for_target(k).apply([black], np.random.default_rng(0))[0].ravel() for k in range(5)]
+    assert np.array_equal(patterns[0], mark(black)[0].ravel())
+    assert np.abs(np.corrcoef(patterns) - np.eye(5)).max() < 0.1
