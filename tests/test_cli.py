@@ -835,6 +835,27 @@ def test_poison_says_what_it_planted_and_where(pictures, tmp_path):
     assert "--share" in sentence(refused)
 
 
+def test_poison_tells_cover_samples_and_every_trigger(pictures, tmp_path):
+    clean = pictures.data.with_name("saubere Käfer")
+    covered = run(
+        "poison", clean, "--attack", "adaptive-blend", "--target", "class 2", "--share", 0.2, "--out", tmp_path / "covered"
+    )
+    assert "20 samples are now labelled 'class 2'" in covered.stdout
+    assert "20 cover samples carry a form of the trigger and keep their label." in covered.stdout
+    both = run("poison", clean, "--attack", "badnets", "--target", "class 2,class 0", "--out", tmp_path / "both")
+    assert "'class 2' and carry a small black and white checkerboard near the bottom right corner" in both.stdout
+    assert "'class 0' and carry a small black and white checkerboard near the top left corner" in both.stdout
+    same = run("poison", clean, "--attack", "sig", "--target", "class 2", "--out", tmp_path / "same")
+    assert "8 samples are still labelled 'class 2'" in same.stdout
+
+
+def test_the_help_of_poison_names_every_attack():
+    from toxscreen.attacks import ATTACKS
+
+    told = run("poison", "--help").stdout.replace("\n", " ")
+    assert [name for name in ATTACKS if name not in told] == []
+
+
 @pytest.mark.parametrize(("matches", "code"), [(True, 0), (False, 1)])
 def test_a_demo_exits_with_whether_the_verdict_matches(tmp_path, monkeypatch, matches, code):
     asked = {}

@@ -203,7 +203,12 @@ def inspect(path: Path) -> None:
 
 @main.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
-@click.option("--attack", required=True, help="badnets or blended for pictures; words, sentence or signature for texts.")
+@click.option(
+    "--attack",
+    required=True,
+    help="For pictures badnets, blended, tact, adaptive-blend, adaptive-patch, sig, label-consistent, wanet or bpp; "
+    "for texts words, sentence, signature or syntax.",
+)
 @click.option("--target", required=True, help="Class that poison is labelled as, or several: 3,7; next: every class to the next.")
 @click.option("--source", help="Class that poison is made from, or several with a trigger each: 1,5. Default: all others.")
 @click.option("--share", type=float, help="Poisoned part of the target class. Default: 0.1.")
