@@ -40,6 +40,9 @@ ANALYSES = (
     "relative-size",
     "silhouette-score",
     "spectral-signatures",
+    "spectre",
+    "scan",
+    "cube",
 )
 """Names of the analyses; :data:`toxscreen.analysis.ANALYSES` holds them."""
 
@@ -56,6 +59,13 @@ class AnalysisConfig:
 
 
 @dataclass(frozen=True)
+class ConfirmationConfig:
+    """Step 8. ``asked``: whether suspicious groups are put to exclusionary reclassification, which trains a model."""
+
+    asked: bool = False
+
+
+@dataclass(frozen=True)
 class ScanConfig:
     """Everything that decides a result, beside the data and the model."""
 
@@ -63,6 +73,7 @@ class ScanConfig:
     reduction: ReductionConfig = field(default_factory=ReductionConfig)
     seed: int = 0
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
+    confirmation: ConfirmationConfig = field(default_factory=ConfirmationConfig)
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -11,11 +11,25 @@ from types import MappingProxyType
 
 from toxscreen.analysis.activation_clustering import ActivationClustering
 from toxscreen.analysis.base import Analysis
+from toxscreen.analysis.cube import Cube
 from toxscreen.analysis.relative_size import RelativeSize
+from toxscreen.analysis.scan import Scan
 from toxscreen.analysis.silhouette_score import SilhouetteScore
 from toxscreen.analysis.spectral_signatures import SpectralSignatures
+from toxscreen.analysis.spectre import Spectre
 
 ANALYSES: Mapping[str, Analysis] = MappingProxyType(
-    {analysis.name: analysis for analysis in (ActivationClustering(), RelativeSize(), SilhouetteScore(), SpectralSignatures())}
+    {
+        analysis.name: analysis
+        for analysis in (
+            ActivationClustering(),
+            RelativeSize(),
+            SilhouetteScore(),
+            SpectralSignatures(),
+            Spectre(),
+            Scan(),
+            Cube(),
+        )
+    }
 )
 """Every analysis by the name that the command line knows it by."""

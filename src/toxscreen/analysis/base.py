@@ -7,8 +7,9 @@ bring a decision with them, the :class:`Ruling`, since the decision is what they
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -24,6 +25,9 @@ FEWEST_SAMPLES = 25
 """Samples that a class must have to be judged: parts of a class of fewer say nothing about each other."""
 
 UNCALIBRATED = "The rule is not calibrated: it accuses clean classes, too."
+
+_NOTHING = 1e-12
+"""Part of the largest variance below which there is but rounding."""
 
 _FARTHEST = 1e30
 """Where points are drawn at most; float32 ends at some 3e38."""
@@ -147,8 +151,15 @@ class Analysis(ABC):
         return self
 
 
-class ClassRule(Analysis):
-    """A published rule that looks at one class at a time, at all of its samples."""
+Decision = tuple[tuple[Group, ...], Ruling]
+"""The groups of a class and what a rule decides about them."""
+
+Load = Callable[[], NDArray[np.float64]]
+"""Reads the activations of a class, shape ``(n, d)``: at least :data:`FEWEST_SAMPLES` rows, finite and not all equal."""
+
+
+class Rule(Analysis):
+    """A published rule: it looks at all samples of a class, and decides about those classes that can be judged at all."""
 
     def search(
         self,
@@ -156,35 +167,80 @@ class ClassRule(Analysis):
         segments: Sequence[Segment],
         *,
         rng: np.random.Generator,
-        inputs: Affinity | None = None,  # noqa: ARG002 - the rule does not know of it
+        inputs: Affinity | None = None,  # noqa: ARG002 - no rule knows of it
         accused: Callable[[Group], bool] = lambda _: False,  # noqa: ARG002
         told: Callable[[int], None] = lambda _: None,
     ) -> tuple[Findings, ...]:
-        """Judge one class after the other."""
-        findings = []
-        for segment, child in zip(segments, rng.spawn(len(segments)), strict=True):
-            findings.append(self._findings(np.asarray(activations[segment.rows], np.float64), segment, child))
-            told(len(findings))
+        """Let the rule decide about the classes that have enough samples that are not all equal."""
+        rngs = rng.spawn(len(segments))
+        findings = [_blank(_load(activations, each), each, child) for each, child in zip(segments, rngs, strict=True)]
+        able = [i for i, each in enumerate(findings) if not each.constant and len(each.rows) >= FEWEST_SAMPLES]
+        told(len(segments) - len(able))
+        decisions = self.decide([partial(_load, activations, segments[i]) for i in able], [rngs[i] for i in able])
+        for done, (i, (groups, ruling)) in enumerate(zip(able, decisions, strict=True), start=1):
+            rows = segments[i].rows
+            findings[i] = replace(findings[i], groups=tuple((rows, group) for group in groups), ruling=ruling)
+            told(len(segments) - len(able) + done)
         return tuple(findings)
 
-    def _findings(self, activations: NDArray[np.float64], segment: Segment, rng: np.random.Generator) -> Findings:
-        rows, points = segment.rows, plane(activations, rng)
-        if (constant := is_constant(activations)) or len(rows) < FEWEST_SAMPLES:
-            return Findings(segment, rows, points, constant=constant)
-        groups, ruling = self.judge(activations, rng)
-        return Findings(segment, rows, points, tuple((rows, group) for group in groups), ruling=ruling)
-
     @abstractmethod
-    def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> tuple[tuple[Group, ...], Ruling]:
-        """Judge one class.
+    def decide(self, classes: Sequence[Load], rngs: Sequence[np.random.Generator]) -> Iterable[Decision]:
+        """Decide about each class.
 
         Parameters
         ----------
-        activations
-            Of at least :data:`FEWEST_SAMPLES` rows, finite and not all equal, shape ``(n, d)``.
-        rng
-            For what is drawn.
+        classes
+            Read the classes, one at a time.
+        rngs
+            One for each class.
         """
+
+
+class ClassRule(Rule):
+    """A published rule that looks at one class at a time."""
+
+    def decide(self, classes: Sequence[Load], rngs: Sequence[np.random.Generator]) -> Iterable[Decision]:
+        """Judge one class after the other."""
+        return (self.judge(load(), rng) for load, rng in zip(classes, rngs, strict=True))
+
+    @abstractmethod
+    def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> Decision:
+        """Judge one class by its activations, shape ``(n, d)``."""
+
+
+def _load(activations: NDArray[np.float32], segment: Segment) -> NDArray[np.float64]:
+    return np.asarray(activations[segment.rows], np.float64)
+
+
+def _blank(activations: NDArray[np.float64], segment: Segment, rng: np.random.Generator) -> Findings:
+    return Findings(segment, segment.rows, plane(activations, rng), constant=is_constant(activations))
+
+
+def moments(classes: Sequence[Load]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return size and mean of each class, and the scatter within them, with one class in memory at a time.
+
+    Shapes ``(n_classes,)``, ``(n_classes, d)`` and ``(d, d)``; the scatter is the sum of the products of deviations from the mean.
+    """
+    means = np.array([load().mean(axis=0) for load in classes])
+    scatter = np.zeros((means.shape[1], means.shape[1]))
+    sizes = np.zeros(len(means))
+    for i, load in enumerate(classes):
+        centred = load() - means[i]
+        sizes[i] = len(centred)
+        scatter += centred.T @ centred
+    return sizes, means, scatter
+
+
+def covariance(rows: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the covariance of weighted rows ``(n, k)``, shape ``(k, k)``."""
+    centred = rows - weights @ rows / weights.sum()
+    return np.asarray((centred.T * weights) @ centred / weights.sum())
+
+
+def leading_axes(matrix: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+    """Return the axes of largest variance of a covariance ``(d, d)``, without those that hold nothing, shape ``(d, k)``."""
+    variances, axes = np.linalg.eigh(matrix)
+    return axes[:, ::-1][:, : min(most, int((variances > _NOTHING * variances[-1]).sum()))]
 
 
 def is_constant(activations: NDArray[np.floating]) -> bool:

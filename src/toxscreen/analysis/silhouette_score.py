@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from toxscreen.analysis.base import UNCALIBRATED, ClassRule, Group, Ruling, beyond
+from toxscreen.analysis.base import UNCALIBRATED, ClassRule, Decision, Group, Ruling, beyond
 from toxscreen.clustering import two_means
 from toxscreen.config import ReductionConfig
 from toxscreen.reduction import reduce
@@ -38,7 +38,7 @@ class SilhouetteScore(ClassRule):
         """Return the rule with the reduction that was asked for."""
         return replace(self, reduction=reduction)
 
-    def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> tuple[tuple[Group, ...], Ruling]:
+    def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> Decision:
         """Judge one class by how well its two halves lie apart."""
         points = reduce(activations, self.reduction, rng).points
         members = two_means(points)

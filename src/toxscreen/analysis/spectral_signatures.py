@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toxscreen.analysis.base import UNCALIBRATED, ClassRule, Group, Ruling, beyond, quota
+from toxscreen.analysis.base import UNCALIBRATED, ClassRule, Decision, Group, Ruling, beyond, quota
 from toxscreen.errors import UsageError
 from toxscreen.reduction import principal_components
 from toxscreen.result import Verdict
@@ -36,7 +36,7 @@ class SpectralSignatures(ClassRule):
     def __post_init__(self) -> None:
         check_share(self.poison_share)
 
-    def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> tuple[tuple[Group, ...], Ruling]:
+    def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> Decision:
         """Flag the quota of one class."""
         leading = principal_components(activations, 1, rng)
         scores = leading.points[:, 0] ** 2
