@@ -11,20 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from toxscreen.errors import StoreError, UsageError
+from toxscreen.errors import UsageError
 from toxscreen.result import ScanResult
 from toxscreen.sources.data.base import MISSING_LABEL
-
-CONFIRMATION = "confirmation.parquet"
-"""The file of a run folder that says how a model trained without the flagged samples reads each of them."""
 
 SCAN, REVIEWER = "scan", "reviewer"
 """Who decided what is done with a sample."""
@@ -106,28 +101,23 @@ def plan_actions(
     *,
     action: Action | str = Action.DROP,
     decisions: NDArray[np.int8] | None = None,
-    confirmation: pa.Table | None = None,
 ) -> Actions:
     """Decide what is done with each sample.
 
     Parameters
     ----------
     result
-        Of the scan; its flagged samples are acted upon.
+        Of the scan; its flagged samples are acted upon, and where it was confirmed its confirmation gives the new labels.
     action
         What is done with them: drop, relabel or quarantine.
     decisions
         A reviewer's, shape ``(n_samples,)``: 1 where a sample is taken out, flagged or not, -1 where it is kept, and 0 where
         nothing was said; from :func:`toxscreen.repair.decisions.read_decisions`.
-    confirmation
-        How a model that was trained without the flagged samples reads them, from :func:`read_confirmation`; asked for new labels.
 
     Raises
     ------
     UsageError
         If there is no such action.
-    StoreError
-        If the confirmation speaks of other samples.
     """
     if action not in (Action.DROP, Action.RELABEL, Action.QUARANTINE):
         raise UsageError(f"The action must be drop, relabel or quarantine, got {str(action)!r}.")
@@ -141,30 +131,13 @@ def plan_actions(
     new_labels = np.full(len(rows), MISSING_LABEL, np.int64)
     because = np.full(len(rows), "")
     if action == Action.RELABEL:
-        sources, because = _sources(result, names, given, rows, confirmation)
+        sources, because = _sources(result, names, given, rows)
         because = np.where(out, because, "")
         new_labels = np.where(out, sources, MISSING_LABEL)
         done[out & (sources == MISSING_LABEL)] = str(Action.DROP)
     reasons = pc.binary_join_element_wise(_reasons(result, rows, said[rows]), pa.array(because.tolist(), pa.string()), "")
     who = np.where(said[rows] == 0, SCAN, REVIEWER)
     return Actions(names, given, rows, done, new_labels, reasons, who)
-
-
-def read_confirmation(run: Path) -> pa.Table | None:
-    """Read how the model that was trained without the flagged samples reads them; None where the run was not confirmed.
-
-    Raises
-    ------
-    StoreError
-        If the file is there and cannot be read.
-    """
-    path = run / CONFIRMATION
-    if not path.exists():
-        return None
-    try:
-        return pq.ParquetFile(path).read(["id", "answer"]).cast(pa.schema([("id", pa.string()), ("answer", pa.string())]))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise StoreError(f"{path} must be what toxscreen scan --confirm wrote, but cannot be read: {error}. Scan again.") from error
 
 
 def _class_indexes(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int64]:
@@ -174,7 +147,7 @@ def _class_indexes(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[n
 
 
 def _sources(
-    result: ScanResult, names: tuple[str, ...], given: NDArray[np.int64], rows: NDArray[np.int64], confirmation: pa.Table | None
+    result: ScanResult, names: tuple[str, ...], given: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
     """Return the source class of each of ``rows``, ``MISSING_LABEL`` where it is unknown, and how it is known, shapes ``(m,)``.
 
@@ -187,7 +160,7 @@ def _sources(
         for known in found.groups:
             if known.source_class in names:
                 sources[(label == index) & (group == known.id)] = names.index(known.source_class)
-    answers = _answers(result, names, rows, confirmation)
+    answers = _answers(result, names, rows)
     asked = answers != MISSING_LABEL
     sources = np.where(asked, answers, sources)
     unknown = (sources == MISSING_LABEL) | (sources == label)
@@ -203,21 +176,13 @@ def _sources(
     return np.where(unknown, MISSING_LABEL, sources), how
 
 
-def _answers(
-    result: ScanResult, names: tuple[str, ...], rows: NDArray[np.int64], confirmation: pa.Table | None
-) -> NDArray[np.int64]:
+def _answers(result: ScanResult, names: tuple[str, ...], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the class that the confirmation gives each of ``rows``, shape ``(m,)``; ``MISSING_LABEL`` where it gives none."""
-    if confirmation is None:
+    if result.confirmation is None:
         return np.full(len(rows), MISSING_LABEL, np.int64)
-    ids = result.samples["id"].combine_chunks()
-    strange = pc.is_null(pc.index_in(confirmation["id"], value_set=ids))
-    if pc.any(strange).as_py():
-        raise StoreError(
-            f"{CONFIRMATION} must belong to the run, but it names the sample {confirmation['id'].filter(strange)[0].as_py()!r}, "
-            "which the run does not know. Scan again with --confirm."
-        )
-    places = pc.index_in(ids.take(pa.array(rows)), value_set=confirmation["id"].combine_chunks())
-    return _class_indexes(confirmation["answer"].take(places), names)
+    ids = result.samples["id"].take(pa.array(rows)).combine_chunks()
+    places = pc.index_in(ids, value_set=result.confirmation["id"].combine_chunks())
+    return _class_indexes(result.confirmation["answer"].take(places), names)
 
 
 def _reasons(result: ScanResult, rows: NDArray[np.int64], said: NDArray[np.int8]) -> pa.StringArray:

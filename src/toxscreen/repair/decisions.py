@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,25 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from toxscreen.errors import UsageError
+from toxscreen.repair.manifest import unguarded
 from toxscreen.result import ScanResult
 from toxscreen.sources.data.table import parse_object
 
 _DECISIONS = {"accept": 1, "reject": -1}
 _NAMED = 3
 """Samples that a message names."""
-
-_GUARDED = re.compile(r"'+[=+\-@\t\r\n＝＋－＠]")
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
-
-
-def guarded(cell: str) -> str:
-    """Return a cell of a CSV file so that no spreadsheet takes it for a formula: an apostrophe goes before it."""
-    return f"'{cell}" if _FORMULA.match(cell) else cell
-
-
-def unguarded(cell: str) -> str:
-    """Return the cell that :func:`guarded` was given."""
-    return cell[1:] if _GUARDED.match(cell) else cell
 
 
 @dataclass
