@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toxscreen.benchmark import attacks, paper, scan
+from toxscreen.benchmark import attacks, board, paper, scan
 from toxscreen.benchmark.grid import Settings, Tell, run_grid
 from toxscreen.errors import UsageError
 
-TABLES: Mapping[str, Any] = {"scan": scan, "paper": paper, "attacks": attacks}
+__all__ = ["TABLES", "Settings", "markdown_table", "run_table"]
+
+TABLES: Mapping[str, Any] = {"scan": scan, "paper": paper, "board": board, "attacks": attacks}
 """The modules of the tables by name; each has ``SEEDS``, ``cells``, ``steps`` and ``markdown``."""
 
 

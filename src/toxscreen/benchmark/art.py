@@ -1,8 +1,8 @@
 """The reference implementation of the adversarial-robustness-toolbox (ART), asked about activations that are stored already.
 
 Its detectors are run as they are, defaults included. They get a stand-in for the model that hands out the stored activations of
-the last hidden layer: on a PyTorch model ART itself would cluster the logits. Its random numbers come from numpy's global generator,
-which is seeded here, so that a cell can be measured again. What ART raises is a result.
+the last hidden layer: on a PyTorch model ART itself would cluster the logits. It draws from numpy's global generator, which is
+seeded here, so that a cell can be measured again. What ART raises is a result.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def activation_defence(
     seed
         Of numpy's global generator, which is put back afterwards.
     options
-        ``cluster_analysis`` (one of :data:`ANALYSES`), ``reduce`` (``PCA`` or ``FastICA``) and ``nb_dims``; ART's own defaults else.
+        ``cluster_analysis`` (one of :data:`ANALYSES`), ``reduce`` (``PCA`` or ``FastICA``) and ``nb_dims``; else ART's defaults.
 
     Raises
     ------

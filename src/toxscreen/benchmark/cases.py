@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,10 @@ from toxscreen.sources.data import find_split, open_training_set
 from toxscreen.sources.data.base import MISSING_LABEL, Input
 
 DIGITS = ""
-"""The data set of a quick row: the 1,797 small digits that scikit-learn ships, which need no folder."""
+"""The data set of a quick row: the 1,797 small digits that scikit-learn ships, doubled to 16 x 16."""
+
+FIRST = ""
+"""The target of a plant that takes the first class of the data, whatever its name."""
 
 _LARGE_SIDE = 64
 """Pixels that pictures larger than this are shrunk to."""
@@ -81,8 +84,10 @@ class Case:
 
     @property
     def clean(self) -> Case:
-        """Return the same row with nothing planted."""
-        return replace(self, name=f"{self.name} without its poison", plants=())
+        """Return the same data with nothing planted; rows that differ in their poison alone share it."""
+        settings = asdict(replace(self, name="", plants=()))
+        said = [f"{name} {value}" for name, value in settings.items() if value not in ("", (), None, False, 1)]
+        return replace(self, name=f"{', '.join(said)}, nothing planted", plants=())
 
 
 @dataclass(frozen=True)
@@ -175,9 +180,9 @@ def plant(case: Case, train: Split, rng: np.random.Generator) -> Planted:
     poisoned = np.zeros(len(labels), dtype=bool)
     for part, part_rng in zip(case.plants, rng.spawn(len(case.plants)), strict=True):
         free = np.where(poisoned, MISSING_LABEL, labels)
-        settings = {"target": part.target, "source": part.source, "share": part.share, "rate": part.rate}
+        settings = {"target": part.target or train.class_names[0], "source": part.source, "share": part.share, "rate": part.rate}
         attack = attack_of(part)
-        drawn = plan(attack, free, train.class_names, **settings, rng=part_rng)  # type: ignore[arg-type]
+        drawn = plan(attack, free, train.class_names, **settings, rng=part_rng)
         marked = attack.plant([inputs[row] for row in drawn.rows.tolist()], part_rng)
         if part.added:
             new = len(labels) + np.arange(len(drawn.rows))
@@ -193,11 +198,8 @@ def plant(case: Case, train: Split, rng: np.random.Generator) -> Planted:
 
 def triggered(part: Plant, test: Split, rng: np.random.Generator, most: int = 2000) -> tuple[list[Input], NDArray[np.int64]]:
     """Return held-out samples of the source classes with the trigger, and the class that the attacker wants for each."""
-    n_classes = len(test.class_names)
-    if part.target == NEXT:
-        goals = (test.labels + 1) % n_classes
-    else:
-        goals = np.full(len(test.labels), test.class_names.index(part.target))
+    moved = (test.labels + 1) % len(test.class_names)
+    goals = moved if part.target == NEXT else np.full(len(test.labels), test.class_names.index(part.target or test.class_names[0]))
     chosen = test.labels != goals
     if part.source is not None:
         chosen &= test.labels == test.class_names.index(part.source)
@@ -209,7 +211,7 @@ def _digits() -> Split:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    pixels = (digits.images * (255 / 16)).astype(np.uint8)
+    pixels = np.kron(digits.images * (255 / 16), np.ones((2, 2))).astype(np.uint8)
     return Split(pixels[..., None], digits.target.astype(np.int64), tuple(str(digit) for digit in range(10)))
 
 
@@ -239,7 +241,9 @@ def _tracks(path: Path) -> NDArray[np.int64]:
     import pyarrow.parquet as pq
 
     files = sorted(path.glob("train-*.parquet"))
-    names = [name for file in files for name in pc.struct_field(pq.read_table(file, columns=["image"])["image"], "path").to_pylist()]
+    names = [
+        name for file in files for name in pc.struct_field(pq.read_table(file, columns=["image"])["image"], "path").to_pylist()
+    ]
     return np.unique([name.rpartition("_")[0] for name in names], return_inverse=True)[1].astype(np.int64)
 
 

@@ -79,6 +79,7 @@ def build(name: str, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
 
 
 def recipe(name: str, epochs: int) -> Recipe:
-    """Return how a network is trained: so many epochs, and on little data until a trigger is learned."""
-    rate, shift = (2e-3, 0.0) if name == "paper" else (3e-3, PICTURES.shift)
-    return replace(PICTURES, learning_rate=rate, min_epochs=epochs, max_epochs=epochs, small=0, shift=shift)
+    """Return how a network is trained: so many epochs, and a network for pictures in colour until it has learned a trigger."""
+    if name == "paper":
+        return replace(PICTURES, learning_rate=2e-3, min_epochs=epochs, max_epochs=epochs, min_steps=0, small=0, shift=0.0)
+    return replace(PICTURES, min_epochs=epochs, max_epochs=epochs, small=0)

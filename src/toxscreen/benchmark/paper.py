@@ -16,14 +16,16 @@ from toxscreen.audit import audit_arrays
 from toxscreen.benchmark import art, tables
 from toxscreen.benchmark.cases import DIGITS, Case, Plant
 from toxscreen.benchmark.grid import Settings, Steps
-from toxscreen.benchmark.subject import Subject, figures
+from toxscreen.benchmark.measuring import figures, model, ours
+from toxscreen.benchmark.subject import Subject
 from toxscreen.config import ReductionConfig, ScanConfig
 from toxscreen.poisoning import NEXT
 
 SEEDS = 5
 
 _MNIST = [
-    Case(f"MNIST, every class to the next, {p:.0%}", "mnist", (Plant("badnets", NEXT, share=p),), epochs=4) for p in (0.1, 0.15, 0.33)
+    Case(f"MNIST, every class to the next, {p:.0%}", "mnist", (Plant("badnets", NEXT, share=p),), epochs=4)
+    for p in (0.1, 0.15, 0.33)
 ]
 _SIGNS = [
     Case(
@@ -86,8 +88,8 @@ REDUCTIONS = (
 )
 
 QUICK = (
-    Case("digits, every class to the next, 15%", DIGITS, (Plant("badnets", NEXT, share=0.15),)),
-    Case("digits, nothing planted", DIGITS),
+    Case("digits, every class to the next, 25%", DIGITS, (Plant("badnets", NEXT, share=0.25),), epochs=20),
+    Case("digits, nothing planted", DIGITS, epochs=20),
 )
 
 
@@ -103,8 +105,8 @@ def steps(case: Case, seed: int, settings: Settings) -> Steps:
     """Return the measurements of a cell; pixels and reductions are asked where the paper asks them, the latter once."""
     subject = Subject(case, seed, settings)
     found: dict[str, Callable[[], dict[str, Any]]] = {
-        "model": lambda: _model(subject),
-        "ours": lambda: _ours(subject),
+        "model": lambda: model(subject),
+        "ours": lambda: ours(subject),
         "art": lambda: _art(subject),
     }
     if case.name in PAPER_PIXELS or case.data == DIGITS:
@@ -123,25 +125,6 @@ def _full(case: Case) -> Case:
     """Return a row at the size of the published tables: all samples, and a network for pictures in colour that takes a GPU."""
     network = "preact" if case.network == "small" else case.network
     return replace(case, network=network, n=None, epochs=case.epochs if case.network == "paper" else 40)
-
-
-def _model(subject: Subject) -> dict[str, Any]:
-    """Train, and measure what the model reads and how far the attack works."""
-    classifier = subject.classifier
-    return {
-        "clean_accuracy": subject.clean_accuracy(classifier),
-        "attack_success": subject.attack_success(classifier),
-        "n_samples": len(subject.planted.split.labels),
-        "n_poisoned": int(subject.planted.poisoned.sum()),
-        **subject.training(),
-    }
-
-
-def _ours(subject: Subject) -> dict[str, Any]:
-    start = time.perf_counter()
-    result = subject.result
-    found = figures(subject.against_truth(result.samples))
-    return {**found, "verdict": str(result.verdict), "seconds": sum(result.timings.values()) or time.perf_counter() - start}
 
 
 def _art(subject: Subject) -> dict[str, Any]:
@@ -192,8 +175,8 @@ def _detection(document: Mapping[str, Any]) -> str:
     for case, found in tables.by_case(document, "ours").items():
         row = [case, tables.mean(tables.figures(found, "model", "n_samples")), str(len(found))]
         row += [tables.percent(tables.figures(found, "model", key)) for key in ("clean_accuracy", "attack_success")]
-        row += [PAPER.get(case, "-"), both(found, "ours"), both(found, "ours", lowest=True)]
-        row += [tables.percent(tables.figures(found, "ours", "fpr"), 3), alarms(found, "ours")]
+        row += [PAPER.get(case, "-"), tables.both(found, "ours"), tables.both(found, "ours", lowest=True)]
+        row += [tables.percent(tables.figures(found, "ours", "fpr"), 3), tables.alarms(found, "ours")]
         order = ("smaller", "relative-size", "silhouette-scores", "distance")
         rows.append([*row, *(_of_art(found, "art", name) for name in order)])
     return tables.markdown(header, rows)
@@ -203,11 +186,18 @@ def _of_pixels(document: Mapping[str, Any]) -> str:
     rows = [
         [
             *(case, str(len(found)), PAPER_PIXELS.get(case, "-")),
-            *(both(found, "pixels", "smaller"), both(found, "pixels", "ours"), both(found, "ours")),
+            *(tables.both(found, "pixels", "smaller"), tables.both(found, "pixels", "ours"), tables.both(found, "ours")),
         ]
         for case, found in tables.by_case(document, "pixels").items()
     ]
-    header = ["raw pixels instead of activations", "seeds", "paper", "ART on pixels", "toxscreen on pixels", "toxscreen on activations"]
+    header = [
+        "raw pixels instead of activations",
+        "seeds",
+        "paper",
+        "ART on pixels",
+        "toxscreen on pixels",
+        "toxscreen on activations",
+    ]
     return tables.markdown(header, rows) if rows else ""
 
 
@@ -215,33 +205,21 @@ def _of_reductions(document: Mapping[str, Any]) -> str:
     rows = []
     for case, found in tables.by_case(document, "reductions").items():
         for name in (f"{r.method.upper()} {r.n_components}" for r in REDUCTIONS):
-            ours, theirs = both(found, "reductions", name, "ours"), _of_art(found, "reductions", name, "smaller")
+            ours, theirs = tables.both(found, "reductions", name, "ours"), _of_art(found, "reductions", name, "smaller")
             rows.append([case, name, str(len(found)), ours, theirs])
     header = ["experiment", "reduction", "seeds", "toxscreen: accuracy / F1", "ART default with it"]
     return tables.markdown(header, rows) if rows else ""
 
 
-def both(found: list[tables.Cell], *path: str, lowest: bool = False) -> str:
-    """Return accuracy and F1 of poison detection within the poisoned classes, in percent; a dash for clean data."""
-    names = ("worst_accuracy", "worst_f1") if lowest else ("accuracy", "f1")
-    values = [tables.figures(found, *path, name) for name in names]
-    if lowest:
-        values = [[min(part)] if part else [] for part in values]
-    return " / ".join(tables.percent(part) for part in values) if any(values) else "-"
-
-
-def alarms(found: list[tables.Cell], *path: str) -> str:
-    """Return how many clean classes were accused, of how many, over all seeds."""
-    accused = sum(len(names) for names in tables.figures(found, *path, "false_alarms"))
-    return f"{accused} of {sum(tables.figures(found, *path, 'n_clean_classes'))}"
-
-
 def _of_art(found: list[tables.Cell], *path: str) -> str:
     """Return accuracy and F1 of ART, its clean classes accused, and what it raised."""
-    parts = [both(found, *path)]
-    if (clean := alarms(found, *path)) != "0 of 0":
+    parts = [tables.both(found, *path)]
+    if (clean := tables.alarms(found, *path)) != "0 of 0":
         parts.append(f"clean classes {clean}")
     errors = tables.figures(found, *path, "error")
     if errors:
-        parts = [f"{len(errors)} of {len(found)} crash ({errors[0].partition(':')[0]})", *([] if len(errors) == len(found) else parts)]
+        parts = [
+            f"{len(errors)} of {len(found)} crash ({errors[0].partition(':')[0]})",
+            *([] if len(errors) == len(found) else parts),
+        ]
     return "; ".join(parts)

@@ -115,7 +115,9 @@ class Subject:
         tensor = torch.from_numpy(_PIXELS.completed([pixels[0]]).apply(list(pixels))).to(device)
         how = recipe(self.case.network, self.case.epochs)
         resume = place / ".training.safetensors"
-        fit(network, lambda rows: tensor[torch.from_numpy(rows)], split.labels, how, rng, autocast=fast_dtype(device), resume=resume)
+        fit(
+            network, lambda rows: tensor[torch.from_numpy(rows)], split.labels, how, rng, autocast=fast_dtype(device), resume=resume
+        )
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
         save_file(state, place / "weights.safetensors")
         seconds = time.perf_counter() - start
@@ -169,9 +171,7 @@ class Subject:
         layers = {self.result.inputs["model"]["layer"]: self.last_hidden, **self.activations.layers}
         split = self.planted.split
         config = ScanConfig(reduction=reduction, seed=self.seed)
-        return audit_arrays(
-            layers, _named(split), logits=self.activations.logits, class_names=split.class_names, config=config
-        )
+        return audit_arrays(layers, _named(split), logits=self.activations.logits, class_names=split.class_names, config=config)
 
     def against_truth(self, samples: pa.Table) -> Metrics:
         """Hold a scan's samples against the truth."""
@@ -189,7 +189,7 @@ class Subject:
         return float(np.mean(predict(classifier, self.held_out.inputs) == self.held_out.labels))
 
     def attack_success(self, classifier: Classifier) -> float | None:
-        """Return the part of triggered held-out samples that go where the attacker wants, worst plant; None where none is planted."""
+        """Return the part of triggered held-out samples that go where the attacker wants, by the plant that works best, or None."""
         rates = []
         for part, rng in zip(self.case.plants, np.random.default_rng(self.seed).spawn(len(self.case.plants)), strict=True):
             inputs, goals = triggered(part, self.held_out, rng)
@@ -199,32 +199,8 @@ class Subject:
 
 def predict(classifier: Classifier, inputs: Sequence[Input] | NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the model's output index of each input, shape ``(n,)``."""
-    found = [np.zeros(0, np.int64)]
-    for start in range(0, len(inputs), _BATCH):
-        found.append(classifier.forward(classifier.encode(list(inputs[start : start + _BATCH])), ()).logits.argmax(axis=1))
-    return np.concatenate(found)
-
-
-def figures(metrics: Metrics) -> dict[str, Any]:
-    """Return the figures of a detection: over all samples, and accuracy and F1 within each class that holds poison.
-
-    ``accuracy`` and ``f1`` are means over those classes, ``worst_accuracy`` and ``worst_f1`` the lowest of any; for clean data all
-    are None.
-    """
-    poisoned = [found for found in metrics.classes if found.poisoned]
-    accuracies, f1s = [found.counts.accuracy or 0.0 for found in poisoned], [found.counts.f1 or 0.0 for found in poisoned]
-    return {
-        "tpr": metrics.counts.tpr,
-        "fpr": metrics.counts.fpr,
-        "accuracy": float(np.mean(accuracies)) if poisoned else None,
-        "worst_accuracy": min(accuracies, default=None),
-        "f1": float(np.mean(f1s)) if poisoned else None,
-        "worst_f1": min(f1s, default=None),
-        "false_alarms": list(metrics.false_alarms),
-        "missed": list(metrics.missed),
-        "n_clean_classes": sum(not found.poisoned for found in metrics.classes),
-        "classes": {found.name: [found.counts.accuracy, found.counts.f1] for found in poisoned},
-    }
+    batches = (list(inputs[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH))
+    return np.concatenate([classifier.forward(classifier.encode(batch), ()).logits.argmax(axis=1) for batch in batches])
 
 
 def _named(split: Split) -> list[str]:

@@ -46,6 +46,21 @@ def mean(values: Sequence[float | None], digits: int = 0) -> str:
     return f"{sum(known) / len(known):,.{digits}f}" if known else "-"
 
 
+def both(found: Sequence[Cell], *path: str, lowest: bool = False) -> str:
+    """Return accuracy and F1 of poison detection within the poisoned classes, in percent; a dash for clean data."""
+    names = ("worst_accuracy", "worst_f1") if lowest else ("accuracy", "f1")
+    values = [figures(found, *path, name) for name in names]
+    if lowest:
+        values = [[min(part)] if part else [] for part in values]
+    return " / ".join(percent(part) for part in values) if any(values) else "-"
+
+
+def alarms(found: Sequence[Cell], *path: str) -> str:
+    """Return how many clean classes were accused, of how many, over all seeds."""
+    accused = sum(len(names) for names in figures(found, *path, "false_alarms"))
+    return f"{accused} of {sum(figures(found, *path, 'n_clean_classes'))}"
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table."""
     lines = [header, ["---"] * len(header), *rows]
