@@ -231,6 +231,18 @@ def test_the_data_may_not_hold_the_run_folder(tmp_path):
     assert sorted(data.rglob("*")) == before
 
 
+def test_what_to_keep_of_data_in_memory_is_told_by_row_and_label(planted):
+    images, labels, network = planted
+    result = ts.scan(Pictures(images, labels), network)
+    kept = ts.clean(result)
+    assert kept.rows.tolist() == np.flatnonzero(~result.samples["flagged"].to_numpy()).tolist()
+    assert kept.labels.tolist() == labels[kept.rows].tolist()
+    relabelled = ts.clean(result, action="relabel")
+    assert set(relabelled.labels[relabelled.rows < 20].tolist()) <= {0, 2}
+    with pytest.raises(UsageError, match="in memory"):
+        ts.clean(result, out="copy")
+
+
 def test_a_path_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         ts.scan(tmp_path / "missing", out=tmp_path / "run")

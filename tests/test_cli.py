@@ -856,6 +856,89 @@ def test_the_help_of_poison_names_every_attack():
     assert [name for name in ATTACKS if name not in told] == []
 
 
+# A cleaned copy
+
+
+def test_a_cleaned_copy_lacks_the_poison_and_a_scan_of_it_finds_nothing(pictures, tmp_path):
+    before = {file: file.read_bytes() for file in pictures.data.rglob("*.png")}
+    done = run("clean", pictures.folder, "--out", tmp_path / "Kopie ü")
+    assert (done.exit_code, done.stderr) == (0, "")
+    truth = pq.read_table(pictures.truth)
+    poison = set(truth.filter(truth["poisoned"])["id"].to_pylist())
+    left = {file.relative_to(tmp_path / "Kopie ü").as_posix() for file in (tmp_path / "Kopie ü").rglob("*.png")}
+    assert len(poison & left) < 0.1 * len(poison)
+    assert len(left) >= len(before) - len(poison)
+    assert f"{len(left)} of {len(before)} samples stay." in done.stdout
+    assert f"Manifest: {tmp_path / 'Kopie ü.manifest.csv'}" in done.stdout
+    assert all(file.read_bytes() == content for file, content in before.items())
+    again = run("clean", pictures.folder, "--out", tmp_path / "Kopie ü")
+    assert again.exit_code == 0
+    assert "Nothing to do, it is there already" in again.stdout
+    scan = run("scan", tmp_path / "Kopie ü", "--out", tmp_path / "Lauf", "--device", "cpu")
+    assert scan.exit_code == 0, scan.output
+    nothing = run("clean", tmp_path / "Lauf", "--out", tmp_path / "again")
+    assert nothing.exit_code == 0
+    assert nothing.stdout == f"Nothing to do: none of {len(left)} samples is to be taken out or relabelled.\n"
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_dry_run_shows_the_counts_and_writes_nothing(pictures, tmp_path):
+    flagged = load(pictures.folder).n_flagged
+    for action in ("drop", "relabel", "quarantine"):
+        option = () if action == "drop" else (f"--{action}",)
+        done = run("clean", pictures.folder, "--dry-run", *option)
+        assert done.exit_code == 0
+        assert f"{action}" in done.stdout
+        assert "class 1" in done.stdout
+        assert str(flagged) in done.stdout
+        assert "Nothing was written." in done.stdout
+    assert run("clean", pictures.folder, "--dry-run", "--out", tmp_path / "copy").exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reviewer_decides_about_a_group_on_the_command_line(pictures, tmp_path):
+    groups = [f"class 1,{group.id},reject" for group in load(pictures.folder).classes[1].accused]
+    (tmp_path / "d.csv").write_text("\n".join(["class,group,decision", *groups]))
+    done = run("clean", pictures.folder, "--out", tmp_path / "copy", "--decisions", tmp_path / "d.csv")
+    assert done.exit_code == 0
+    assert "keep" in done.stdout
+    assert "Nothing to do" in done.stdout
+    (tmp_path / "d.csv").write_text("id,decision\nnobody,reject\n")
+    done = run("clean", pictures.folder, "--out", tmp_path / "copy", "--decisions", tmp_path / "d.csv")
+    assert done.exit_code == 2
+    assert "'nobody'" in sentence(done)
+
+
+def test_a_quarantine_is_named(pictures, tmp_path):
+    done = run("clean", pictures.folder, "--out", tmp_path / "copy", "--quarantine")
+    assert f"Quarantine: {tmp_path / 'copy.quarantine'}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ((), 2, "--out"),
+        (("--out", "{data}/copy"), 2, "outside"),
+        (("--out", "{run}/copy"), 2, "outside"),
+        (("--out", "{tmp}/copy", "--relabel", "--quarantine"), 2, "--quarantine away"),
+        (("--out", "{tmp}/copy", "--data", "{clean}"), 4, "fingerprint"),
+        (("--out", "{tmp}/copy", "--data", "{run}"), 4, "as it was when it was scanned"),
+    ],
+)
+def test_a_cleaning_that_cannot_be_is_one_sentence(pictures, tmp_path, options, code, said):
+    paths = {"data": pictures.data, "run": pictures.folder, "tmp": tmp_path, "clean": pictures.data.with_name("saubere Käfer")}
+    done = run("clean", pictures.folder, *(option.format(**paths) for option in options))
+    assert done.exit_code == code
+    assert said in sentence(done)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_run_cannot_be_cleaned(pictures, tmp_path):
+    done = run("clean", pictures.data, "--out", tmp_path / "copy")
+    assert done.exit_code == 4
+    assert "run folder" in sentence(done)
+
+
 @pytest.mark.parametrize(("matches", "code"), [(True, 0), (False, 1)])
 def test_a_demo_exits_with_whether_the_verdict_matches(tmp_path, monkeypatch, matches, code):
     asked = {}

@@ -1,13 +1,18 @@
-"""What ``toxscreen inspect`` prints."""
+"""What ``toxscreen inspect`` and ``toxscreen clean`` print."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from rich.console import Console
 
+from tests.scans import scan_result
 from toxscreen.inspection import Inspection
-from toxscreen.listing import print_inspection
+from toxscreen.listing import print_cleaning, print_inspection
+from toxscreen.repair.actions import plan_actions
+from toxscreen.repair.cleaning import Cleaning, Outcome, Places
+from toxscreen.result import Verdict
 from toxscreen.sources.model.base import Layer
 
 
@@ -32,3 +37,15 @@ def test_counters_are_not_listed_among_the_weights() -> None:
     assert "norm.weight" in weights
     assert "num_batches_tracked" not in weights
     assert "num_batches_tracked" in printed(Inspection("m", "model", "network", tensors=tensors))
+
+
+def test_hostile_names_in_a_cleaning_are_shown_as_plain_text() -> None:
+    result = scan_result({"[red]\x1b[31m": [30, 12], "b": [1200]}, {"[red]\x1b[31m": Verdict.SUSPICIOUS})
+    places = Places(Path("/x"), Path("/x/a\u202eb.csv"), Path("/x.manifest.csv"), Path("/x.manifest.json"), None)
+    stream = io.StringIO()
+    print_cleaning(Cleaning(plan_actions(result), Outcome.WRITTEN, places), Console(file=stream, width=40))
+    text = stream.getvalue()
+    assert "[red]␛[31m" in text
+    assert "\x1b" not in text
+    assert "Cleaned copy: /x/a⟨U+202E⟩b.csv\n" in text
+    assert "1,230 of 1,242 samples stay." in text

@@ -16,9 +16,10 @@ from toxscreen.runs import refuse_inside
 from toxscreen.screening import Progress
 
 if TYPE_CHECKING:
+    from toxscreen.repair.cleaning import Cleaning
     from toxscreen.sources.model.preprocessing import Preprocessing
 
-__all__ = ["load", "scan"]
+__all__ = ["clean", "load", "scan"]
 
 
 def scan(
@@ -120,3 +121,41 @@ def scan(
     if out is not None:
         result.save(out)
     return result
+
+
+def clean(
+    run: ScanResult | str | Path,
+    *,
+    out: str | Path | None = None,
+    action: Literal["drop", "relabel", "quarantine"] = "drop",
+    decisions: str | Path | None = None,
+    data: str | Path | None = None,
+    allow_emptied: bool = False,
+) -> Cleaning:
+    """Say what stays of a training set without the samples that a scan flagged, and write it.
+
+    Parameters
+    ----------
+    run
+        A result, or the path of a run folder.
+    out
+        The folder to write, in the layout of the original; the manifest goes beside it. None writes nothing: ``rows`` and
+        ``labels`` of what is returned say which samples to keep, for data in memory.
+    action
+        What is done with flagged samples: ``"drop"``, ``"relabel"`` (to their source class; where it is unknown they are
+        dropped), or ``"quarantine"`` (a data set of their own beside ``out``).
+    decisions
+        A reviewer's decisions, ``.csv`` or ``.jsonl``: ``id`` (or ``class`` and ``group``) and ``decision``, accept or reject.
+    data
+        Where the data is now, if it is not where it was scanned.
+    allow_emptied
+        Whether a class may lose all its samples.
+
+    Raises
+    ------
+    ToxscreenError
+        See :mod:`toxscreen.errors`.
+    """
+    from toxscreen.repair import cleaning
+
+    return cleaning.clean(run, out=out, action=action, decisions=decisions, data=data, allow_emptied=allow_emptied)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxscreen import __version__
-from toxscreen.errors import ToxscreenError
+from toxscreen.errors import ToxscreenError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,6 +186,39 @@ def report(run: Path, out: Path | None) -> None:
         from toxscreen.report.html import rebuild
 
         _print(f"{rebuild(run, out)}\n")
+
+
+@main.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write; manifest and quarantine go beside it.")
+@click.option("--relabel", is_flag=True, help="Give flagged samples their source class; where it is unknown, drop them.")
+@click.option("--quarantine", is_flag=True, help="Put flagged samples into a data set of their own, DIR.quarantine.")
+@click.option(
+    "--decisions",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV or JSONL with id (or class and group) and decision: accept takes a sample out, reject keeps it.",
+)
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Where the data is now. Default: where it was scanned.")
+@click.option("--allow-emptied", is_flag=True, help="Let a class lose all its samples.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done with how many samples, and write nothing.")
+def clean(run: Path, out: Path | None, relabel: bool, quarantine: bool, **options: Any) -> None:
+    """Write a copy of the data of RUN without the samples that it flagged; the original is never touched.
+
+    The copy has the layout of the original. Beside it, in DIR.manifest.csv, stands what was done with which sample, and why.
+    """
+    with _errors():
+        from toxscreen.listing import print_cleaning
+        from toxscreen.repair.cleaning import clean as write
+
+        if relabel and quarantine:
+            raise UsageError("Flagged samples can be relabelled or put into quarantine. Leave --relabel or --quarantine away.")
+        if out is None and not options["dry_run"]:
+            raise UsageError("--out must name the folder to write, unless this is a --dry-run.")
+        with _progress() as progress:
+            action = "relabel" if relabel else "quarantine" if quarantine else "drop"
+            done = write(run, out=out, action=action, progress=progress, **options)
+        with _console() as console:
+            print_cleaning(done, console)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""What ``toxscreen inspect`` prints."""
+"""What ``toxscreen inspect`` and ``toxscreen clean`` print."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from toxscreen.inspection import Inspection
-from toxscreen.report.wording import visible
+from toxscreen.repair.actions import Action
+from toxscreen.repair.cleaning import Cleaning, Outcome
+from toxscreen.report.wording import count, visible
 
 _MOST = 60
 """Rows of a table; a network may have thousands of layers."""
@@ -35,6 +37,29 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     _print_rows((inspection.tensors_are, "shape", "kind"), tensors, console, boxed=boxed)
     for note in inspection.notes:
         console.print(Text(visible(note)), highlight=False)
+
+
+def print_cleaning(cleaning: Cleaning, console: Console) -> None:
+    """Print what is done with how many samples of each class, and where the copy lies."""
+    actions, places = cleaning.actions, cleaning.places
+    n, stay = len(actions.given), len(actions.kept)
+    counts = actions.counts()
+    rows = [(name or "(no label)", str(action), f"{found:,}") for (name, action), found in sorted(counts.items())]
+    _print_rows(("class", "action", "samples"), rows, console, boxed=console.is_terminal)
+    if cleaning.outcome is Outcome.NOTHING:
+        sentences = [f"Nothing to do: none of {count(n, 'sample')} is to be taken out or relabelled."]
+    else:
+        relabelled = len(actions.rows_of(Action.RELABEL))
+        sentences = [f"{stay:,} of {count(n, 'sample')} stay{f', {relabelled:,} of them with a new label' if relabelled else ''}."]
+    if cleaning.outcome is Outcome.PLANNED:
+        sentences.append("Nothing was written.")
+    elif places is not None:
+        there = "Nothing to do, it is there already: " if cleaning.outcome is Outcome.THERE else "Cleaned copy: "
+        sentences.append(f"{there}{places.copy}")
+        sentences += [f"Quarantine: {places.quarantine}"] if places.quarantine is not None else []
+        sentences.append(f"Manifest: {places.table}")
+    for sentence in sentences:
+        console.print(Text(visible(sentence)), highlight=False, soft_wrap=True)
 
 
 def _print_rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], console: Console, *, boxed: bool) -> None:

@@ -77,7 +77,33 @@ def test_what_was_not_examined_is_part_of_a_clean_verdict():
 def test_advice_names_only_commands_that_exist(verdict):
     result = scan_result({"a": [30, 10]}, {"a": verdict}, not_examined=(NotExamined("x", "broken"),))
     commands = [step.command for step in next_steps(result) if step.command]
-    assert all(command.startswith(("toxscreen scan DATA", "toxscreen scan COPY", "import pyarrow")) for command in commands)
+    known = ("toxscreen scan DATA", "toxscreen scan COPY", "toxscreen clean RUN --out COPY", "import pyarrow")
+    assert all(command.startswith(known) for command in commands)
+
+
+@pytest.mark.parametrize("verdict", [S, P])
+def test_after_a_finding_the_flagged_samples_are_taken_out_of_a_copy(verdict):
+    result = scan_result({"a": [30, 10]}, {"a": verdict})
+    commands = [step.command for step in next_steps(result)]
+    assert "toxscreen clean RUN --out COPY" in commands
+    assert commands.index("toxscreen clean RUN --out COPY") < commands.index("toxscreen scan COPY --model MODEL")
+    assert "toxscreen clean 'my run' --out COPY" in [step.command for step in next_steps(result, "my run")]
+
+
+@pytest.mark.parametrize("verdict", [C, I])
+def test_without_a_finding_there_is_nothing_to_take_out(verdict):
+    assert not any("clean" in (step.command or "") for step in next_steps(scan_result({"a": [30, 10]}, {"a": verdict})))
+
+
+def test_rows_of_data_in_memory_are_told_in_python(tmp_path):
+    result = scan_result({"a": [3, 2], "b": [4]}, {"a": S}, inputs={"data": {"location": "arrays"}})
+    (command,) = [
+        step.command for step in next_steps(result, str(result.save(tmp_path / "run"))) if "clean" in (step.command or "")
+    ]
+    setup, _, expression = command.partition("\n")
+    names = {}
+    exec(setup, names)  # noqa: S102 - our own advice, run as a reader would
+    assert eval(expression, names).tolist() == [0, 1, 2, 5, 6, 7, 8]  # noqa: S307
 
 
 def test_each_verdict_has_other_advice():

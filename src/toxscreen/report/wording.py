@@ -176,7 +176,7 @@ def next_steps(result: ScanResult, run: str | None = None, asked: Mapping[str, A
     steps: list[Step] = []
     found = result.verdict in (Verdict.POISONED, Verdict.SUSPICIOUS)
     if found:
-        steps += _after_a_finding(result.verdict, run)
+        steps += _after_a_finding(result, run)
     elif result.verdict is Verdict.CLEAN:
         steps.append(
             Step("Keep this run folder with the model: the fingerprints below say which data and which model were examined.")
@@ -222,8 +222,8 @@ def _command(asked: Mapping[str, Any], data: str | None = None) -> str:
     return shlex.join(words)
 
 
-def _after_a_finding(verdict: Verdict, run: str | None) -> list[Step]:
-    if verdict is Verdict.POISONED:
+def _after_a_finding(result: ScanResult, run: str | None) -> list[Step]:
+    if result.verdict is Verdict.POISONED:
         caution = "Take models trained on this data out of service: whoever knows the trigger decides what they answer."
     else:
         caution = "Do not train on this data, and do not put a model trained on it into service, until this is explained."
@@ -240,8 +240,21 @@ def _after_a_finding(verdict: Verdict, run: str | None) -> list[Step]:
             "Find out where the flagged samples came from: which supplier, which annotator, which day. Their ids, in Python:",
             listing,
         ),
-        Step("Take them out of a copy of the data, called COPY here, and train again."),
+        _cleaning(result, run or "RUN"),
     ]
+
+
+def _cleaning(result: ScanResult, run: str) -> Step:
+    """Say how the flagged samples are taken out; data in memory has no files that could be copied."""
+    if _is(result, "data", "location", "arrays"):
+        return Step(
+            "Take them out of your data, and train again. The rows to keep:", f"import toxscreen as ts\nts.clean({run!a}).rows"
+        )
+    text = (
+        "Take them out of a copy of the data, called COPY here, and train again. Samples that turn out to be innocent stay with"
+        " --decisions FILE."
+    )
+    return Step(text, shlex.join(["toxscreen", "clean", run, "--out", "COPY"]))
 
 
 def _finding(classes: Sequence[ClassResult], verdict: Verdict, verbs: tuple[str, str]) -> str:
