@@ -32,6 +32,7 @@ FLOW = (
     "confirmation",
     "verdict",
     "screening",
+    "settling",
     "exhibits",
     "report",
     "repair",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import ArrayLike
 
 from toxscreen.audit import audit, audit_arrays
-from toxscreen.config import ExtractionConfig, ReductionConfig, ScanConfig
+from toxscreen.config import AnalysisConfig, ConfirmationConfig, ExtractionConfig, ReductionConfig, ScanConfig
 from toxscreen.errors import UsageError
 from toxscreen.result import ScanResult, load
 from toxscreen.runs import refuse_inside
@@ -17,6 +17,7 @@ from toxscreen.screening import Progress
 
 if TYPE_CHECKING:
     from toxscreen.repair.cleaning import Cleaning
+    from toxscreen.retraining import Trainer
     from toxscreen.sources.model.preprocessing import Preprocessing
 
 __all__ = ["clean", "load", "scan"]
@@ -38,8 +39,11 @@ def scan(
     layer: str | None = None,
     reduction: Literal["pca", "ica"] = "pca",
     n_components: int = 10,
+    analysis: str = "activation-clustering",
     batch_size: int = 256,
     device: str = "auto",
+    confirm: bool = False,
+    trainer: Trainer | str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: Progress | None = None,
@@ -72,10 +76,16 @@ def scan(
         What is clustered; None for the input of the classification head.
     reduction, n_components
         Before 2-means.
+    analysis
+        One of :data:`toxscreen.config.ANALYSES`: our own, or a published rule to compare with.
     batch_size
         Samples per forward pass.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    confirm
+        Put suspicious groups to exclusionary reclassification: a model is trained once without them, and asked about them.
+    trainer
+        Your own recipe for that model, a function or ``"module:function"``; see :data:`toxscreen.retraining.Trainer`.
     seed
         The same seed gives the same result.
     out
@@ -88,7 +98,10 @@ def scan(
     ToxscreenError
         See :mod:`toxscreen.errors`.
     """
-    config = ScanConfig(ExtractionConfig(layer, batch_size, device), ReductionConfig(reduction, n_components), seed)
+    stages = ExtractionConfig(layer, batch_size, device), ReductionConfig(reduction, n_components)
+    config = ScanConfig(*stages, seed, AnalysisConfig(analysis), ConfirmationConfig(confirm))
+    if trainer is not None and not confirm:
+        raise UsageError("A trainer trains the model for confirm=True, which was not asked for.")
     if out is not None:
         refuse_inside(Path(out), [Path(given) for given in (data, model) if isinstance(given, str | Path)])
     if activations is not None:
@@ -97,7 +110,8 @@ def scan(
         if labels is None:
             raise UsageError("Activations need their labels: scan(activations=A, labels=y).")
         reading = {"split": split, "input_column": input_column, "label_column": label_column}
-        if needless := [name for name, value in (reading | {"arch": arch, "preprocessing": preprocessing}).items() if value]:
+        of_a_model = {"arch": arch, "preprocessing": preprocessing, "confirm": confirm}
+        if needless := [name for name, value in (reading | of_a_model).items() if value]:
             raise UsageError(f"Activations are scanned as they are: leave {', '.join(needless)} away, or give data and a model.")
         result = audit_arrays(activations, labels, logits=logits, class_names=class_names, config=config, progress=progress)
     else:
@@ -116,11 +130,20 @@ def scan(
             label_column=label_column,
             class_names=class_names,
             folder=None if out is None else Path(out),
+            trainer=_recipe(trainer),
             progress=progress,
         )
     if out is not None:
         result.save(out)
     return result
+
+
+def _recipe(trainer: Trainer | str | None) -> Trainer | None:
+    if not isinstance(trainer, str):
+        return trainer
+    from toxscreen.retraining import load_trainer
+
+    return load_trainer(trainer)
 
 
 def clean(

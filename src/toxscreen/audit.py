@@ -3,7 +3,8 @@
 1. Open the training set and the classifier, or train one.
 2. One pass of the model gives every sample its activations, its logits and its input view, which the store keeps.
 3. Screen the activations class by class.
-4. Gather what the report shows.
+4. Where it is asked for, put what is suspicious to exclusionary reclassification.
+5. Gather what the report shows.
 
 **Source:** Chen et al. 2018, arXiv 1811.03728, section 4.
 """
@@ -26,10 +27,12 @@ from numpy.typing import ArrayLike
 from toxscreen import views
 from toxscreen.activations import Activations, extract, from_arrays, plan
 from toxscreen.config import ScanConfig
+from toxscreen.confirmation import Suspect, confirm
 from toxscreen.errors import DataError, ToxscreenError, UsageError
 from toxscreen.exhibits.make import make_exhibits
 from toxscreen.result import ScanResult
 from toxscreen.screening import Labels, Progress, Screening, screen
+from toxscreen.settling import answers_table, settle, suspects
 from toxscreen.sources.data import find_split, open_training_set
 from toxscreen.sources.data.base import NotExamined, TrainingSet, abridged, spread
 from toxscreen.sources.data.labels import encode_labels, labels_array
@@ -38,6 +41,7 @@ from toxscreen.sources.model.base import Classifier
 from toxscreen.store import ActivationStore, Manifest, package_versions
 
 if TYPE_CHECKING:
+    from toxscreen.retraining import Trainer
     from toxscreen.sources.model.preprocessing import Preprocessing
 
 _PROBES = 64
@@ -92,6 +96,7 @@ def audit(
     label_column: str | None = None,
     class_names: Sequence[str] | None = None,
     folder: Path | None = None,
+    trainer: Trainer | None = None,
     progress: Progress | None = None,
 ) -> ScanResult:
     """Scan a training set and its classifier.
@@ -106,6 +111,8 @@ def audit(
         Settings and seed.
     folder
         Where activations and trained model are kept, so that a scan that was stopped goes on; None keeps nothing.
+    trainer
+        The user's own recipe for the model that a confirmation trains; see :mod:`toxscreen.retraining`.
     progress
         Told what is done.
 
@@ -139,10 +146,18 @@ def audit(
         labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
         with log.stage("screening"):
             screening = screen(activations, labels, outputs, layer, config, progress=progress)
-        result = _result(training_set, subject, activations, screening, layer, device, config, log)
+        answers = None
+        if config.confirmation.asked and (found := suspects(screening, labels)):
+            with log.stage("confirmation"):
+                to = folder / "confirmation"
+                screening, answers = _confirmed(
+                    screening, labels, found, subject.classifier, training_set, to, device, trainer, config, log
+                )
+        reading = {"split": split, **columns}
+        result = _result(training_set, reading, subject, activations, screening, layer, device, config, log)
         with log.stage("exhibits"):
             exhibits = make_exhibits(result, training_set, rng=np.random.default_rng(config.seed))
-    return replace(result, exhibits=exhibits)
+    return replace(result, exhibits=exhibits, confirmation=answers)
 
 
 def audit_arrays(
@@ -294,6 +309,41 @@ def _activations(
     return activations, layer
 
 
+def _confirmed(
+    screening: Screening,
+    labels: Labels,
+    found: tuple[Suspect, ...],
+    classifier: Classifier,
+    training_set: TrainingSet,
+    folder: Path,
+    device: str | None,
+    trainer: Trainer | None,
+    config: ScanConfig,
+    log: _Log,
+) -> tuple[Screening, pa.Table | None]:
+    """Ask a model that is trained without the suspicious groups; where that fails, what the screen found stands."""
+    try:
+        confirmation = confirm(
+            classifier,
+            training_set,
+            found,
+            folder,
+            fit=screening.inputs,
+            seed=config.seed,
+            device=device or "cpu",
+            trainer=trainer,
+            progress=log.progress,
+        )
+    except ToxscreenError as error:
+        log.notes.append(f"Exclusionary reclassification was asked for and failed, so nothing is confirmed: {error}")
+        return screening, None
+    log.notes.append(
+        f"Exclusionary reclassification trained {confirmation.model} without {len(confirmation.rows):,} suspicious samples; it "
+        f"reads {confirmation.accuracy:.1%} of held-out samples as they are labelled."
+    )
+    return settle(screening, labels, found, confirmation), answers_table(labels, confirmation)
+
+
 def _device(asked: str, *, live: bool) -> str | None:
     """Return the device to run on; None leaves a live module where it is."""
     if asked == "cpu":
@@ -312,6 +362,7 @@ def _device(asked: str, *, live: bool) -> str | None:
 
 def _result(
     training_set: TrainingSet,
+    reading: Mapping[str, str | None],
     subject: _Subject,
     activations: Activations,
     screening: Screening,
@@ -341,6 +392,7 @@ def _result(
             "fingerprint": training_set.fingerprint(),
             "n_samples": len(training_set),
             "modality": training_set.modality,
+            **{name: value for name, value in reading.items() if value is not None},
         },
         "model": {
             "location": classifier.location,

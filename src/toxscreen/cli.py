@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxscreen import __version__
+from toxscreen.config import ANALYSES
 from toxscreen.errors import ToxscreenError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from toxscreen.config import ScanConfig
     from toxscreen.result import ScanResult
+    from toxscreen.retraining import Trainer
     from toxscreen.screening import Progress
     from toxscreen.sources.model.preprocessing import ImagePreprocessing
 
@@ -108,8 +110,11 @@ def _errors(code: int | None = None) -> Iterator[None]:
 @click.option("--std", type=_Numbers(), help="Standard deviation of each channel.")
 @click.option("--reduction", type=click.Choice(["pca", "ica"]), default="pca", show_default=True, help="Before 2-means.")
 @click.option("--components", type=click.IntRange(min=1), default=10, show_default=True, help="Dimensions for 2-means.")
+@click.option("--analysis", type=click.Choice(ANALYSES), default=ANALYSES[0], help="Our own (default), or a published rule.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per forward pass.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--confirm", is_flag=True, help="Train once without the suspicious groups, and ask that model about them.")
+@click.option("--trainer", metavar="MODULE:FUNCTION", help="Your code that trains the model for --confirm.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same result.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Run folder. Default: runs/<time>-<name>.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result document alone.")
@@ -128,16 +133,15 @@ def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_o
 
         folder = out or runs.default_folder(data)
         asked = {"data": str(data.resolve()), "model": model and str(model.resolve()), **options}
-        settings = {name: value for name, value in asked.items() if name not in ("batch_size", "device")}
+        settings = {name: value for name, value in asked.items() if name not in ("batch_size", "device", "confirm", "trainer")}
         with runs.claim(folder, settings, inputs=(data, model) if model else (data,)) as going_on:
             if going_on:
                 click.echo(f"Going on with the run in {folder}.", err=True)
             try:
                 with _progress() as progress:
-                    preprocessing, config = _preprocessing(options), _config(options)
-                    result = audit(
-                        data, model, config=config, preprocessing=preprocessing, folder=folder, progress=progress, **options
-                    )
+                    preprocessing, trainer, config = _preprocessing(options), _trainer(options), _config(options)
+                    options |= {"preprocessing": preprocessing, "trainer": trainer}
+                    result = audit(data, model, config=config, folder=folder, progress=progress, **options)
             except KeyboardInterrupt:
                 again = f"--out {shlex.quote(str(folder))}"
                 click.echo(f"What is done is kept: run the same command with {again} to go on.", err=True)
@@ -271,16 +275,22 @@ def poison(data: Path, split: str | None, input_column: str | None, label_column
 @main.command()
 @click.argument("table")
 @click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of data sets.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--only", help="One data set of the table.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Seeds of each row. Default: 5 for paper, 3 for scan, 1 for the others.")
+@click.option("--only", metavar="TEXT", help="One data set of the table, or the rows whose name holds this.")
+@click.option("--quick", "scale", flag_value="quick", help="A tiny part of the table, in seconds.")
+@click.option("--full", "scale", flag_value="full", help="The networks and sizes of the papers; takes a GPU.")
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("benchmarks/.work"), show_default=True, help="Models, activations."
+)
 @click.option("--results", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
-def bench(table: str, data: Path, seeds: int, only: str | None, results: Path) -> None:
-    """Measure TABLE (scan) against planted truth; what was measured before is kept, and the table printed."""
+def bench(table: str, only: str | None, seeds: int | None, scale: str | None, **folders: Path) -> None:
+    """Measure TABLE (scan, paper, board, peers) against planted truth; what was measured is kept, and the table printed."""
     with _errors():
-        from toxscreen.benchmark import markdown_table, run_table
+        from toxscreen.benchmark import Settings, markdown_table, run_table
 
-        document = run_table(table, data, results, seeds=seeds, only=only, tell=lambda line: click.echo(line, err=True))
-        click.echo(markdown_table(document))
+        settings = Settings(**folders, scale=scale or "normal")  # type: ignore[arg-type]
+        document = run_table(table, settings, seeds=seeds, only=only, tell=lambda line: click.echo(line, err=True))
+        click.echo(markdown_table(table, document))
 
 
 def _preprocessing(options: dict[str, Any]) -> ImagePreprocessing | None:
@@ -294,12 +304,28 @@ def _preprocessing(options: dict[str, Any]) -> ImagePreprocessing | None:
     return ImagePreprocessing(height, width, channels and int(channels), mean or (), std or ())
 
 
+def _trainer(options: dict[str, Any]) -> Trainer | None:
+    """Take the user's own recipe out of the options and import it: before the scan, because a wrong name is found at once."""
+    reference: str | None = options.pop("trainer")
+    if reference is None:
+        return None
+    if not options["confirm"]:
+        raise UsageError(
+            "--trainer trains the model for --confirm, which was not asked for. Add --confirm, or leave --trainer away."
+        )
+    from toxscreen.retraining import load_trainer
+
+    return load_trainer(reference)
+
+
 def _config(options: dict[str, Any]) -> ScanConfig:
     """Take the settings of the stages out of the options."""
-    from toxscreen.config import ExtractionConfig, ReductionConfig, ScanConfig
+    from toxscreen.config import AnalysisConfig, ConfirmationConfig, ExtractionConfig, ReductionConfig, ScanConfig
 
     extraction = ExtractionConfig(*(options.pop(name) for name in ("layer", "batch_size", "device")))
-    return ScanConfig(extraction, ReductionConfig(options.pop("reduction"), options.pop("components")), options.pop("seed"))
+    reduction = ReductionConfig(options.pop("reduction"), options.pop("components"))
+    analysis, confirmation = AnalysisConfig(options.pop("analysis")), ConfirmationConfig(options.pop("confirm"))
+    return ScanConfig(extraction, reduction, options.pop("seed"), analysis, confirmation)
 
 
 def _show(result: ScanResult, *, as_json: bool = False, truth: tuple[str, ...] = ()) -> None:
@@ -326,7 +352,10 @@ def _exit_code(result: ScanResult, fail_on: str) -> int:
 
     if fail_on != "never" and result.verdict.severity >= Verdict(fail_on).severity:
         return FOUND
-    if any(found.verdict is Verdict.INCONCLUSIVE for found in result.classes) or result.not_examined:
+    undecided = any(found.verdict is Verdict.INCONCLUSIVE for found in result.classes)
+    asked = result.settings.get("confirmation", {}).get("asked", False) and result.verdict is Verdict.SUSPICIOUS
+    unconfirmed = asked and result.confirmation is None  # a confirmation that failed must not pass for one that cleared
+    if undecided or unconfirmed or result.not_examined:
         return INCONCLUSIVE
     return CLEAN
 

@@ -49,7 +49,7 @@ ANALYSES = (
 
 @dataclass(frozen=True)
 class AnalysisConfig:
-    """Step 7. ``name`` is one of :data:`ANALYSES`; all but the first are rules of other works."""
+    """Step 7. ``name`` is one of :data:`ANALYSES`; all but the first, our own, are published rules."""
 
     name: str = ANALYSES[0]
 

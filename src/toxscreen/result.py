@@ -31,6 +31,16 @@ SAMPLES_SCHEMA = pa.schema(
 """The columns of ``samples.parquet``; ``label`` and ``predicted`` are class names, and null is what was not examined."""
 
 
+CONFIRMATION_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("answer", pa.string()),
+        pa.field("certainty", pa.float64()),
+    ]
+)
+"""The columns of ``confirmation.parquet``: which class a model that was trained without a sample gives it, null where none."""
+
+
 class Verdict(StrEnum):
     """What is said of a group, a class or a training set."""
 
@@ -145,6 +155,9 @@ class ScanResult:
         Where the samples of each class lie. Exhibits are made from them; they are not saved.
     exhibits
         What the report shows beside the numbers.
+    confirmation
+        What exclusionary reclassification said of each sample that was left out, the columns of :data:`CONFIRMATION_SCHEMA`; None
+        where it was not asked.
     """
 
     name: str
@@ -158,6 +171,7 @@ class ScanResult:
     notes: tuple[str, ...] = ()
     views: tuple[ClassView, ...] = field(default=(), repr=False, compare=False)
     exhibits: Exhibits | None = field(default=None, repr=False)
+    confirmation: pa.Table | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -193,7 +207,10 @@ class ScanResult:
         return write_report(self, Path(path))
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write ``result.json``, ``samples.parquet``, ``exhibits.json`` and ``report.html`` into a run folder and return it.
+        """Write a run folder and return it.
+
+        It holds ``result.json``, ``samples.parquet``, ``exhibits.json``, ``report.html`` and, after a confirmation,
+        ``confirmation.parquet``.
 
         Raises
         ------

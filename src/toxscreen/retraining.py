@@ -5,24 +5,31 @@ Beside steps 8 and 11 of the flow.
 1. A lesson says which rows are shown and which class each of them is; of some it may be known only which class they are not.
 2. From fresh weights: the same network where all its weights can be drawn anew, else the network of
    :mod:`toxscreen.networks` that fits. The user's own recipe takes the place of the one here.
-3. Onwards: short rounds of corrected samples with as many trusted ones, until the validation loss rests.
+3. Onwards: short rounds of corrected samples among trusted ones. Where the validation loss rests, smaller steps are taken from
+   the best weights so far; where it rests again and again, that was it.
+
+Weights of 16 bits are trained in 32 and put back: the steps of a training are too small for them.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
+import math
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_model
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -33,6 +40,7 @@ from toxscreen.sources.data.base import TrainingSet, spread
 from toxscreen.sources.model import align_classes
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
+from toxscreen.sources.model.safetensors_arch import load_weights, read_weights
 from toxscreen.sources.model.torch_module import TorchClassifier
 from toxscreen.sources.model.trained import Description
 from toxscreen.sources.model.user_code import load_function
@@ -50,14 +58,21 @@ _STRETCH = 512
 _GENTLE = 1e-3
 """Learning rate for networks without batch normalisation, which the faster recipe may blow up."""
 
-_ONWARDS, _ONWARDS_PRETRAINED = 3e-4, 3e-5
-"""Learning rates for going on: of ordinary networks, and of those that were trained on far more than this data."""
+_ONWARDS, _PRETRAINED = 1 / 3, 3e-5
+"""Learning rate for going on: this part of what a network is trained with from fresh weights; or, for networks that were trained
+on far more than this data, this."""
 
 _ROUND = 2048
-"""Trusted samples of a round, at least, where there are as many."""
+"""Trusted samples of a round, and corrected ones at most."""
 
-_MOST_ROUNDS, _PATIENCE = 30, 2
+_CORRECTED = 1 / 8
+"""Corrected samples of a round for each trusted one, at least: a few are shown several times."""
+
+_MOST_ROUNDS, _PATIENCE = 12, 4
 """Rounds at most, and how many without a lower validation loss end it."""
+
+_SMALLER = 0.5
+"""What the learning rate is multiplied with after a round without a lower validation loss."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +133,8 @@ class Answers:
     @property
     def certainty(self) -> NDArray[np.float32]:
         """Return the probability of that class, shape ``(m,)``."""
-        return self.probabilities.max(axis=1)
+        certainty: NDArray[np.float32] = self.probabilities.max(axis=1)
+        return certainty
 
 
 @dataclass(frozen=True)
@@ -186,33 +202,49 @@ def retrain(
     sample = _sample(training_set)
     with _decoded(classifier, training_set, sample, folder, progress) as decoded:
         lesson = lesson.part(decoded.readable[lesson.rows] & ~lesson.denied)
-        if len(np.unique(lesson.targets)) < 2:
+        if (n_classes := len(np.unique(lesson.targets))) < 2:
             raise DataError(
-                f"Two classes must be left to train on, but of {training_set.location} "
-                f"{len(np.unique(lesson.targets))} is. Take fewer samples out."
+                f"Two classes must be left to train on, but of {training_set.location} {n_classes} is. Take fewer samples out."
             )
         pupil = _pupil(classifier, training_set, decoded, lesson, sample, rng, device, own=trainer is not None)
         outputs = align_classes(training_set.class_names, pupil)
         targets = np.arange(len(training_set.class_names)) if outputs is None else outputs
-        if trainer is not None:
-            network = _ask_trainer(trainer, pupil, _Samples(pupil, decoded, lesson, targets), folder)
-            return pupil.rebuilt(network, sample)
-
-        def batch(numbers: NDArray[np.int64]) -> Tensor | dict[str, Tensor]:
-            return pupil.tensors(pupil.encode(decoded.take(lesson.rows[numbers])))
-
         key = {"model": pupil.fingerprint(), "data": training_set.fingerprint(), "lesson": lesson.digest(), "seed": seed}
-        fit(
-            _Answering(pupil),
-            batch,
-            targets[lesson.targets],
-            _recipe(pupil),
-            rng,
-            autocast=fast_dtype(device),
-            progress=progress,
-            resume=checkpoint.file_for(folder, key),
-        )
+        recipe = asdict(_recipe(pupil)) if trainer is None else _code_of(trainer)
+        done = checkpoint.file_for(folder, {**key, "recipe": recipe, "done": True})
+        if recipe is not None and done.exists():
+            with suppress(ModelError):  # what was damaged since is trained again
+                load_weights(pupil.network, read_weights(done), done)
+                return pupil.rebuilt(pupil.network, sample)
+        if trainer is None:
+            _fit(pupil, decoded, lesson, targets, rng, checkpoint.file_for(folder, {**key, "recipe": recipe}), progress)
+        else:
+            network = _ask_trainer(trainer, pupil, _Samples(pupil, decoded, lesson, targets), folder)
+            pupil = pupil.rebuilt(network, sample)
+        if recipe is not None:
+            _keep_weights(pupil.network, done)
     return pupil
+
+
+def _fit(
+    pupil: TorchClassifier,
+    decoded: Decoded,
+    lesson: Lesson,
+    outputs: NDArray[np.int64],
+    rng: np.random.Generator,
+    resume: Path,
+    progress: Progress | None,
+) -> None:
+    """Train a network in place with the recipe that fits it."""
+
+    def batch(numbers: NDArray[np.int64]) -> Tensor | dict[str, Tensor]:
+        return pupil.tensors(pupil.encode(decoded.take(lesson.rows[numbers])))
+
+    narrow = _widen(pupil.network)
+    autocast = fast_dtype(next(pupil.network.parameters()).device.type)
+    labels, recipe = outputs[lesson.targets], _recipe(pupil)
+    fit(_Answering(pupil), batch, labels, recipe, rng, autocast=autocast, progress=progress, resume=resume)
+    _narrow(pupil.network, narrow)
 
 
 def go_on(
@@ -227,9 +259,10 @@ def go_on(
 ) -> GoneOn:
     """Train a copy of a classifier on from the weights it has, until the validation loss rests.
 
-    Each round shows every corrected sample (its class is another one than its given label, or it is denied) and at least as many
-    trusted ones; batch normalisation keeps its statistics. The weights of the round with the lowest validation loss are kept, and
-    corrected and trusted samples have equal weight in that loss.
+    A round shows corrected samples (their class is another one than their given label, or they are denied) among trusted ones;
+    batch normalisation keeps its statistics. The weights of the round with the lowest validation loss are kept. Corrected and
+    trusted samples have equal weight in that loss, and a sample that is read worse than by guessing counts as guessed, so that a
+    few wrong corrections do not decide.
 
     Parameters
     ----------
@@ -250,28 +283,32 @@ def go_on(
     with _decoded(classifier, training_set, sample, folder, progress) as decoded:
         lesson, validation = (part.part(decoded.readable[part.rows]) for part in (lesson, validation))
         corrected, trusted = _sides(lesson, training_set.labels)
-        if not len(corrected):
-            raise DataError("Going on needs samples whose class is corrected, and there are none that can be read.")
-        pupil = classifier.rebuilt(copy.deepcopy(classifier.network), sample)
-        outputs = align_classes(training_set.class_names, pupil)
-        of_class = np.arange(len(training_set.class_names)) if outputs is None else outputs
-        rounds = _Rounds(pupil, decoded, of_class)
         held_out = [validation.part(side) for side in _sides(validation, training_set.labels) if len(side)]
-        losses, best = [rounds.loss(held_out)], copy.deepcopy(pupil.network.state_dict())
-        per_round, shown = min(max(len(corrected), _ROUND), len(trusted)), 0
+        if not len(corrected) or not held_out:
+            raise DataError(
+                "Going on needs samples whose class is corrected, and others that are held out, but of those that can be read "
+                f"{len(corrected):,} are corrected and {len(validation.rows):,} held out. Train from fresh weights instead."
+            )
+        pupil = classifier.rebuilt(copy.deepcopy(classifier.network), sample)
+        narrow = _widen(pupil.network)
+        outputs = align_classes(training_set.class_names, pupil)
+        rounds = _Rounds(pupil, decoded, np.arange(len(training_set.class_names)) if outputs is None else outputs)
+        losses, best, shown = [rounds.loss(held_out)], copy.deepcopy(pupil.network.state_dict()), 0
         for number in range(_MOST_ROUNDS):
-            rows = np.concatenate([corrected, rng.choice(trusted, per_round, replace=False)])
-            rounds.show(lesson.part(rng.permutation(rows)), rng)
+            rows = _round(corrected, trusted, rng)
+            rounds.show(lesson.part(rows), rng)
             shown += len(rows)
             losses.append(rounds.loss(held_out))
             if losses[-1] <= min(losses):
                 best = copy.deepcopy(pupil.network.state_dict())
+            else:
+                rounds.slow_down(best)
             if progress is not None:
                 progress("repairing the model", number + 1, _MOST_ROUNDS)
             if int(np.argmin(losses)) <= len(losses) - 1 - _PATIENCE:
                 break
         pupil.network.load_state_dict(best)
-        pupil.network.eval()
+        _narrow(pupil.network.eval(), narrow)
     return GoneOn(pupil, tuple(losses), shown / len(lesson.rows))
 
 
@@ -335,10 +372,15 @@ class _Rounds:
     outputs: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        rate = _ONWARDS_PRETRAINED if _is_pretrained(self.pupil.network) else _ONWARDS
-        self._device = next(self.pupil.network.parameters()).device
-        self._optimiser = torch.optim.AdamW(self.pupil.network.parameters(), lr=rate)
-        self._batch = SENTENCES.batch_size if self.pupil.modality == "text" else PICTURES.batch_size
+        network, recipe = self.pupil.network, _recipe(self.pupil)
+        if not any(weight.requires_grad for weight in network.parameters()):
+            network.requires_grad_(requires_grad=True)
+        self._device = next(network.parameters()).device
+        self._autocast = fast_dtype(self._device.type)
+        rate = _PRETRAINED if _is_pretrained(network) else recipe.learning_rate * _ONWARDS
+        self._optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=recipe.weight_decay)
+        self._batch = recipe.batch_size
+        self._guessed = math.log(self.pupil.n_classes)
 
     def show(self, lesson: Lesson, rng: np.random.Generator) -> None:
         """Take one step per batch of the lesson, in its order."""
@@ -354,19 +396,28 @@ class _Rounds:
                 loss.backward()  # type: ignore[no-untyped-call]
                 self._optimiser.step()
 
+    def slow_down(self, best: Mapping[str, Tensor]) -> None:
+        """Go back to the best weights, and on from there in smaller steps."""
+        self.pupil.network.load_state_dict(best)
+        for group in self._optimiser.param_groups:
+            group["lr"] *= _SMALLER
+
     def loss(self, parts: list[Lesson]) -> float:
-        """Return the mean of the parts' mean losses."""
+        """Return the mean of the parts' mean losses, none of a sample being above that of guessing."""
         self.pupil.network.eval()
         means = []
         with torch.no_grad():
             for part in parts:
                 stretches = (np.arange(s, min(s + _STRETCH, len(part.rows))) for s in range(0, len(part.rows), _STRETCH))
-                means.append(torch.cat([self._losses(part.part(numbers)) for numbers in stretches]).mean().item())
-        return float(np.mean(means)) if means else float("nan")
+                losses = torch.cat([self._losses(part.part(numbers)) for numbers in stretches])
+                means.append(losses.clamp(max=self._guessed).mean().item())
+        return float(np.mean(means))
 
     def _losses(self, lesson: Lesson) -> Tensor:
         """Return the cross-entropy of each row, ``(b,)``; of a denied row, that of not being of the class."""
-        logits = self.pupil.answer(self.pupil.tensors(self.pupil.encode(self.decoded.take(lesson.rows)))).float()
+        encoded = self.pupil.encode(self.decoded.take(lesson.rows))
+        with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
+            logits = self.pupil.answer(self.pupil.tensors(encoded)).float()
         targets = torch.from_numpy(self.outputs[lesson.targets]).to(self._device)
         known = nn.functional.cross_entropy(logits, targets, reduction="none")
         others = logits.masked_fill(nn.functional.one_hot(targets, logits.shape[1]).bool(), -torch.inf)
@@ -378,6 +429,38 @@ def _sides(lesson: Lesson, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64]
     """Return the numbers of the corrected samples of a lesson, and of the trusted ones."""
     corrected = lesson.denied | (lesson.targets != labels[lesson.rows])
     return np.flatnonzero(corrected), np.flatnonzero(~corrected)
+
+
+def _round(corrected: NDArray[np.int64], trusted: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw the numbers of the samples of one round, in the order in which they are shown."""
+    n_trusted = min(_ROUND, len(trusted))
+    n_corrected = min(len(corrected), _ROUND)
+    drawn = rng.choice(corrected, n_corrected, replace=False)
+    drawn = np.resize(drawn, max(n_corrected, round(_CORRECTED * n_trusted)))
+    order: NDArray[np.int64] = rng.permutation(np.concatenate([drawn, rng.choice(trusted, n_trusted, replace=False)]))
+    return order
+
+
+def _widen(network: nn.Module) -> dict[str, torch.dtype]:
+    """Make weights of 16 bits ones of 32, in place, and return what :func:`_narrow` needs to undo it."""
+    held = {name: tensor for name, tensor in _floats(network) if tensor.dtype.itemsize < torch.float32.itemsize}
+    narrow = {name: tensor.dtype for name, tensor in held.items()}
+    for tensor in held.values():
+        tensor.data = tensor.data.float()
+    return narrow
+
+
+def _narrow(network: nn.Module, narrow: Mapping[str, torch.dtype]) -> None:
+    """Put the number formats back that a network had before :func:`_widen`."""
+    network.zero_grad(set_to_none=True)
+    for name, tensor in _floats(network):
+        tensor.data = tensor.data.to(narrow.get(name, tensor.dtype))
+
+
+def _floats(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights and buffers that are floating-point numbers, each once."""
+    tensors = chain(network.named_parameters(), network.named_buffers())
+    return ((name, tensor) for name, tensor in tensors if tensor.is_floating_point())
 
 
 def _sample(training_set: TrainingSet) -> list[Any]:
@@ -461,6 +544,13 @@ def _renewed(network: nn.Module) -> nn.Module:
     return fresh
 
 
+def _keep_weights(network: nn.Module, path: Path) -> None:
+    """Keep the weights of a finished training: whole or not at all."""
+    partial = path.with_suffix(".partial")
+    save_model(network, str(partial))
+    partial.replace(path)
+
+
 def _recipe(pupil: TorchClassifier) -> Recipe:
     if pupil.modality == "text":
         return SENTENCES
@@ -469,13 +559,23 @@ def _recipe(pupil: TorchClassifier) -> Recipe:
     return recipe if pupil.modality == "image" else replace(recipe, shift=0)
 
 
+def _code_of(trainer: Trainer) -> str | None:
+    """Return a digest of the file that a recipe is written in; None where there is none, as at a prompt."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(trainer))
+        return None if file is None else hashlib.sha256(Path(file).read_bytes() + repr(trainer.__qualname__).encode()).hexdigest()
+    except (TypeError, OSError, AttributeError):
+        return None
+
+
 def _ask_trainer(trainer: Trainer, pupil: TorchClassifier, samples: _Samples, folder: Path) -> nn.Module:
     log = folder / "trainer.log"
     try:
         network = trainer(pupil.network, samples)
-    except Exception as error:  # the user's own code may raise anything
-        log.write_text(traceback.format_exc(), "utf-8")
-        raise TrainerError(f"The trainer failed with {type(error).__name__}: {error}. Its traceback is in {log}.") from error
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything, and must not end the scan
+        log.write_text(traceback.format_exc(), "utf-8", "backslashreplace")
+        said = "; ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        raise TrainerError(f"The trainer failed with {said}. Its traceback is in {log}.") from error
     if network is not None and not isinstance(network, nn.Module):
         raise TrainerError(f"The trainer must return the trained nn.Module or None, got {type(network).__name__}.")
     return pupil.network if network is None else network

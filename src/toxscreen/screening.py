@@ -26,6 +26,12 @@ from toxscreen.conflict import Affinity, affinity
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
 from toxscreen.segments import segments
 
+BY_RULE = (
+    "The verdicts are those of {}, a published rule that is here to compare with. It is not calibrated: what it accuses may be "
+    "clean, and what it clears poisoned."
+)
+"""What a reader must know of verdicts that are not our own."""
+
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, units done, units in all)."""
 
@@ -41,12 +47,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class Screening:
-    """What the screen found: the classes, the samples' table, and where the samples lie."""
+    """What the screen found: the classes, the samples' table, where the samples lie, and how their inputs fit (None: not asked)."""
 
     classes: tuple[ClassResult, ...]
     samples: pa.Table
     views: tuple[ClassView, ...]
     notes: tuple[str, ...]
+    inputs: Affinity | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -125,8 +132,10 @@ def screen(
     rng = np.random.default_rng(config.seed)
     (fit_rng,) = rng.spawn(1)
     predicted = _predicted(activations.logits, outputs, len(labels.class_names))
+    inputs = _ask_inputs(activations, labels, fit_rng)
+    analysis = ANALYSES[config.analysis.name].configured(config.reduction)
     detection = detect(
-        ANALYSES[config.analysis.name].configured(config.reduction),
+        analysis,
         activations.layers[layer],
         labels.given,
         len(labels.class_names),
@@ -134,13 +143,15 @@ def screen(
         class_names=labels.class_names,
         examined=activations.examined,
         predicted=predicted,
-        inputs=_ask_inputs(activations, labels, fit_rng),
+        inputs=inputs,
         progress=progress,
     )
     findings = detection.findings
     notes = dict.fromkeys(f"Class {labels.class_names[f.segment.class_index]}: {f.note}" for f in findings if f.note)
+    if analysis.rule is not None:
+        notes = {BY_RULE.format(analysis.rule): None} | notes
     views = tuple(_view(f, detection) for f in findings)
-    return Screening(detection.classes, _table(labels, predicted, detection), views, tuple(notes))
+    return Screening(detection.classes, _table(labels, predicted, detection), views, tuple(notes), inputs)
 
 
 def detect(

@@ -55,6 +55,31 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "The model gives at least this part of a class its own label; otherwise the class is inconclusive.",
             "a model that misreads most of a class has not learned it, and a backdoor is something learned",
         ),
+        "exre_score": Rule(
+            1.0,
+            "Of a poisoned group a model trained without it gives surely fewer samples their own label (l) than the most frequent "
+            "other class (p), of a clean one surely more: T of l/p, where the 95 % intervals of the two shares do not overlap.",
+            "Chen et al. 2018, section 4.3: T = 1; the intervals are Wilson's",
+        ),
+        "exre_resemblance": Rule(
+            0.75,
+            "And those samples resemble the classes that it gives them: among their neighbours, for that model, ordinary samples of "
+            "these classes are at least this far as frequent as if the group were mixed into them. A natural sub-population keeps "
+            "to itself.",
+            "trials on MNIST, Fashion-MNIST and CIFAR-10, merged classes among them: natural groups left out reached 0.71, planted "
+            "patches began at 0.80 (a blended pattern, which draws its samples together, had 0.12)",
+        ),
+        "exre_agreement": Rule(
+            0.4,
+            "Or else a view of the inputs that is blind to the trigger takes at least this part of them for the same classes.",
+            "the same trials: natural groups reached 0.31, the blended pattern had 0.53, patches on MNIST and Fashion-MNIST 0.72 to "
+            "0.80, but on CIFAR-10, where such a view reads little, 0.31 to 0.39",
+        ),
+        "exre_accuracy": Rule(
+            0.5,
+            "That model reads at least this part of held-out samples as they are labelled; otherwise it settles nothing.",
+            "a model that has learned nothing misreads everything, groups too",
+        ),
     }
 )
 
@@ -91,6 +116,26 @@ def judge_group(evidence: Mapping[str, float], others: Sequence[float]) -> Verdi
         return Verdict.CLEAN
     stands_out = len(others) > 0 and separation >= POLICY["standing_out"].value * float(np.median(others))
     return Verdict.SUSPICIOUS if stands_out else Verdict.INCONCLUSIVE
+
+
+def judge_excluded(evidence: Mapping[str, float], accuracy: float) -> Verdict:
+    """Judge a suspicious group by exclusionary reclassification: poisoned, cleared, or still suspicious.
+
+    Parameters
+    ----------
+    evidence
+        Of :class:`toxscreen.confirmation.Exclusion`.
+    accuracy
+        Of the model that was trained without the group, on held-out samples.
+    """
+    if not accuracy >= POLICY["exre_accuracy"].value:
+        return Verdict.SUSPICIOUS
+    threshold = POLICY["exre_score"].value
+    if evidence["exre_l_share_lower"] > threshold * evidence["exre_p_share_upper"]:
+        return Verdict.CLEAN
+    misread = evidence["exre_l_share_upper"] < threshold * evidence["exre_p_share_lower"]
+    alike = any(evidence[name] >= POLICY[name].value for name in ("exre_resemblance", "exre_agreement"))
+    return Verdict.POISONED if misread and alike else Verdict.SUSPICIOUS
 
 
 def plausibility(evidence: Mapping[str, float], verdict: Verdict) -> float:
@@ -138,6 +183,34 @@ def reason(verdict: Verdict, evidence: Mapping[str, float], sizes: tuple[int, in
     because = _because_of_inputs(verdict, evidence) if "label_conflict" in evidence else _because_of_place(verdict, others)
     n = min(sizes) if verdict is Verdict.CLEAN else sizes[0]  # of two natural parts a reader looks for the smaller one
     return f"{n:,} samples lie {evidence['separation']:.1f} standard deviations from the rest of the class, {because}."
+
+
+def reason_excluded(verdict: Verdict, evidence: Mapping[str, float], n: int, source: str | None, accuracy: float) -> str:
+    """Say in a sentence or two what exclusionary reclassification of a group of ``n`` samples came to.
+
+    Parameters
+    ----------
+    verdict, evidence, accuracy
+        As in :func:`judge_excluded`.
+    n
+        Samples that were asked.
+    source
+        Name of the class that most of those without their own label get.
+    """
+    if not accuracy >= POLICY["exre_accuracy"].value:
+        return f"A model trained without them reads only {accuracy:.0%} of held-out samples right, so it settles nothing."
+    own, other = int(evidence["exre_l"]), int(evidence["exre_p"])
+    said = f"A model trained without them gives {own:,} of the {n:,} their own label"
+    said += f" and {other:,} the class {source!r}" if source is not None else ""
+    if verdict is Verdict.CLEAN:
+        return f"{said}: exclusionary reclassification clears them."
+    score = f"l/p = {evidence['exre_score']:.2f}, threshold {POLICY['exre_score'].value:g}"
+    alike = f"resemblance {evidence['exre_resemblance']:.2f}, agreement {evidence['exre_agreement']:.2f} of 1"
+    if verdict is Verdict.POISONED:
+        return f"{said} ({score}), and they resemble ordinary samples of the classes that it gives them ({alike})."
+    if evidence["exre_l_share_upper"] < POLICY["exre_score"].value * evidence["exre_p_share_lower"]:
+        return f"{said} ({score}), but they resemble each other more than any class ({alike}), as a natural part does: not settled."
+    return f"{said} ({score}), which is too close to settle it."
 
 
 def _because_of_inputs(verdict: Verdict, evidence: Mapping[str, float]) -> str:

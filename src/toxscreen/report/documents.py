@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 
 from toxscreen.errors import StoreError
 from toxscreen.exhibits.base import Exhibits
-from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ScanResult
+from toxscreen.result import CONFIRMATION_SCHEMA, SAMPLES_SCHEMA, ClassResult, ScanResult
 from toxscreen.sources.data.base import NotExamined
 
 SCHEMA_VERSION = 1
 """Raised with every change of ``result.json`` that an older reader would misunderstand."""
 
 _RECORD = "run.json"
-_RESULT, _SAMPLES, _EXHIBITS = "result.json", "samples.parquet", "exhibits.json"
+_RESULT, _SAMPLES, _EXHIBITS, _CONFIRMATION = "result.json", "samples.parquet", "exhibits.json", "confirmation.parquet"
 
 
 def result_document(result: ScanResult) -> dict[str, Any]:
@@ -71,6 +71,10 @@ def write_run(result: ScanResult, folder: Path) -> Path:
     if result.exhibits is not None:
         _write_json(folder / _EXHIBITS, _plain(result.exhibits))
         written.append(_EXHIBITS)
+    if result.confirmation is not None:
+        with replacing(folder / _CONFIRMATION) as partial:
+            pq.write_table(result.confirmation.cast(CONFIRMATION_SCHEMA), partial, compression="zstd")
+        written.append(_CONFIRMATION)
     digests = {name: _digest(folder / name) for name in written}
     _write_json(folder / _RESULT, result_document(result) | {"files": digests})
     return folder
@@ -86,11 +90,12 @@ def read_run(folder: Path) -> ScanResult:
     """
     document = _read_result(folder)
     for name in sorted({_SAMPLES, *document["files"]}):
-        if name not in (_SAMPLES, _EXHIBITS) or _digest(folder / name) != document["files"].get(name):
+        if name not in (_SAMPLES, _EXHIBITS, _CONFIRMATION) or _digest(folder / name) != document["files"].get(name):
             raise _altered(folder, f"{name} is not the file that the scan wrote")
     try:
         samples = pq.ParquetFile(folder / _SAMPLES).read()
         exhibits = _read_json(folder / _EXHIBITS) if _EXHIBITS in document["files"] else None
+        confirmation = pq.ParquetFile(folder / _CONFIRMATION).read() if _CONFIRMATION in document["files"] else None
         return ScanResult(
             name=_decoded(str, document["name"]),
             classes=_decoded(tuple[ClassResult, ...], document["classes"]),
@@ -102,6 +107,7 @@ def read_run(folder: Path) -> ScanResult:
             timings=_decoded(Mapping[str, float], document["timings"]),
             notes=_decoded(tuple[str, ...], document["notes"]),
             exhibits=_decoded(Exhibits | None, exhibits),
+            confirmation=None if confirmation is None else confirmation.cast(CONFIRMATION_SCHEMA),
         )
     except (KeyError, TypeError, ValueError, OSError, RecursionError, pa.ArrowException) as error:
         raise _altered(folder, f"{type(error).__name__}: {error}") from error

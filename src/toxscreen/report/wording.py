@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from toxscreen.config import ANALYSES
 from toxscreen.result import ClassResult, ScanResult, Verdict
 
 _NAMES = 3
@@ -24,8 +25,27 @@ EVIDENCE = {
     "label_conflict": "How badly the group's inputs fit their label, asked of something that never saw the trigger: 0 like the rest"
     " of the class, 1 like samples of other classes. A natural kind of its own stays near 0.",
     "label_conflict_lower": "The same less two standard errors: small groups have to be clearer than large ones.",
+    "exre_l": "Samples of the group that a model trained without it gives their own label: l of exclusionary reclassification.",
+    "exre_p": "Those that it gives the most frequent other class: p.",
+    "exre_score": "l/p. Above 1 the group fits its label, below 1 it looks like another class.",
+    "exre_l_share_lower": "The share l of the group, lower end of its 95 % interval.",
+    "exre_l_share_upper": "The same, upper end.",
+    "exre_p_share_lower": "The share p of the group, lower end of its 95 % interval.",
+    "exre_p_share_upper": "The same, upper end.",
+    "exre_certainty": "How certain that model is of the other classes that it gives.",
+    "exre_resemblance": "How far, for that model, those samples lie among ordinary ones of the classes that it gives them: 1 as if"
+    " they were of them, 0 among themselves, as a natural kind of its own does.",
+    "exre_agreement": "The part of them that a view of the inputs, blind to the trigger, takes for the same classes.",
     "silhouette_score": "How clearly the group stands apart among the leading components, from -1 to 1.",
     "silhouette_of_one_cloud": "The silhouette score that one single cloud of this size and shape gives when it is cut in two.",
+    "leading_variance": "The part of the variance of the class that lies along its leading direction.",
+    "mean_que": "How far the samples stick out on average after whitening by a covariance that outliers did not shape; 1 for a"
+    " Gaussian.",
+    "components": "The principal components that were looked at.",
+    "robust_deviations": "How far the likelihood ratio lies from the median of all classes, in median absolute deviations as a"
+    " Gaussian's standard deviations.",
+    "density_clusters": "The clusters of dense samples that the class has a part in.",
+    "noise": "The part of the class that lies in no dense cluster.",
 }
 """What each measurement means, one sentence each; a measurement that is not listed is shown without one."""
 
@@ -36,6 +56,13 @@ VERDICTS = {
     Verdict.SUSPICIOUS: "The screen found a group of samples that does not belong; nothing has yet proved that it was planted.",
     Verdict.POISONED: "A group stands out and a second, causal test confirmed that it was planted.",
 }
+
+_VERDICTS_BY_RULE = {
+    Verdict.CLEAN: "The rule that was chosen accuses no group of the class.",
+    Verdict.SUSPICIOUS: "The rule that was chosen accuses a group of samples. It is not calibrated, and nothing has proved that"
+    " they were planted.",
+}
+"""What the verdicts say where a published rule was chosen."""
 
 _UNASKED = (
     "No group of samples stands far apart from its class. Only activations were given, so whether the inputs fit their labels was"
@@ -74,6 +101,10 @@ BLIND_SPOTS = (
     "Data that was not given to this scan, such as a test split or what the model meets in use.",
 )
 """What no screen of this kind can see."""
+
+
+_BY_RULE = ("the chosen rule accuses", "the chosen rule accuses")
+"""Instead of what a calibrated finding looks like, for one sample and for several."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +150,7 @@ def headline(result: ScanResult) -> str:
     clean = sum(c.verdict is Verdict.CLEAN for c in result.classes)
     sentences = [
         _finding(result.classes, Verdict.POISONED, ("was planted", "were planted")),
-        _finding(result.classes, Verdict.SUSPICIOUS, ("looks planted", "look planted")),
+        _finding(result.classes, Verdict.SUSPICIOUS, _BY_RULE if by_rule(result) else ("looks planted", "look planted")),
     ]
     if not any(sentences):
         return _nothing_found(result, undecided)
@@ -132,7 +163,15 @@ def headline(result: ScanResult) -> str:
 
 def verdict_meanings(result: ScanResult) -> dict[Verdict, str]:
     """Return what each verdict says in a scan like this one, in a sentence or two."""
+    if by_rule(result):
+        return VERDICTS | _VERDICTS_BY_RULE
     return VERDICTS if inputs_asked(result) else VERDICTS | {Verdict.CLEAN: _UNASKED}
+
+
+def by_rule(result: ScanResult) -> bool:
+    """Say whether a published rule made the verdicts, which is not calibrated."""
+    analysis = result.settings.get("analysis")
+    return isinstance(analysis, Mapping) and analysis.get("name", ANALYSES[0]) != ANALYSES[0]
 
 
 def inputs_asked(result: ScanResult) -> bool:
@@ -175,6 +214,8 @@ def next_steps(result: ScanResult, run: str | None = None, asked: Mapping[str, A
     """
     steps: list[Step] = []
     found = result.verdict in (Verdict.POISONED, Verdict.SUSPICIOUS)
+    if found and by_rule(result):
+        steps.append(Step("Scan with our own analysis, which is calibrated, before you act on what a published rule says."))
     if found:
         steps += _after_a_finding(result, run)
     elif result.verdict is Verdict.CLEAN:
