@@ -197,7 +197,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     share, weight = successes / n, _SURE**2 / n
     centre = (share + weight / 2) / (1 + weight)
     half = np.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    lower, upper = float(centre - half), float(centre + half)
+    return max(0.0, min(share, lower)), min(1.0, max(share, upper))  # rounding would leave 0 and 1 outside, or go beyond
 
 
 def _seen_blindly(

@@ -63,17 +63,17 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         ),
         "exre_resemblance": Rule(
             0.75,
-            "And those samples resemble the classes that it gives them: among their neighbours, for that model, ordinary samples of "
-            "these classes are at least this far as frequent as if the group were mixed into them. A natural sub-population keeps "
-            "to itself.",
+            "And those samples resemble the classes that it gives them: among their neighbours, for that model, ordinary samples "
+            "of these classes are at least this far as frequent as if the group were mixed into them. A natural sub-population "
+            "keeps to itself.",
             "trials on MNIST, Fashion-MNIST and CIFAR-10, merged classes among them: natural groups left out reached 0.71, planted "
             "patches began at 0.80 (a blended pattern, which draws its samples together, had 0.12)",
         ),
         "exre_agreement": Rule(
             0.4,
             "Or else a view of the inputs that is blind to the trigger takes at least this part of them for the same classes.",
-            "the same trials: natural groups reached 0.31, the blended pattern had 0.53, patches on MNIST and Fashion-MNIST 0.72 to "
-            "0.80, but on CIFAR-10, where such a view reads little, 0.31 to 0.39",
+            "the same trials: natural groups reached 0.31, the blended pattern had 0.53, patches on MNIST and Fashion-MNIST 0.72 "
+            "to 0.80, but on CIFAR-10, where such a view reads little, 0.31 to 0.39",
         ),
         "exre_accuracy": Rule(
             0.5,
