@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import assume, given, reject, settings
+from hypothesis import strategies as st
 
 from tests.sources.data.making import hub_metadata, image_table, write_csv, write_jsonl, write_shards, write_tree
 from tests.sources.data.test_writing import IMAGES, LABELS, MAKERS, PICTURES, SORTED, N, files, of
@@ -214,6 +218,39 @@ def test_records_of_a_csv_stay_byte_by_byte_and_so_do_broken_and_blank_lines(tmp
     assert (tmp_path / "moved" / "t.csv").read_bytes() == b'text,label,x\r\n\r\nd ,1,y\r\ntoo,few\r\ne"f",2,1.50\r\nlast,2,'
 
 
+CELLS = st.text(st.sampled_from('ab ,"\r\n\tü='), max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(CELLS, st.booleans(), CELLS, st.booleans()), min_size=6, max_size=12), st.sampled_from(["\n", "\r\n"]))
+def test_whatever_stands_in_a_csv_its_rows_come_back(rows, end):
+    lines = ["text,x,label"]
+    for number, (text, quoted, other, also) in enumerate(rows):
+        cells = [f'"{c.replace(chr(34), chr(34) * 2)}"' if q else c for c, q in ((text, quoted), (other, also))]
+        lines.append(",".join([*cells, str(number % 3)]))
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "t.csv").write_bytes(end.join(lines).encode())
+        try:
+            source = open_training_set(Path(folder) / "t.csv")
+        except DataError:
+            reject()
+        stays = np.arange(len(source))[1:]
+        labels = source.labels.copy()
+        labels[::4] = np.where(labels[::4] < 0, -1, (labels[::4] + 1) % len(source.class_names))
+        write_rows(source, Path(folder) / "copy", stays, labels)
+        assume(len(np.unique(labels[stays][labels[stays] >= 0])) > 1)
+        copy = open_training_set(Path(folder) / "copy" / "t.csv", class_names=source.class_names)
+        assert copy.take(np.arange(len(copy))) == source.take(stays)
+        assert copy.labels.tolist() == labels[stays].tolist()
+
+
+def test_a_relabelled_record_of_several_lines_stays_one(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b'text,label\n"a\nb",1\nc,2\nd,1\n')
+    source = open_training_set(tmp_path / "t.csv")
+    write_rows(source, tmp_path / "copy", np.arange(3), np.array([1, 1, 0]))
+    assert (tmp_path / "copy" / "t.csv").read_bytes() == b'text,label\n"a\nb",2\nc,2\nd,1\n'
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -260,6 +297,19 @@ def test_images_of_a_table_keep_their_places_and_those_that_no_row_names_are_not
         assert [row["image"] for row in csv.DictReader(opened)] == [*names[:2], "p/00002.png", names[5]]
     copy = open_training_set(tmp_path / "copy" / "t.csv")
     assert all(np.array_equal(a, b) for a, b in zip(copy.take(np.arange(3)), source.take(np.arange(3)), strict=True))
+
+
+def test_a_path_that_goes_by_a_link_cannot_bring_another_image_into_its_row(tmp_path):
+    write_tree(tmp_path / "data", IMAGES[:3], ["p", "q/r", "p"])
+    data = tmp_path / "data"
+    (data / "link").symlink_to(data / "q" / "r")
+    (data / "x.png").write_bytes(IMAGES[5])
+    (data / "q" / "x.png").write_bytes(IMAGES[6])
+    file = write_csv(data / "t.csv", {"image": ["link/../x.png", "x.png", "link/00001.png", "p/00000.png"], "label": "abab"})
+    source = open_training_set(file)
+    write_rows(source, tmp_path / "copy", np.arange(4), source.labels)
+    copy = open_training_set(tmp_path / "copy" / "t.csv")
+    assert all(np.array_equal(a, b) for a, b in zip(copy.take(np.arange(4)), source.take(np.arange(4)), strict=True))
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])

@@ -19,18 +19,17 @@ from toxscreen.sources.data.reading import Omissions, text_values
 
 
 def copy_images(source: table.TableSet, copy: Copy, out: Path) -> dict[int, str]:
-    """Copy the images of the rows; return new paths for rows whose old one does not lead to the place in the copy."""
+    """Copy the images of the rows; return new paths for rows whose old one is absolute or goes by a link."""
     folder, paths = source.file.parent, {}
     for number, value in zip(copy.order.tolist(), text_values(source.columns.inputs.take(pa.array(copy.order))), strict=True):
         image = Unreadable("") if value is None else table.locate_inside(folder, value)
         if value is None or not isinstance(image, Path) or not image.is_file():
             continue
-        target = Path(os.path.normpath(out / value))
-        if not target.is_relative_to(out):
-            target = out / image.relative_to(folder.resolve())
-            paths[number] = target.relative_to(out).as_posix()
-        if not target.exists():
-            copy_file(image, target)
+        place = image.relative_to(folder.resolve())
+        if Path(os.path.normpath(value)) != place:
+            paths[number] = place.as_posix()
+        if not (out / place).exists():
+            copy_file(image, out / place)
     return paths
 
 
@@ -124,6 +123,6 @@ def _records(file: Path, delimiter: str) -> Iterator[tuple[bytes, list[str]]]:
 
 def _written(cells: Sequence[str], delimiter: str) -> bytes:
     """Return one record without its line end."""
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer, delimiter=delimiter, lineterminator="").writerow(cells)
-    return buffer.getvalue().encode("latin-1")
+    buffer, end = io.StringIO(newline=""), "\r\n"
+    csv.writer(buffer, delimiter=delimiter, lineterminator=end).writerow(cells)  # cells with one of its characters are quoted
+    return buffer.getvalue().removesuffix(end).encode("latin-1")
