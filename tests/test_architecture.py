@@ -35,7 +35,7 @@ FLOW = (
     "settling",
     "exhibits",
     "report",
-    "repair",
+    "repairing",
     "audit",
 )
 """Each stage may import those before it, and no other."""

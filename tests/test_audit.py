@@ -316,11 +316,11 @@ def test_the_device_is_resolved_once_and_told(monkeypatch):
     assert audit(training_set, classifier).inputs["device"] == "as given"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert toxscreen.audit._device("auto", live=False) == "mps"
+    assert toxscreen.audit.resolve_device("auto", live=False) == "mps"
     with pytest.raises(UsageError, match="got 'cuda'"):
         audit(training_set, classifier, config=ScanConfig(ExtractionConfig(device="cuda")))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert toxscreen.audit._device("auto", live=False) == toxscreen.audit._device("cuda", live=True) == "cuda"
+    assert toxscreen.audit.resolve_device("auto", live=False) == toxscreen.audit.resolve_device("cuda", live=True) == "cuda"
 
 
 # Activations alone

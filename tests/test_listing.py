@@ -10,8 +10,8 @@ from rich.console import Console
 from tests.scans import scan_result
 from toxscreen.inspection import Inspection
 from toxscreen.listing import print_cleaning, print_inspection
-from toxscreen.repair.actions import plan_actions
-from toxscreen.repair.cleaning import Cleaning, Outcome, Places
+from toxscreen.repairing.actions import plan_actions
+from toxscreen.repairing.cleaning import Cleaning, Outcome, Places
 from toxscreen.result import Verdict
 from toxscreen.sources.model.base import Layer
 

@@ -16,7 +16,7 @@ from toxscreen.runs import refuse_inside
 from toxscreen.screening import Progress
 
 if TYPE_CHECKING:
-    from toxscreen.repair.cleaning import Cleaning
+    from toxscreen.repairing.cleaning import Cleaning
     from toxscreen.retraining import Trainer
     from toxscreen.sources.model.preprocessing import Preprocessing
 
@@ -179,6 +179,6 @@ def clean(
     ToxscreenError
         See :mod:`toxscreen.errors`.
     """
-    from toxscreen.repair import cleaning
+    from toxscreen.repairing import cleaning
 
     return cleaning.clean(run, out=out, action=action, decisions=decisions, data=data, allow_emptied=allow_emptied)

@@ -133,7 +133,7 @@ def audit(
         with log.stage("opening the data"):
             columns = {"input_column": input_column, "label_column": label_column}
             training_set = open_training_set(data, split=split, class_names=class_names, **columns)
-        device = _device(config.extraction.device, live=model is not None and not isinstance(model, str | Path))
+        device = resolve_device(config.extraction.device, live=model is not None and not isinstance(model, str | Path))
         with log.stage("opening the model"):
             if model is None:
                 held_out = _held_out(data, split, training_set, columns, log)
@@ -344,7 +344,7 @@ def _confirmed(
     return settle(screening, labels, found, confirmation), answers_table(labels, confirmation)
 
 
-def _device(asked: str, *, live: bool) -> str | None:
+def resolve_device(asked: str, *, live: bool) -> str | None:
     """Return the device to run on; None leaves a live module where it is."""
     if asked == "cpu":
         return asked

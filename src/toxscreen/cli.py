@@ -212,7 +212,7 @@ def clean(run: Path, out: Path | None, relabel: bool, quarantine: bool, **option
     """
     with _errors():
         from toxscreen.listing import print_cleaning
-        from toxscreen.repair.cleaning import clean as write
+        from toxscreen.repairing.cleaning import clean as write
 
         if relabel and quarantine:
             raise UsageError("Flagged samples can be relabelled or put into quarantine. Leave --relabel or --quarantine away.")

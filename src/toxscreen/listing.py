@@ -10,8 +10,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from toxscreen.inspection import Inspection
-from toxscreen.repair.actions import Action
-from toxscreen.repair.cleaning import Cleaning, Outcome
+from toxscreen.repairing.actions import Action
+from toxscreen.repairing.cleaning import Cleaning, Outcome
 from toxscreen.report.wording import count, visible
 
 _MOST = 60

@@ -7,7 +7,7 @@ import pytest
 
 from tests.scans import scan_result
 from toxscreen.errors import UsageError
-from toxscreen.repair.decisions import read_decisions
+from toxscreen.repairing.decisions import read_decisions
 from toxscreen.result import Verdict
 
 IDS = ["a/0.png", "a/1.png", "=a/2.png", "b/3.png", "b/4.png"]

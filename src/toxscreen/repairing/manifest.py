@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from toxscreen.repair.actions import Actions
+from toxscreen.repairing.actions import Actions
 from toxscreen.result import ScanResult
 from toxscreen.sources.data.base import MISSING_LABEL
 
@@ -87,14 +87,15 @@ def write_table(path: Path, result: ScanResult, actions: Actions, new_ids: pa.St
 
 def identity(result: ScanResult, actions: Actions, asked: str) -> dict[str, Any]:
     """Return what tells one cleaning from another: the run, the data, the action asked for, and what it does with which samples."""
-    run = json.dumps(result.to_dict(), sort_keys=True).encode()
+    document = result.to_dict()
+    del document["timings"]  # a run that is repeated with all of it done has others, and says the same
     decided = hashlib.sha256(np.concatenate([actions.rows, actions.new_labels]).astype("<i8").tobytes())
     decided.update(json.dumps([actions.action.tolist(), actions.who.tolist()]).encode())
     counts = [{"class": name, "action": str(action), "n": n} for (name, action), n in actions.counts().items()]
     return {
         "schema_version": 1,
-        "run": hashlib.sha256(run).hexdigest(),
-        "data": result.to_dict()["inputs"].get("data"),
+        "run": hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest(),
+        "data": document["inputs"].get("data"),
         "action": asked,
         "actions": decided.hexdigest(),
         "counts": counts,

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from toxscreen.errors import UsageError
-from toxscreen.repair.manifest import unguarded
+from toxscreen.repairing.manifest import unguarded
 from toxscreen.result import ScanResult
 from toxscreen.sources.data.table import parse_object
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.scans import scan_result
 from toxscreen.errors import UsageError
-from toxscreen.repair.actions import Action, plan_actions
+from toxscreen.repairing.actions import Action, plan_actions
 from toxscreen.result import Verdict
 
 S, P = Verdict.SUSPICIOUS, Verdict.POISONED

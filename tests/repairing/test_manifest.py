@@ -4,7 +4,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxscreen.repair.manifest import digest, guarded, read_record, unguarded
+from toxscreen.repairing.manifest import digest, guarded, read_record, unguarded
 
 
 @given(st.text(st.sampled_from("'=+-@\t\r\na＝"), max_size=5))

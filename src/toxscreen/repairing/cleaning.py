@@ -1,6 +1,6 @@
 """Writes a training set without what a scan flagged: ``toxscreen clean``.
 
-1. Plan what is done with each sample (:mod:`toxscreen.repair.actions`).
+1. Plan what is done with each sample (:mod:`toxscreen.repairing.actions`).
 2. Open the data again, and see by its fingerprint that it is what was scanned.
 3. Write the copy, the quarantine where one is asked for, and the manifest into a hidden folder beside the place.
 4. Give all of them their names when they are complete. The original is only read.
@@ -23,10 +23,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from toxscreen.errors import DataError, UsageError
-from toxscreen.repair import manifest
-from toxscreen.repair.actions import Action, Actions, plan_actions
-from toxscreen.repair.decisions import read_decisions
-from toxscreen.report.documents import read_record
+from toxscreen.repairing import manifest
+from toxscreen.repairing.actions import Action, Actions, plan_actions
+from toxscreen.repairing.decisions import read_decisions
+from toxscreen.repairing.run import asked_of, find_data, known, open_scanned, reading_of
 from toxscreen.result import ScanResult, load
 from toxscreen.sources.data import open_training_set
 from toxscreen.sources.data.base import TrainingSet
@@ -36,8 +36,8 @@ from toxscreen.sources.data.writing import write_rows
 _NAMED = 3
 """Classes that a message names."""
 
-_READING = ("split", "input_column", "label_column")
-"""What a scan is told of how to read its data."""
+_IN_MEMORY = "in Python keep the rows that ts.clean(result).rows gives."
+"""What to do with data that cannot be written again."""
 
 
 class Outcome(StrEnum):
@@ -60,7 +60,7 @@ class Places:
     copy
         The path to open the cleaned data by: ``out``, or a file in it where the data is a file.
     table, record
-        The manifest, beside ``out``; see :mod:`toxscreen.repair.manifest`.
+        The manifest, beside ``out``; see :mod:`toxscreen.repairing.manifest`.
     quarantine
         The data set of the samples that are put aside, beside ``out``; None where none are.
     """
@@ -119,7 +119,7 @@ def clean(
         What is done with the flagged samples: drop, relabel (to their source class; where that is unknown they are dropped) or
         quarantine (they go into a data set of their own).
     decisions
-        A file with a reviewer's decisions, see :func:`toxscreen.repair.decisions.read_decisions`.
+        A file with a reviewer's decisions, see :func:`toxscreen.repairing.decisions.read_decisions`.
     data
         Where the data is now, if it is not where it was scanned.
     allow_emptied
@@ -146,19 +146,19 @@ def clean(
     _refuse_emptied(actions, allowed=allow_emptied)
     if out is None:
         return Cleaning(actions, Outcome.PLANNED)
-    asked = _asked(result, None if isinstance(run, ScanResult) else Path(run))
-    original = _find_data(asked, data)
+    asked = asked_of(result, None if isinstance(run, ScanResult) else Path(run))
+    original = find_data(asked, data, otherwise=_IN_MEMORY)
     places = _places(Path(out).resolve(), original, actions)
     _refuse_overlap(places.out, original, "the data that was scanned")
     if not isinstance(run, ScanResult):
         _refuse_overlap(places.out, Path(run), "the run folder")
-    reading = {"class_names": actions.class_names, **{name: asked[name] for name in _READING if isinstance(asked.get(name), str)}}
+    reading = reading_of(asked, actions.class_names)
     identity = manifest.identity(result, actions, str(action))
     if _is_there(places, identity, reading):
         return Cleaning(actions, Outcome.THERE, places)
     told = progress or (lambda _what, _done, _all: None)
     told("checking the data", 0, 3)
-    source = _open_scanned(original, reading, _known(result).get("fingerprint"))
+    source = open_scanned(original, reading, known(result, "data").get("fingerprint"))
     if dry_run:
         return Cleaning(actions, Outcome.PLANNED, places)
     told("writing the copy", 1, 3)
@@ -191,32 +191,6 @@ def _refuse_emptied(actions: Actions, *, allowed: bool) -> None:
         f"Each class must keep samples, but {many} would lose all ({before[emptied].sum():,}), and a model trained on the copy "
         "would not know the class. Keep some with --decisions, "
         + ("or allow it with --allow-emptied." if left >= 2 else "because a training set needs two classes.")
-    )
-
-
-def _asked(result: ScanResult, folder: Path | None) -> Mapping[str, Any]:
-    """Return what is known of how the data was read: what the result says of it, and before that what the command line asked."""
-    return {**_known(result), **({} if folder is None else read_record(folder))}
-
-
-def _known(result: ScanResult) -> Mapping[str, Any]:
-    facts = result.inputs.get("data")
-    return facts if isinstance(facts, Mapping) else {}
-
-
-def _find_data(asked: Mapping[str, Any], data: str | Path | None) -> Path:
-    """Return where the data that was scanned lies."""
-    recorded, location = asked.get("data"), asked.get("location")
-    candidates = (recorded, location) if data is None else (data,)
-    for place in candidates:
-        if isinstance(place, str | Path) and place and Path(place).exists():
-            return Path(place)
-    if data is not None or isinstance(recorded, str):
-        place = data or recorded
-        raise DataError(f"The data that was scanned must be at {place}, but nothing is there. Say where it is with --data.")
-    raise UsageError(
-        f"Only data that was read from files can be written again, but {location or 'what was scanned'} was in memory, or is gone. "
-        "Say where it is with --data, or in Python keep the rows that ts.clean(result).rows gives."
     )
 
 
@@ -256,22 +230,6 @@ def _is_there(places: Places, identity: Mapping[str, Any], reading: Mapping[str,
             "Choose another folder with --out, or remove them."
         )
     return True
-
-
-def _open_scanned(original: Path, reading: Mapping[str, Any], fingerprint: object) -> TrainingSet:
-    """Open the data, if it is what was scanned."""
-    try:
-        source = open_training_set(original, **reading)
-    except DataError as error:
-        raise DataError(
-            f"{printable(original)} must be as it was when it was scanned, but it cannot be read so: {error}"
-        ) from error
-    if (found := source.fingerprint()) != fingerprint:
-        raise DataError(
-            f"{printable(original)} must be the data that was scanned, but its fingerprint is {found} and the run's is "
-            f"{fingerprint or 'unknown'}: it was edited, or is another data set. Scan it again."
-        )
-    return source
 
 
 def _write_data(source: TrainingSet, actions: Actions, places: Places, stage: Path) -> pa.StringArray:

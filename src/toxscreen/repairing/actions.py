@@ -112,7 +112,7 @@ def plan_actions(
         What is done with them: drop, relabel or quarantine.
     decisions
         A reviewer's, shape ``(n_samples,)``: 1 where a sample is taken out, flagged or not, -1 where it is kept, and 0 where
-        nothing was said; from :func:`toxscreen.repair.decisions.read_decisions`.
+        nothing was said; from :func:`toxscreen.repairing.decisions.read_decisions`.
 
     Raises
     ------

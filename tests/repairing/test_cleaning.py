@@ -16,8 +16,8 @@ from tests.scans import scan_result
 from tests.sources.data.making import write_csv, write_tree
 from tests.sources.data.test_writing import IMAGES, LABELS, MAKERS, SORTED, N, files, of
 from toxscreen.errors import DataError, StoreError, UsageError
-from toxscreen.repair import cleaning
-from toxscreen.repair.cleaning import Outcome, clean
+from toxscreen.repairing import cleaning
+from toxscreen.repairing.cleaning import Outcome, clean
 from toxscreen.result import SAMPLES_SCHEMA, GroupResult, Verdict, load
 from toxscreen.sources.data import open_training_set
 
@@ -152,6 +152,12 @@ def test_a_run_folder_and_its_result_are_one(tree, tmp_path):
     assert clean(run, out=tmp_path / "copy").outcome is Outcome.WRITTEN
     assert clean(load(run), out=tmp_path / "copy").outcome is Outcome.THERE
     assert clean(result, out=tmp_path / "copy").outcome is Outcome.THERE
+
+
+def test_a_run_that_was_repeated_is_still_the_same(tree, tmp_path):
+    result = scanned(tree)
+    clean(result, out=tmp_path / "copy")
+    assert clean(replace(result, timings={"activations": 99.0}), out=tmp_path / "copy").outcome is Outcome.THERE
 
 
 def test_a_scan_of_the_copy_that_flags_nothing_leaves_nothing_to_do(tree, tmp_path):
