@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import expm
 
 
 def area_average(picture: NDArray[np.float64], side: int) -> NDArray[np.float64]:
@@ -137,3 +138,52 @@ def affinity(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> t
     own = np.array([speaks_for(row, label) for row, label in enumerate(labels)])
     foreign = [[speaks_for(row, c) for row in range(len(labels)) if labels[row] != c] for c in range(n_classes)]
     return own, np.array([np.mean(values) if values else 0.0 for values in foreign])
+
+
+def leading_outliers(activations: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Square the place of each row along the top right singular vector of the centred rows (Tran et al. 2018, algorithm 1)."""
+    centred = np.asarray(activations, np.float64) - np.asarray(activations, np.float64).mean(axis=0)
+    top = np.linalg.svd(centred)[2][0]
+    return np.array([float(row @ top) ** 2 for row in centred])
+
+
+def que_scores(whitened: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+    """Weigh each row by a matrix exponential (Hayase et al. 2021, section 3)."""
+    excess = np.cov(whitened, rowvar=False, bias=True) - np.eye(whitened.shape[1])
+    weights = expm(alpha * excess / np.linalg.norm(excess, 2))
+    return np.array([float(row @ weights @ row) / np.trace(weights) for row in whitened])
+
+
+def largest_fourth_moment(whitened: NDArray[np.float64]) -> float:
+    """Build the whole matrix of fourth moments, and take its largest eigenvalue (Diakonikolas et al. 2017)."""
+    k = whitened.shape[1]
+    identity = np.eye(k).ravel()
+    products = np.array([np.outer(row, row).ravel() for row in whitened])
+    return float(np.linalg.eigvalsh(products.T @ products / len(whitened) - np.outer(identity, identity))[-1])
+
+
+def untangle(
+    activations: NDArray[np.float64], labels: NDArray[np.int64], rounds: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Run the EM of SCAn sample by sample (Tang et al. 2021, section 4.2); return the covariances between and within classes."""
+    centred = activations - activations.mean(axis=0)
+    means = np.array([centred[labels == c].mean(axis=0) for c in range(labels.max() + 1)])
+    between, within = np.cov(means[labels].T, bias=True), np.cov((centred - means[labels]).T, bias=True)
+    for _ in range(rounds):
+        identities = np.zeros_like(centred)
+        for c in range(labels.max() + 1):
+            rows = np.flatnonzero(labels == c)
+            gain = -np.linalg.inv(len(rows) * between + within) @ between @ np.linalg.inv(within)
+            identities[rows] = -sum(within @ gain @ centred[row] for row in rows)
+        between, within = np.cov(identities.T, bias=True), np.cov((centred - identities).T, bias=True)
+    return between, within
+
+
+def outside_main_cluster(labels: NDArray[np.int64], clusters: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Walk over the samples, and flag those in a small part of their class (Cui et al. 2022, section 5)."""
+    flagged = np.zeros(len(labels), bool)
+    for row, (label, cluster) in enumerate(zip(labels, clusters, strict=True)):
+        own = [other for one, other in zip(labels, clusters, strict=True) if one == label]
+        parts = {number: own.count(number) for number in own}
+        flagged[row] = parts[cluster] < max(parts.values()) and parts[cluster] < 0.5 * len(own)
+    return flagged

@@ -204,6 +204,7 @@ def test_help_comes_without_the_heavy_packages():
         ["scan", ".", "--size", "1x2x3"],
         ["scan", ".", "--fail-on", "clean"],
         ["scan", ".", "--device", "abacus"],
+        ["scan", ".", "--analysis", "magic"],
         ["detect", "."],
         ["demo", "music"],
         ["report", "missing"],
@@ -253,6 +254,13 @@ def test_another_layer_can_be_scanned(pictures, tmp_path):
     assert done.exit_code in (0, 1)
     model = json.loads(done.stdout)["inputs"]["model"]
     assert (model["layer"], model["layer_width"]) == ("blocks.0", 32)
+
+
+def test_a_published_rule_can_be_chosen(pictures, tmp_path):
+    rule = ("--analysis", "spectral-signatures")
+    done = run("scan", pictures.data, "--model", pictures.model, *rule, "--out", tmp_path / "run", "--json", *STEPWISE)
+    assert done.exit_code == 1
+    assert all("Spectral Signatures" in found["reasons"][0] for found in json.loads(done.stdout)["classes"])
 
 
 def test_a_traceback_is_shown_with_debug_alone(tmp_path):

@@ -104,6 +104,17 @@ def test_unit_and_origin_of_the_activations_do_not_matter(name, scale, shift):
 
 
 @pytest.mark.parametrize("name", ANALYSES)
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=5, deadline=None)
+def test_turning_the_space_of_the_activations_does_not_matter(name, seed):
+    training_set = poisoned(seed)
+    turn = np.linalg.qr(rng(seed).normal(size=(24, 24)))[0]
+    first = detected(name, training_set.activations, training_set.labels)
+    turned = detected(name, (training_set.activations @ turn).astype("f4"), training_set.labels)
+    np.testing.assert_array_equal(turned.flagged, first.flagged)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
 def test_the_same_generator_gives_the_same_numbers(name):
     training_set = poisoned()
     first, second = (detected(name, training_set.activations, training_set.labels, seed=4) for _ in range(2))

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import references
-from toxscreen.analysis.silhouette_score import one_cloud_silhouette, silhouette
+from toxscreen.analysis.silhouette_score import SilhouetteScore, one_cloud_silhouette, silhouette
 from toxscreen.clustering import two_means
+from toxscreen.config import ReductionConfig
+from toxscreen.result import Verdict
 
 
 def rng(seed=0):
@@ -52,3 +54,28 @@ def test_one_cloud_that_is_cut_scores_well_above_zero_and_as_its_own_kind_does()
     score = one_cloud_silhouette(variances, 800, rng())
     assert score > 0.1
     assert score == pytest.approx(references.silhouette(points, two_means(points)), abs=0.03)
+
+
+# The rule
+
+
+@pytest.mark.parametrize(("apart", "accused"), [(0, False), (8, True)])
+def test_a_class_is_accused_where_two_groups_describe_it_well(apart, accused):
+    members = rng(1).permutation(300) < 60
+    activations = rng().normal(size=(300, 30)) + apart * members[:, None] / np.sqrt(30) * 3
+    (group,), ruling = SilhouetteScore().judge(activations, rng())
+    assert (ruling.verdict is Verdict.SUSPICIOUS) is accused
+    assert (group.posterior > 0.5).any() == accused
+    if accused:
+        np.testing.assert_array_equal(group.members, members)
+
+
+def test_the_threshold_of_the_rule_can_be_another():
+    activations = rng().normal(size=(300, 30))
+    (group,), ruling = SilhouetteScore(threshold=0.01).judge(activations, rng())
+    assert ruling.verdict is Verdict.SUSPICIOUS  # one Gaussian cloud: the rule is not calibrated
+    assert 0.01 < group.evidence["silhouette_score"] < 0.15
+
+
+def test_the_rule_takes_the_reduction_that_was_asked_for():
+    assert SilhouetteScore().configured(ReductionConfig("ica", 4)).reduction.n_components == 4

@@ -37,10 +37,12 @@ class RelativeSize(ClassRule):
 
     def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> Decision:
         """Judge one class by the size of its smaller half."""
-        members = two_means(reduce(activations, self.reduction, rng).points)
+        reduction = reduce(activations, self.reduction, rng)
+        members = two_means(reduction.points)
         share = float(members.mean())
         group = Group(members, members * beyond(self.threshold / share, 1.0), {"relative_size": share})
         found = f"The smaller of its two groups holds {share:.1%} of the class, and {self.rule} accuses below {self.threshold:.0%}."
+        found = " ".join(filter(None, [found, reduction.note]))
         if share < self.threshold:
             return (group,), Ruling(Verdict.SUSPICIOUS, f"{found} {UNCALIBRATED}")
         return (group,), Ruling(Verdict.CLEAN, found)

@@ -40,12 +40,13 @@ class SilhouetteScore(ClassRule):
 
     def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> Decision:
         """Judge one class by how well its two halves lie apart."""
-        points = reduce(activations, self.reduction, rng).points
-        members = two_means(points)
-        score = silhouette(points, members, rng)
+        reduction = reduce(activations, self.reduction, rng)
+        members = two_means(reduction.points)
+        score = silhouette(reduction.points, members, rng)
         evidence = {"relative_size": float(members.mean()), "silhouette_score": score}
         group = Group(members, members * beyond(score, self.threshold), evidence)
         found = f"Its two groups have a silhouette of {score:.2f}, and {self.rule} accuses above {self.threshold:.2f}."
+        found = " ".join(filter(None, [found, reduction.note]))
         if score > self.threshold:
             return (group,), Ruling(Verdict.SUSPICIOUS, f"{found} {UNCALIBRATED}")
         return (group,), Ruling(Verdict.CLEAN, found)

@@ -42,6 +42,8 @@ _C, _TAU, _SHIFT = 10.0, 0.1, 3.0
 """Constants of the filter, from the authors' code."""
 _LANCZOS = 8
 """Vectors that the search for the largest fourth moment keeps: nine multiplications find it to seven digits."""
+_EXCESS = 1e-6
+"""Variance beyond 1 below which no direction sticks out: the weights of directions that differ by rounding would be chance."""
 _FLOOR = 1e-10
 """Least variance in a direction, as part of the largest: rows may be equal to the last bit, and it is divided by."""
 
@@ -123,7 +125,7 @@ def que_scores(whitened: NDArray[np.float64]) -> NDArray[np.float64]:
     **Source:** Dong et al. 2019, arXiv 1906.11366; Hayase et al. 2021, section 3.
     """
     squares, vectors = np.linalg.eigh(np.atleast_2d(np.cov(whitened, rowvar=False, bias=True)))
-    excess = max(squares[-1] - 1, np.finfo(np.float64).eps)
+    excess = max(squares[-1] - 1, _EXCESS)
     weights = np.exp(_ALPHA * (squares - squares[-1]) / excess)
     return np.asarray((whitened @ vectors) ** 2 @ (weights / weights.sum()))
 

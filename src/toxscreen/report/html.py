@@ -102,6 +102,8 @@ class _Table:
     ----------
     own
         Part of a class that the model gives its own label, by class name.
+    separation
+        Whether how far any group lies from its class was measured.
     conflict
         Whether any group was asked how its inputs fit their label.
     usual
@@ -109,6 +111,7 @@ class _Table:
     """
 
     own: Mapping[str, float]
+    separation: bool
     conflict: bool
     usual: str | None
 
@@ -116,8 +119,9 @@ class _Table:
     def of(cls, result: ScanResult) -> _Table:
         reasons = Counter(" ".join(c.reasons) for c in result.classes if c.verdict is Verdict.CLEAN)
         usual = next((reason for reason, n in reasons.most_common(1) if n > 1 and reason), None)
-        asked = any("label_conflict" in group.evidence for c in result.classes for group in c.groups)
-        return cls(own_label_shares(result.samples), asked, usual)
+        measured = {name for c in result.classes for group in c.groups for name in group.evidence}
+        apart = "separation" in measured or not wording.by_rule(result)
+        return cls(own_label_shares(result.samples), apart, "label_conflict" in measured, usual)
 
     def evidence(self, c: ClassResult) -> Mapping[str, float]:
         """Return the measurements of the most telling group: the worst one that is accused, or the first that was looked at."""
