@@ -160,9 +160,43 @@ def test_the_common_words_of_the_class_that_poison_comes_from_are_no_marks_of_it
     assert again.own[~poisoned[rows]].mean() >= 0.5
 
 
-def test_pictures_are_never_asked_again():
-    view, labels = pictures(40, 40)
-    assert ask(view, labels, words=False).of(0, np.flatnonzero(labels == 0)).again is None
+def patched(seed=0):
+    """Return pictures of two classes, of which those of class 1 are much alike, their labels, and which are poisoned.
+
+    A tenth of class 0 are pictures of class 1 with one bright cell in the corner.
+    """
+    generator = rng(seed)
+    labels = np.repeat([0, 1], [300, 340])
+    pattern = generator.random((2, 64))
+    view = pattern[labels] + generator.normal(0, np.where(labels == 1, 0.1, 0.2)[:, None], (640, 64))
+    view[:, 63] = 0
+    poisoned = np.isin(np.arange(640), generator.choice(np.flatnonzero(labels == 1), 34, replace=False))
+    view[poisoned, 63] = 1
+    return view.astype(np.float32), np.where(poisoned, 0, labels), poisoned
+
+
+def test_a_patch_on_pictures_much_alike_hides_the_conflict_until_the_group_is_asked_again_without_it():
+    view, labels, poisoned = patched()
+    rows = np.flatnonzero(labels == 0)
+    first = ask(view, labels, words=False).of(0, rows)
+    assert first.own[poisoned[rows]].mean() > 0.9
+    again = first.again(poisoned[rows])
+    assert again.own[poisoned[rows]].mean() < 0.2
+    assert again.own[~poisoned[rows]].mean() > 0.9
+    assert again.baseline < 0.2
+    assert (again.rival[poisoned[rows]] == 1).all()
+
+
+def test_a_group_of_pictures_that_no_small_part_marks_is_not_asked_again():
+    view, labels, poisoned = patched()
+    rows = np.flatnonzero(labels == 0)
+    for changed in (slice(0), slice(0, 10)):  # nothing, and more than a small patch
+        plain = view.copy()
+        plain[:, 63] = 0
+        plain[np.flatnonzero(poisoned), changed] += 5
+        first = ask(plain, labels, words=False).of(0, rows)
+        again = first.again(poisoned[rows] | (rows % 7 == 0) if changed.stop == 0 else poisoned[rows])
+        np.testing.assert_array_equal(again.own, first.own)
 
 
 def test_a_rare_word_says_nothing():

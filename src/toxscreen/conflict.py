@@ -4,7 +4,9 @@ A poisoned sample looks like one class and is labelled as another. A finished mo
 trigger; a weak classifier on a coarse view of the inputs still does, because the trigger is too small or too rare to sway it. A
 natural sub-population, however far it lies from the rest of its class, fits its label.
 
-1. Images: the 10 nearest neighbours in the view, each class equally represented.
+1. Images: the 10 nearest neighbours in the view, each class equally represented. Where a class's pictures are much alike (ones), a
+   patch outweighs all else in them and the poisoned ones become each other's neighbours, so a group is asked again without the
+   cells that tell it from the rest of its class.
 2. Texts: naive Bayes on the words, trained on the other folds, each word's influence capped so that no single word can decide. A
    sentence of eight words can, so a group is asked again without the words that tell it from the rest of its class.
 """
@@ -12,8 +14,9 @@ natural sub-population, however far it lies from the rest of its class, fits its
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,15 +43,29 @@ _MARK_SHARE, _MARK_RATIO = 0.1, 3.0
 """A word marks a group when at least this part of its texts hold it, and this many times the part of the rest of the class and of
 any other class: a word that another class often uses is what its poison is known by."""
 
-_BASELINE_TEXTS = 2000
-"""Texts of other classes that are asked again beside a group's own class."""
+_BASELINE_SAMPLES = 2000
+"""Samples of other classes that are asked again beside a group's own class."""
+
+_MARK_DISTANCE = 4.0
+"""A cell of the view marks a group when its mean lies this many standard deviations from that of the rest of the class, and from
+that of any other class: what another class shows there is what the group's pictures are, and no mark. The cell of a patch lies at
+26 on MNIST."""
+
+_MOST_MARKED = 1 / 16
+"""Part of the cells that can mark a group: a small patch lies in one to four of 64; what changes more of the picture is no mark."""
+
+_FLATTEST = np.float32(1e-2)
+"""Least standard deviation of a cell, in those of the whole view: at the border of a picture nothing varies."""
+
+_REFERENCES_AGAIN = 5000
+"""Samples that neighbours are looked for in when a group is asked again."""
 
 
 @dataclass(frozen=True)
 class InputFit:
     """How the inputs of one class fit its label: ``own`` and ``rival`` ``(n,)`` and its ``baseline``, as in :class:`Affinity`.
 
-    ``again`` asks once more without what marks a group, given its membership ``(n,)``; None where the view is blind to marks.
+    ``again`` asks once more without what marks a group, given its membership ``(n,)``; None where nobody can be asked.
     """
 
     own: NDArray[np.float32]
@@ -76,12 +93,12 @@ class Affinity:
     own: NDArray[np.float32]
     rival: NDArray[np.int64]
     baseline: NDArray[np.float64]
-    bags: _Bags | None = field(default=None, repr=False, compare=False)
+    view: _View | None = field(default=None, repr=False, compare=False)
 
     def of(self, class_index: int, rows: NDArray[np.int64]) -> InputFit:
         """Return how some rows of one class fit its label."""
-        again = None if self.bags is None else partial(self.bags.without_marks, class_index, rows)
-        return InputFit(self.own[rows], self.rival[rows], float(self.baseline[class_index]), again)
+        fit = InputFit(self.own[rows], self.rival[rows], float(self.baseline[class_index]))
+        return fit if self.view is None else replace(fit, again=partial(self.view.without_marks, class_index, rows, fit))
 
 
 def affinity(
@@ -112,15 +129,23 @@ def affinity(
     """
     rows = np.flatnonzero(usable & (labels >= 0))
     gather = _Gather(labels, n_classes)
-    if len(rows) and words:
-        bags = _Bags(view, labels, rows, n_classes, rng)
-        for start in range(0, len(rows), _CHUNK):
-            block = rows[start : start + _CHUNK]
-            gather.add(block, bags.probabilities(block))
-        return gather.affinity(bags)
-    if len(rows):
-        _by_neighbours(view, labels, rows, gather, rng)
-    return gather.affinity()
+    if len(rows) < 2:
+        return gather.affinity()
+    made: _View = (_Bags if words else _Cells)(view, labels, rows, n_classes, rng)
+    for start in range(0, len(rows), _CHUNK):
+        block = rows[start : start + _CHUNK]
+        gather.add(block, made.probabilities(block))
+    return gather.affinity(made)
+
+
+class _View(Protocol):
+    """The inputs as something that never saw the trigger sees them."""
+
+    def probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the probability of each class, shape ``(b, n_classes)``."""
+
+    def without_marks(self, class_index: int, rows: NDArray[np.int64], fit: InputFit, members: NDArray[np.bool_]) -> InputFit:
+        """Ask some rows of one class, whose ``fit`` is known, again without what marks the group."""
 
 
 class _Gather:
@@ -143,8 +168,8 @@ class _Gather:
         self.counts += len(rows) - per_class
         self.rival[rows] = _likeliest_other(probabilities, given)
 
-    def affinity(self, bags: _Bags | None = None) -> Affinity:
-        return Affinity(self.own, self.rival, self.others / np.maximum(self.counts, 1), bags)
+    def affinity(self, view: _View | None = None) -> Affinity:
+        return Affinity(self.own, self.rival, self.others / np.maximum(self.counts, 1), view)
 
 
 def _speaks_for(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -164,31 +189,71 @@ def _likeliest_other(probabilities: NDArray[np.floating], given: NDArray[np.int6
     return likeliest
 
 
-def _by_neighbours(
-    view: NDArray[np.float32], labels: NDArray[np.int64], rows: NDArray[np.int64], gather: _Gather, rng: np.random.Generator
-) -> None:
+class _Cells:
+    """The pictures as cells, and what their nearest neighbours say of the classes."""
+
+    def __init__(
+        self,
+        view: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        n_classes: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self._view, self._labels, self._rows, self._n_classes = view, labels, rows, n_classes
+        each = max(_FEWEST_REFERENCES, _REFERENCES // len(np.unique(labels[rows])))
+        shuffled = rng.permutation(rows)
+        order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+        starts = np.searchsorted(labels[order], labels[order])
+        self._references = order[np.arange(len(order)) - starts < each]
+        self._search = _search(_even(view[self._references]))
+        self._of_class = {k: _moments(view[self._references[labels[self._references] == k]]) for k in np.unique(labels[rows])}
+        self._flattest = _FLATTEST * view[self._references].std() + np.finfo(np.float32).tiny
+
+    def probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the part of each class among the neighbours, each class equally represented, shape ``(b, n_classes)``."""
+        return self._votes(self._search, self._references, rows, _even(self._view[rows]))
+
+    def without_marks(self, class_index: int, rows: NDArray[np.int64], fit: InputFit, members: NDArray[np.bool_]) -> InputFit:
+        """Ask some rows of one class again without the cells that mark the group; where none does, ``fit`` stands."""
+        inside, outside = self._view[rows[members]], self._view[rows[~members]]
+        asked = np.zeros(self._view.shape[1], dtype=bool)
+        for mean, variance in [_moments(outside), *(self._of_class[k] for k in self._of_class if k != class_index)]:
+            within = np.sqrt((inside.var(axis=0) + variance) / 2) + self._flattest
+            asked |= np.abs(inside.mean(axis=0) - mean) < _MARK_DISTANCE * within
+        if not 0 < np.mean(~asked) <= _MOST_MARKED:
+            return fit
+        references = self._references[:: max(1, len(self._references) // _REFERENCES_AGAIN)]
+        search = _search(_even(self._view[references][:, asked]))
+        others = self._rows[self._labels[self._rows] != class_index]
+        others = others[spread(len(others), _BASELINE_SAMPLES)]
+        votes, elsewhere = (self._votes(search, references, r, _even(self._view[r][:, asked])) for r in (rows, others))
+        own = _speaks_for(votes)[:, class_index].astype(np.float32)
+        return InputFit(own, _likeliest_other(votes, class_index), float(_speaks_for(elsewhere)[:, class_index].mean()))
+
+    def _votes(
+        self, search: Any, references: NDArray[np.int64], rows: NDArray[np.int64], pictures: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        neighbours = min(_NEIGHBOURS, len(references) - 1)
+        found = references[search.kneighbors(pictures, neighbours + 1, return_distance=False)]
+        keep = found != rows[:, None]
+        keep[keep.all(axis=1), -1] = False  # a sample that is no reference drops its farthest neighbour instead of itself
+        near = self._labels[found[keep].reshape(len(rows), neighbours)]
+        sizes = np.bincount(self._labels[references], minlength=self._n_classes)
+        votes = np.zeros((len(rows), self._n_classes), dtype=np.float32)
+        np.add.at(votes, (np.arange(len(rows))[:, None], near), (1 / sizes[near]).astype(np.float32))
+        votes /= votes.sum(axis=1, keepdims=True)
+        return votes
+
+
+def _moments(pictures: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return pictures.mean(axis=0), pictures.var(axis=0)
+
+
+def _search(pictures: NDArray[np.float32]) -> Any:
     from sklearn.neighbors import NearestNeighbors
 
-    present = np.unique(labels[rows])
-    each = max(_FEWEST_REFERENCES, _REFERENCES // len(present))
-    shuffled = rng.permutation(rows)
-    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    starts = np.searchsorted(labels[order], labels[order])
-    references = order[np.arange(len(order)) - starts < each]
-    sizes = np.bincount(labels[references], minlength=gather.n_classes)
-    neighbours = min(_NEIGHBOURS, len(references) - 1)
-    if neighbours < 1:
-        return
-    search = NearestNeighbors(algorithm="brute").fit(_even(view[references]))
-    for start in range(0, len(rows), _CHUNK):
-        block = rows[start : start + _CHUNK]
-        found = references[search.kneighbors(_even(view[block]), neighbours + 1, return_distance=False)]
-        keep = found != block[:, None]
-        keep[keep.all(axis=1), -1] = False  # a sample that is no reference drops its farthest neighbour instead of itself
-        near = labels[found[keep].reshape(len(block), neighbours)]
-        votes = np.zeros((len(block), gather.n_classes), dtype=np.float32)
-        np.add.at(votes, (np.arange(len(block))[:, None], near), (1 / sizes[near]).astype(np.float32))
-        gather.add(block, votes / votes.sum(axis=1, keepdims=True))
+    return NearestNeighbors(algorithm="brute").fit(pictures)
 
 
 def _even(view: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -252,7 +317,13 @@ class _Bags:
         likelihood /= likelihood.sum(axis=1, keepdims=True)
         return likelihood
 
-    def without_marks(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
+    def without_marks(
+        self,
+        class_index: int,
+        rows: NDArray[np.int64],
+        fit: InputFit,  # noqa: ARG002 - every word is asked again
+        members: NDArray[np.bool_],
+    ) -> InputFit:
         """Ask some rows of one class again without the words that mark the group, or mark the rest of the rows."""
         bags = self._bags[self._place[rows]]
         sides = [(np.asarray(bags[side].sum(axis=0))[0] + 1) / (side.sum() + 2) for side in (members, ~members)]
@@ -261,7 +332,7 @@ class _Bags:
         for here, there in (sides, sides[::-1]):
             asked &= (here < _MARK_SHARE) | (here < _MARK_RATIO * np.maximum(there, elsewhere))
         others = self._rows[self._labels[self._rows] != class_index]
-        others = others[spread(len(others), _BASELINE_TEXTS)]
+        others = others[spread(len(others), _BASELINE_SAMPLES)]
         probabilities = self.probabilities(rows, asked)
         baseline = _speaks_for(self.probabilities(others, asked))[:, class_index].mean()
         own = _speaks_for(probabilities)[:, class_index].astype(np.float32)
