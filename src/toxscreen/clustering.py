@@ -98,10 +98,11 @@ def discriminant_split(
         None when one side runs empty: there is no such group.
     """
     members, projection = guess, np.zeros(len(guess))
+    moments = _Moments.of(whitened, folds)
     for _ in range(_REFINEMENTS):
         if not minimum <= int(members.sum()) <= len(members) - minimum:
             return None
-        cross_fitted = _cross_fitted_projection(whitened, members, folds)
+        cross_fitted = _cross_fitted_projection(whitened, members, folds, moments)
         if cross_fitted is None:
             return None
         projection = cross_fitted
@@ -112,22 +113,46 @@ def discriminant_split(
     return Split(members, projection) if minimum <= int(members.sum()) <= len(members) - minimum else None
 
 
+@dataclass(frozen=True)
+class _Moments:
+    """What the rows outside each fold add up to, so that no guess of the members needs another product of the whole matrix.
+
+    ``counts`` ``(n_folds,)``, ``sums`` ``(n_folds, k)`` and ``products`` ``(n_folds, k, k)``; ``inside`` is 1 for a row's fold,
+    ``(n_folds, n)``.
+    """
+
+    inside: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    products: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, points: NDArray[np.float64], folds: NDArray[np.int64]) -> _Moments:
+        numbers = range(int(folds.max()) + 1)
+        inside = np.stack([folds == fold for fold in numbers]).astype(np.float64)
+        products = np.stack([points[folds == fold].T @ points[folds == fold] for fold in numbers])
+        sums = inside @ points
+        return cls(inside, len(points) - inside.sum(axis=1), sums.sum(axis=0) - sums, products.sum(axis=0) - products)
+
+
 def _cross_fitted_projection(
-    whitened: NDArray[np.float64], members: NDArray[np.bool_], folds: NDArray[np.int64]
+    whitened: NDArray[np.float64], members: NDArray[np.bool_], folds: NDArray[np.int64], moments: _Moments
 ) -> NDArray[np.float64] | None:
     """Project each fold on Fisher's direction of the others; None where a side is empty there."""
+    chosen = moments.inside * members
+    counts = members.sum() - chosen.sum(axis=1)
+    if (counts < 2).any() or (counts > moments.counts - 2).any():
+        return None
+    sums = whitened[members].sum(axis=0) - chosen @ whitened
     projection = np.empty(len(members))
-    for fold in range(int(folds.max()) + 1):
-        held_out = folds == fold
-        points, inside = whitened[~held_out], members[~held_out]
-        if not 2 <= int(inside.sum()) <= len(inside) - 2:
-            return None
-        centre_in, centre_out = points[inside].mean(axis=0), points[~inside].mean(axis=0)
-        residual = points - np.where(inside[:, None], centre_in, centre_out)
-        within = residual.T @ residual / len(points) + _TIGHTEST * np.eye(points.shape[1])
+    for fold, (n, n_in) in enumerate(zip(moments.counts, counts, strict=True)):
+        centre_in, centre_out = sums[fold] / n_in, (moments.sums[fold] - sums[fold]) / (n - n_in)
+        between = n_in * np.outer(centre_in, centre_in) + (n - n_in) * np.outer(centre_out, centre_out)
+        within = (moments.products[fold] - between) / n + _TIGHTEST * np.eye(whitened.shape[1])
         ridge = _RIDGE * np.trace(within) / len(within)
         direction = np.linalg.solve(within + ridge * np.eye(len(within)), centre_in - centre_out)
         scale = np.sqrt(max(direction @ within @ direction, np.finfo(np.float64).tiny))
+        held_out = folds == fold
         projection[held_out] = (whitened[held_out] - (centre_in + centre_out) / 2) @ direction / scale
     return projection
 

@@ -160,7 +160,8 @@ def analyse(
     halves = two_means(reduction.points)
     guesses = [halves, ~halves, *_conflicting(whitened, fit, folds)]
     splits = (discriminant_split(whitened, guess, folds, FEWEST_IN_GROUP) for guess in guesses)
-    group = _most_telling([_measure(split, n_class, fit) for split in splits if split is not None])
+    distinct = {split.members.tobytes(): split for split in splits if split is not None}  # most guesses end in the same group
+    group = _most_telling([_measure(split, n_class, fit) for split in distinct.values()])
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
         group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
@@ -239,7 +240,8 @@ def _telling(group: Group) -> float:
 
 
 def _most_telling(groups: list[Group]) -> Group | None:
-    return max(groups, key=lambda group: (_telling(group), group.evidence["separation"]), default=None)
+    """Return the first of the groups that tell most; rounding must not decide between a group and its complement."""
+    return max(groups, key=lambda group: (round(_telling(group), 6), round(group.evidence["separation"], 6)), default=None)
 
 
 def _plane(points: NDArray[np.float32], group: Group | None) -> NDArray[np.float32]:
