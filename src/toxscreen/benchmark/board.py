@@ -24,10 +24,10 @@ from toxscreen.benchmark.subject import Subject
 SEEDS = 1
 
 _SIGN = "speed limit 50"
-_PICTURES = {"network": "small", "epochs": 6, "n": 20_000}
+_PICTURES = {"network": "small", "epochs": 8, "n": 10_000}
 
 REPAIRED = (
-    Case("MNIST, BadNets, 10% of class 7", "mnist", (Plant("badnets", "7"),), epochs=4),
+    Case("MNIST, BadNets, 10% of class 7", "mnist", (Plant("badnets", "7"),), n=30_000),
     Case("GTSRB, BadNets, 5% of the data", "gtsrb", (Plant("badnets", _SIGN, share=None, rate=0.05),), **_PICTURES),
     Case("CIFAR-10, BadNets, 5% of the data", "cifar10", (Plant("badnets", "airplane", share=None, rate=0.05),), **_PICTURES),
     Case("CIFAR-10, Blended, 5% of the data", "cifar10", (Plant("blended", "airplane", share=None, rate=0.05),), **_PICTURES),
@@ -36,7 +36,7 @@ REPAIRED = (
 )
 """Rows of which the repaired model is measured. The last two are measured where their data is given."""
 
-_LARGEST = {2: 2000, 10: 4000, 100: 5000, 200: 5000}
+_LARGEST = {2: 1800, 10: 4000, 100: 5000, 200: 5000}
 """Samples of the majority class by the imbalance; all there are where the data set becomes small."""
 
 IMBALANCED = tuple(
