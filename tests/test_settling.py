@@ -46,7 +46,7 @@ def test_what_was_planted_is_poisoned_after_a_confirmation_and_suspicious_withou
     assert result.samples["flagged"].to_numpy().tolist() == planted.tolist()
     assert set(result.samples["verdict"].filter(planted).to_pylist()) == {"poisoned"}
     assert result.settings["confirmation"] == {"asked": True}
-    assert any("Exclusionary reclassification trained" in note for note in result.notes)
+    assert any("Exclusionary reclassification trained a network anew (fake model)" in note for note in result.notes)
 
 
 @pytest.mark.usefixtures("taught")

@@ -338,8 +338,8 @@ def _confirmed(
         log.notes.append(f"Exclusionary reclassification was asked for and failed, so nothing is confirmed: {error}")
         return screening, None
     log.notes.append(
-        f"Exclusionary reclassification trained {confirmation.model} without {len(confirmation.rows):,} suspicious samples; it "
-        f"reads {confirmation.accuracy:.1%} of held-out samples as they are labelled."
+        f"Exclusionary reclassification trained a network anew ({confirmation.model}) without the {len(confirmation.rows):,} "
+        f"suspicious samples; it reads {confirmation.accuracy:.1%} of held-out samples as they are labelled."
     )
     return settle(screening, labels, found, confirmation), answers_table(labels, confirmation)
 

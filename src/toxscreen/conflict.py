@@ -6,7 +6,8 @@ natural sub-population, however far it lies from the rest of its class, fits its
 
 1. Images: the 10 nearest neighbours in the view, each class equally represented. Where a class's pictures are much alike (ones), a
    patch outweighs all else in them and the poisoned ones become each other's neighbours, so a group is asked again without the
-   cells that tell it from the rest of its class.
+   cells that tell it from all classes; and its members' votes for each other count only as far as they are more than a mixture
+   with their source class would give, or else poison that is a third of every class would vouch for itself.
 2. Texts: naive Bayes on the words, trained on the other folds, each word's influence capped so that no single word can decide. A
    sentence of eight words can, so a group is asked again without the words that tell it from the rest of its class.
 """
@@ -98,7 +99,7 @@ class Affinity:
     def of(self, class_index: int, rows: NDArray[np.int64]) -> InputFit:
         """Return how some rows of one class fit its label."""
         fit = InputFit(self.own[rows], self.rival[rows], float(self.baseline[class_index]))
-        return fit if self.view is None else replace(fit, again=partial(self.view.without_marks, class_index, rows, fit))
+        return fit if self.view is None else replace(fit, again=partial(self.view.without_marks, class_index, rows))
 
 
 def affinity(
@@ -144,8 +145,8 @@ class _View(Protocol):
     def probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the probability of each class, shape ``(b, n_classes)``."""
 
-    def without_marks(self, class_index: int, rows: NDArray[np.int64], fit: InputFit, members: NDArray[np.bool_]) -> InputFit:
-        """Ask some rows of one class, whose ``fit`` is known, again without what marks the group."""
+    def without_marks(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
+        """Ask some rows of one class again without what marks a group of them."""
 
 
 class _Gather:
@@ -214,36 +215,83 @@ class _Cells:
         """Return the part of each class among the neighbours, each class equally represented, shape ``(b, n_classes)``."""
         return self._votes(self._search, self._references, rows, _even(self._view[rows]))
 
-    def without_marks(self, class_index: int, rows: NDArray[np.int64], fit: InputFit, members: NDArray[np.bool_]) -> InputFit:
-        """Ask some rows of one class again without the cells that mark the group; where none does, ``fit`` stands."""
+    def without_marks(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
+        """Ask some rows of one class again without the cells that mark the group, and without what its members owe to each other.
+
+        The samples of a natural sub-population are each other's neighbours and rightly vouch for each other. Poisoned samples are
+        among each other's neighbours too, but only as often as if they were mixed into their source class: where they are a third
+        of every class, that is a third of their neighbours. Their votes count as far as they are more than that.
+        """
+        asked = self._unmarked(class_index, rows, members)
+        references = self._references[:: max(1, len(self._references) // _REFERENCES_AGAIN)]
+        search = _search(_even(self._view[references][:, asked]))
+        others = self._rows[self._labels[self._rows] != class_index]
+        others = others[spread(len(others), _BASELINE_SAMPLES)]
+        found = self._neighbours(search, references, rows, _even(self._view[rows][:, asked]))
+        is_member = np.zeros(len(self._labels), dtype=bool)
+        is_member[rows[members]] = True
+        vouching = is_member[found].sum(axis=1, dtype=np.float32)
+        counts = self._counts(found)
+        counts[:, class_index] -= vouching
+        owed = counts[members] @ self._mixing(class_index, counts[members], references, int(is_member[references].sum()))
+        vouching[members] -= np.minimum(vouching[members], owed)
+        counts[:, class_index] += vouching
+        votes = self._balanced(counts, references)
+        elsewhere = self._votes(search, references, others, _even(self._view[others][:, asked]))
+        own = _speaks_for(votes)[:, class_index].astype(np.float32)
+        return InputFit(own, _likeliest_other(votes, class_index), float(_speaks_for(elsewhere)[:, class_index].mean()))
+
+    def _unmarked(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the cells that do not tell the group from the rest of its class and every other class; all, if too many do."""
         inside, outside = self._view[rows[members]], self._view[rows[~members]]
         asked = np.zeros(self._view.shape[1], dtype=bool)
         for mean, variance in [_moments(outside), *(self._of_class[k] for k in self._of_class if k != class_index)]:
             within = np.sqrt((inside.var(axis=0) + variance) / 2) + self._flattest
             asked |= np.abs(inside.mean(axis=0) - mean) < _MARK_DISTANCE * within
-        if not 0 < np.mean(~asked) <= _MOST_MARKED:
-            return fit
-        references = self._references[:: max(1, len(self._references) // _REFERENCES_AGAIN)]
-        search = _search(_even(self._view[references][:, asked]))
-        others = self._rows[self._labels[self._rows] != class_index]
-        others = others[spread(len(others), _BASELINE_SAMPLES)]
-        votes, elsewhere = (self._votes(search, references, r, _even(self._view[r][:, asked])) for r in (rows, others))
-        own = _speaks_for(votes)[:, class_index].astype(np.float32)
-        return InputFit(own, _likeliest_other(votes, class_index), float(_speaks_for(elsewhere)[:, class_index].mean()))
+        return asked if np.mean(~asked) <= _MOST_MARKED else np.ones_like(asked)
+
+    def _mixing(
+        self, class_index: int, counts: NDArray[np.float32], references: NDArray[np.int64], n_members: int
+    ) -> NDArray[np.float32]:
+        """Return how many members there are for each sample of every other class, were they mixed into these, ``(n_classes,)``.
+
+        Of a group of n that is mixed into a class of N, each member has the part N / (N + n) of its neighbours from that class; all
+        members together make n N / (N + n) = F, so that n / N = F / (N - F).
+        """
+        seen = counts.sum(axis=0) / counts.sum(axis=1).max(initial=1) * n_members / len(counts)
+        seen[class_index] = 0
+        sizes = np.bincount(self._labels[references], minlength=self._n_classes)
+        odds: NDArray[np.float32] = seen / np.maximum(sizes - seen, 1).astype(np.float32)
+        return odds
 
     def _votes(
         self, search: Any, references: NDArray[np.int64], rows: NDArray[np.int64], pictures: NDArray[np.float32]
     ) -> NDArray[np.float32]:
+        return self._balanced(self._counts(self._neighbours(search, references, rows, pictures)), references)
+
+    def _neighbours(
+        self, search: Any, references: NDArray[np.int64], rows: NDArray[np.int64], pictures: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        """Return the rows of the nearest references of each row but itself, ``(b, k)``."""
         neighbours = min(_NEIGHBOURS, len(references) - 1)
         found = references[search.kneighbors(pictures, neighbours + 1, return_distance=False)]
         keep = found != rows[:, None]
         keep[keep.all(axis=1), -1] = False  # a sample that is no reference drops its farthest neighbour instead of itself
-        near = self._labels[found[keep].reshape(len(rows), neighbours)]
+        nearest: NDArray[np.int64] = found[keep].reshape(len(rows), neighbours)
+        return nearest
+
+    def _counts(self, found: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return how many of the neighbours ``(b, k)`` are of each class, shape ``(b, n_classes)``."""
+        counts = np.zeros((len(found), self._n_classes), dtype=np.float32)
+        np.add.at(counts, (np.arange(len(found))[:, None], self._labels[found]), 1)
+        return counts
+
+    def _balanced(self, counts: NDArray[np.float32], references: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the part of each class among the neighbours, as if all classes had as many references."""
         sizes = np.bincount(self._labels[references], minlength=self._n_classes)
-        votes = np.zeros((len(rows), self._n_classes), dtype=np.float32)
-        np.add.at(votes, (np.arange(len(rows))[:, None], near), (1 / sizes[near]).astype(np.float32))
-        votes /= votes.sum(axis=1, keepdims=True)
-        return votes
+        votes = counts / np.maximum(sizes, 1).astype(np.float32)
+        parts: NDArray[np.float32] = votes / np.maximum(votes.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return parts
 
 
 def _moments(pictures: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -317,13 +365,7 @@ class _Bags:
         likelihood /= likelihood.sum(axis=1, keepdims=True)
         return likelihood
 
-    def without_marks(
-        self,
-        class_index: int,
-        rows: NDArray[np.int64],
-        fit: InputFit,  # noqa: ARG002 - every word is asked again
-        members: NDArray[np.bool_],
-    ) -> InputFit:
+    def without_marks(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
         """Ask some rows of one class again without the words that mark the group, or mark the rest of the rows."""
         bags = self._bags[self._place[rows]]
         sides = [(np.asarray(bags[side].sum(axis=0))[0] + 1) / (side.sum() + 2) for side in (members, ~members)]
