@@ -299,6 +299,15 @@ def test_the_test_split_is_read_by_the_same_columns_and_classes(training, tmp_pa
     assert training["held_out"].labels.tolist() == [2, 1, 2, 1]
 
 
+@pytest.mark.usefixtures("training")
+def test_how_the_data_was_read_is_told_so_that_it_can_be_read_again(tmp_path):
+    for split in ("train", "test"):
+        write_table(tmp_path / f"{split}.csv", *texts(4))
+    assert "split" not in audit(tmp_path).inputs["data"]
+    read = audit(tmp_path, split="test", input_column="text", label_column="label").inputs["data"]
+    assert (read["split"], read["input_column"], read["label_column"]) == ("test", "text", "label")
+
+
 def test_arrays_need_a_model():
     with pytest.raises(DataError, match="--model"):
         audit((np.zeros((40, 3)), np.arange(40) % 2))
