@@ -66,6 +66,12 @@ def test_without_the_inputs_the_smaller_side_is_the_group(share):
     assert accused(group)
 
 
+def test_without_the_inputs_the_smaller_side_is_the_group_whichever_side_is_looked_at_first(monkeypatch):
+    monkeypatch.setattr("toxscreen.analysis.activation_clustering.two_means", lambda points: ~two_means(points))
+    activations, planted = one_class(200, 60)
+    np.testing.assert_array_equal(analysed(activations).group.members, planted)
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("n", [FEWEST_SAMPLES, 60, 200])
 def test_one_gaussian_cloud_is_not_accused(n, seed):

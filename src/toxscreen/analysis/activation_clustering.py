@@ -159,8 +159,11 @@ def analyse(
     folds = folds_rng.permutation(n) % _FOLDS
     halves = two_means(reduction.points)
     guesses = [halves, ~halves, *_conflicting(whitened, fit, folds)]
-    splits = (discriminant_split(whitened, guess, folds, FEWEST_IN_GROUP) for guess in guesses)
-    distinct = {split.members.tobytes(): split for split in splits if split is not None}  # most guesses end in the same group
+    found = (discriminant_split(whitened, guess, folds, FEWEST_IN_GROUP) for guess in guesses)
+    splits = [split for split in found if split is not None]
+    if fit is None:  # both sides of a cut lie equally far from each other: only its size says which one is the group
+        splits = [split for split in splits if 2 * split.members.sum() <= n]
+    distinct = {split.members.tobytes(): split for split in splits}  # most guesses end in the same group
     group = _most_telling([_measure(split, n_class, fit) for split in distinct.values()])
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
