@@ -308,7 +308,7 @@ def test_a_run_folder_that_was_altered_is_refused(tree, tmp_path):
 # The place
 
 
-@pytest.mark.parametrize("place", ["data/copy", "data/ant/deep/copy", "data", "run/copy", "run", "."])
+@pytest.mark.parametrize("place", ["data/copy", "data/ant/deep/copy", "data", "run/copy", "run", ".", "/"])
 def test_a_place_in_what_is_only_read_or_around_it_is_refused(tree, tmp_path, place):
     run = scanned(tree).save(tmp_path / "run")
     before = contents(tmp_path)

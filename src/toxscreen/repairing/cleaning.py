@@ -148,10 +148,11 @@ def clean(
         return Cleaning(actions, Outcome.PLANNED)
     asked = asked_of(result, None if isinstance(run, ScanResult) else Path(run))
     original = find_data(asked, data, otherwise=_IN_MEMORY)
-    places = _places(Path(out).resolve(), original, actions)
-    _refuse_overlap(places.out, original, "the data that was scanned")
+    place = Path(out).resolve()
+    _refuse_overlap(place, original, "the data that was scanned")
     if not isinstance(run, ScanResult):
-        _refuse_overlap(places.out, Path(run), "the run folder")
+        _refuse_overlap(place, Path(run), "the run folder")
+    places = _places(place, original, actions)
     reading = reading_of(asked, actions.class_names)
     identity = manifest.identity(result, actions, str(action))
     if _is_there(places, identity, reading):
@@ -164,12 +165,10 @@ def clean(
     told("writing the copy", 1, 3)
     with _staged(places.out) as stage:
         new_ids = _write_data(source, actions, places, stage)
-        told("checking the copy", 2, 3)
-        copy = open_training_set(stage / "copy" / places.copy.relative_to(places.out), **reading)
-        if not np.array_equal(np.sort(copy.labels), np.sort(actions.labels[actions.kept])):
-            raise DataError(f"{printable(original)} changed while it was copied. Leave it alone meanwhile, and try again.")
         manifest.write_table(stage / "table", result, actions, new_ids)
-        digests = {"fingerprint": copy.fingerprint(), "table": manifest.digest(stage / "table")}
+        told("checking the copy", 2, 3)
+        fingerprint = _checked(stage / "copy" / places.copy.relative_to(places.out), actions, reading)
+        digests = {"fingerprint": fingerprint, "table": manifest.digest(stage / "table")}
         manifest.write_record(stage / "record", {**identity, **digests})
         _move(stage, places)
     return Cleaning(actions, Outcome.WRITTEN, places)
@@ -239,6 +238,14 @@ def _write_data(source: TrainingSet, actions: Actions, places: Places, stage: Pa
         aside = write_rows(source, stage / "quarantine", actions.rows_of(Action.QUARANTINE), source.labels, whole=False)
         ids = pc.coalesce(ids, aside)
     return ids.take(pa.array(actions.rows))
+
+
+def _checked(written: Path, actions: Actions, reading: Mapping[str, Any]) -> str:
+    """Return the fingerprint of the copy, if it holds what it should."""
+    copy = open_training_set(written, **reading)
+    if not np.array_equal(np.sort(copy.labels), np.sort(actions.labels[actions.kept])):
+        raise DataError("The data changed while it was copied. Leave it alone meanwhile, and try again.")
+    return copy.fingerprint()
 
 
 @contextmanager
