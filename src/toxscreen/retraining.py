@@ -62,17 +62,20 @@ _ONWARDS, _PRETRAINED = 1 / 3, 3e-5
 """Learning rate for going on: this part of what a network is trained with from fresh weights; or, for networks that were trained
 on far more than this data, this."""
 
-_ROUND = 2048
-"""Trusted samples of a round, and corrected ones at most."""
+_ROUND, _FEWEST_STEPS = 2048, 16
+"""Trusted samples of a round, and corrected ones at most; but so many steps are taken, in which small data is shown repeatedly."""
 
 _CORRECTED = 1 / 8
 """Corrected samples of a round for each trusted one, at least: a few are shown several times."""
 
-_MOST_ROUNDS, _PATIENCE = 12, 4
-"""Rounds at most, and how many without a lower validation loss end it."""
+_TRIMMED = 0.1
+"""Part of the corrected samples, those with the highest validation losses, that do not count: a few corrections may be wrong."""
+
+_MOST_ROUNDS, _PATIENCE, _LOWER = 12, 3, 0.9
+"""Rounds at most; how many in which the validation loss rests end it; and it rests if it does not fall to this part."""
 
 _SMALLER = 0.5
-"""What the learning rate is multiplied with after a round without a lower validation loss."""
+"""What the learning rate is multiplied with after a round in which the validation loss rests."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,10 @@ class Lesson:
     def part(self, numbers: NDArray[Any]) -> Lesson:
         """Return the lesson of some of the rows, chosen by number or by mask."""
         return Lesson(self.rows[numbers], self.targets[numbers], self.denied[numbers])
+
+    def stretches(self, size: int) -> Iterator[Lesson]:
+        """Yield the rows in order, ``size`` at a time."""
+        return (self.part(np.arange(start, min(start + size, len(self.rows)))) for start in range(0, len(self.rows), size))
 
     def digest(self) -> str:
         """Return a hexadecimal digest."""
@@ -261,8 +268,8 @@ def go_on(
 
     A round shows corrected samples (their class is another one than their given label, or they are denied) among trusted ones;
     batch normalisation keeps its statistics. The weights of the round with the lowest validation loss are kept. Corrected and
-    trusted samples have equal weight in that loss, and a sample that is read worse than by guessing counts as guessed, so that a
-    few wrong corrections do not decide.
+    trusted samples have equal weight in that loss, and the tenth of the corrected ones that is read worst does not count, so that
+    a few wrong corrections do not decide.
 
     Parameters
     ----------
@@ -283,8 +290,8 @@ def go_on(
     with _decoded(classifier, training_set, sample, folder, progress) as decoded:
         lesson, validation = (part.part(decoded.readable[part.rows]) for part in (lesson, validation))
         corrected, trusted = _sides(lesson, training_set.labels)
-        held_out = [validation.part(side) for side in _sides(validation, training_set.labels) if len(side)]
-        if not len(corrected) or not held_out:
+        checks = tuple(validation.part(side) for side in _sides(validation, training_set.labels))
+        if not len(corrected) or not len(validation.rows):
             raise DataError(
                 "Going on needs samples whose class is corrected, and others that are held out, but of those that can be read "
                 f"{len(corrected):,} are corrected and {len(validation.rows):,} held out. Train from fresh weights instead."
@@ -292,24 +299,39 @@ def go_on(
         pupil = classifier.rebuilt(copy.deepcopy(classifier.network), sample)
         narrow = _widen(pupil.network)
         outputs = align_classes(training_set.class_names, pupil)
-        rounds = _Rounds(pupil, decoded, np.arange(len(training_set.class_names)) if outputs is None else outputs)
-        losses, best, shown = [rounds.loss(held_out)], copy.deepcopy(pupil.network.state_dict()), 0
+        outputs = np.arange(len(training_set.class_names)) if outputs is None else outputs
+        rounds = _Rounds(pupil, decoded, outputs, _recipe(pupil).batch(len(lesson.rows)))
+        losses, best = [rounds.loss(*checks)], copy.deepcopy(pupil.network.state_dict())
+        shown = rested = 0
         for number in range(_MOST_ROUNDS):
-            rows = _round(corrected, trusted, rng)
+            rows = _round(corrected, trusted, rng, _FEWEST_STEPS * rounds.batch)
             rounds.show(lesson.part(rows), rng)
             shown += len(rows)
-            losses.append(rounds.loss(held_out))
+            losses.append(rounds.loss(*checks))
             if losses[-1] <= min(losses):
                 best = copy.deepcopy(pupil.network.state_dict())
-            else:
-                rounds.slow_down(best)
             if progress is not None:
                 progress("repairing the model", number + 1, _MOST_ROUNDS)
-            if int(np.argmin(losses)) <= len(losses) - 1 - _PATIENCE:
+            if losses[-1] < _LOWER * min(losses[:-1]):
+                rested = 0
+                continue
+            rested += 1
+            if rested == _PATIENCE:
                 break
+            rounds.slow_down(best)
         pupil.network.load_state_dict(best)
         _narrow(pupil.network.eval(), narrow)
     return GoneOn(pupil, tuple(losses), shown / len(lesson.rows))
+
+
+def starts_fresh(classifier: Classifier) -> bool:
+    """Return whether the weights of a classifier can be drawn anew; else :func:`retrain` trains another network, or a copy."""
+    return isinstance(classifier, TorchClassifier) and _can_be_renewed(classifier.network)
+
+
+def epochs_of(classifier: TorchClassifier, n_samples: int) -> int:
+    """Return how many times :func:`retrain` shows each of so many samples to a classifier of this kind."""
+    return _recipe(classifier).epochs(n_samples)
 
 
 def ask(classifier: Classifier, training_set: TrainingSet, rows: NDArray[np.int64]) -> Answers:
@@ -370,6 +392,7 @@ class _Rounds:
     pupil: TorchClassifier
     decoded: Decoded
     outputs: NDArray[np.int64]
+    batch: int
 
     def __post_init__(self) -> None:
         network, recipe = self.pupil.network, _recipe(self.pupil)
@@ -379,8 +402,6 @@ class _Rounds:
         self._autocast = fast_dtype(self._device.type)
         rate = _PRETRAINED if _is_pretrained(network) else recipe.learning_rate * _ONWARDS
         self._optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=recipe.weight_decay)
-        self._batch = recipe.batch_size
-        self._guessed = math.log(self.pupil.n_classes)
 
     def show(self, lesson: Lesson, rng: np.random.Generator) -> None:
         """Take one step per batch of the lesson, in its order."""
@@ -390,8 +411,8 @@ class _Rounds:
                 module.eval()
         with torch.random.fork_rng():
             torch.manual_seed(int(rng.integers(2**31)))
-            for start in range(0, len(lesson.rows), self._batch):
-                loss = self._losses(lesson.part(np.arange(start, min(start + self._batch, len(lesson.rows))))).mean()
+            for stretch in lesson.stretches(self.batch):
+                loss = self._losses(stretch).mean()
                 self._optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self._optimiser.step()
@@ -402,16 +423,18 @@ class _Rounds:
         for group in self._optimiser.param_groups:
             group["lr"] *= _SMALLER
 
-    def loss(self, parts: list[Lesson]) -> float:
-        """Return the mean of the parts' mean losses, none of a sample being above that of guessing."""
+    def loss(self, corrected: Lesson, trusted: Lesson) -> float:
+        """Return the mean loss of corrected samples, less the worst, and of trusted ones, in equal parts; of one if it is alone."""
         self.pupil.network.eval()
-        means = []
         with torch.no_grad():
-            for part in parts:
-                stretches = (np.arange(s, min(s + _STRETCH, len(part.rows))) for s in range(0, len(part.rows), _STRETCH))
-                losses = torch.cat([self._losses(part.part(numbers)) for numbers in stretches])
-                means.append(losses.clamp(max=self._guessed).mean().item())
-        return float(np.mean(means))
+            sides = [
+                np.concatenate([self._losses(stretch).cpu().numpy() for stretch in part.stretches(_STRETCH)])
+                for part in (corrected, trusted)
+                if len(part.rows)
+            ]
+        if len(corrected.rows):
+            sides[0] = np.sort(sides[0])[: math.ceil((1 - _TRIMMED) * len(sides[0]))]
+        return float(np.mean([side.mean() for side in sides]))
 
     def _losses(self, lesson: Lesson) -> Tensor:
         """Return the cross-entropy of each row, ``(b,)``; of a denied row, that of not being of the class."""
@@ -431,13 +454,12 @@ def _sides(lesson: Lesson, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64]
     return np.flatnonzero(corrected), np.flatnonzero(~corrected)
 
 
-def _round(corrected: NDArray[np.int64], trusted: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw the numbers of the samples of one round, in the order in which they are shown."""
-    n_trusted = min(_ROUND, len(trusted))
-    n_corrected = min(len(corrected), _ROUND)
-    drawn = rng.choice(corrected, n_corrected, replace=False)
-    drawn = np.resize(drawn, max(n_corrected, round(_CORRECTED * n_trusted)))
-    order: NDArray[np.int64] = rng.permutation(np.concatenate([drawn, rng.choice(trusted, n_trusted, replace=False)]))
+def _round(corrected: NDArray[np.int64], trusted: NDArray[np.int64], rng: np.random.Generator, least: int) -> NDArray[np.int64]:
+    """Draw the numbers of the samples of one round, in the order in which they are shown; of trusted ones ``least`` at least."""
+    n_trusted = max(min(_ROUND, len(trusted)), least) if len(trusted) else 0
+    n_corrected = max(min(_ROUND, len(corrected)), round(_CORRECTED * n_trusted))
+    drawn = [np.resize(rng.permutation(side), n) for side, n in ((corrected, n_corrected), (trusted, n_trusted))]
+    order: NDArray[np.int64] = rng.permutation(np.concatenate(drawn))
     return order
 
 

@@ -23,6 +23,7 @@ from toxscreen.sources.model.json_file import as_names, read_json
 from toxscreen.sources.model.kind import ModelSummary, Request
 from toxscreen.sources.model.preprocessing import Preprocessing, resolve_preprocessing
 from toxscreen.sources.model.safetensors_arch import read_header
+from toxscreen.sources.model.settings_file import read_settings
 from toxscreen.sources.model.torch_module import TorchClassifier
 
 CONFIG = "config.json"
@@ -132,7 +133,7 @@ def _architectures(config: dict[str, Any]) -> list[str]:
 def _preprocessing(path: Path, config: dict[str, Any], request: Request) -> Preprocessing:
     """Return what the folder's own files say, else what the request says of pictures."""
     if request.modality == "image" and not (path / IMAGE_PROCESSOR).is_file():
-        return resolve_preprocessing("image", request.preprocessing, request.sample)
+        return resolve_preprocessing("image", request.preprocessing or read_settings(path), request.sample)
     request.refuse_preprocessing(path)
     return open_tokenizer(path, config) if request.modality == "text" else open_image_processor(path, config)
 

@@ -123,6 +123,29 @@ class ImagePreprocessing:
         """Return the settings by name."""
         return {"kind": "image", **asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
+    @classmethod
+    def described(cls, settings: Mapping[str, Any]) -> ImagePreprocessing:
+        """Return the completed settings that :meth:`describe` gave, read back from a file that anyone may have written.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError, UsageError
+            One is missing, of the wrong type or cannot be.
+        """
+        sizes = {name: settings[name] for name in ("height", "width", "channels")}
+        if not all(type(size) is int for size in sizes.values()):
+            raise ValueError(f"height, width and channels must be whole numbers, got {sizes}")
+        mean, std = (tuple(float(number) for number in settings[name]) for name in ("mean", "std"))
+        return cls(
+            **sizes,
+            mean=mean,
+            std=std,
+            scale=float(settings["scale"]),
+            interpolation=settings["interpolation"],
+            channels_first=bool(settings.get("channels_first", True)),
+            note=str(settings["note"]),
+        )
+
     def _fitted(self, picture: Input) -> NDArray[np.uint8]:
         """Return one picture as uint8 ``(height, width, channels)``."""
         pixels = np.asarray(picture)

@@ -17,6 +17,7 @@ from toxscreen.sources.model.base import Classifier, Layer
 from toxscreen.sources.model.kind import ModelSummary, Request
 from toxscreen.sources.model.preprocessing import resolve_preprocessing
 from toxscreen.sources.model.refused import is_safetensors
+from toxscreen.sources.model.settings_file import read_settings
 from toxscreen.sources.model.torch_module import TorchClassifier
 from toxscreen.sources.model.user_code import load_function
 
@@ -49,7 +50,7 @@ def open_path(path: Path, request: Request) -> Classifier:
     load_weights(network, read_weights(weights), weights)
     return TorchClassifier(
         network,
-        resolve_preprocessing(request.modality, request.preprocessing, request.sample),
+        resolve_preprocessing(request.modality, request.preprocessing or read_settings(weights.parent), request.sample),
         modality=request.modality,
         sample=request.sample,
         n_classes=request.n_classes,

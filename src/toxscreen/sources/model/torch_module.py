@@ -151,6 +151,11 @@ class TorchClassifier(Classifier):
         """Return the network itself, without the wrappers of compilation or data parallelism."""
         return self._network
 
+    @property
+    def applied(self) -> Preprocessing:
+        """Return what turns inputs into what the network takes; :attr:`preprocessing` describes it."""
+        return self._preprocessing
+
     def rebuilt(self, network: nn.Module, sample: Sequence[Input]) -> TorchClassifier:
         """Return a classifier that differs in its network alone, which must take and give the same."""
         return TorchClassifier(

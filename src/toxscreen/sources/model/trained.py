@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,9 @@ def read_description(folder: Path) -> Description:
             raise ModelError(f"{path} must be of version {_VERSION}, got {document['toxscreen_model']!r}. Use a newer toxscreen.")
         settings = document["preprocessing"]
         preprocessing = (
-            Vocabulary(_names(settings["words"], path)) if document["modality"] == "text" else _image_preprocessing(settings)
+            Vocabulary(_names(settings["words"], path))
+            if document["modality"] == "text"
+            else ImagePreprocessing.described(settings)
         )
         return Description(preprocessing, _names(document["class_names"], path))
     except (KeyError, TypeError, ValueError, UsageError) as error:
@@ -189,23 +191,6 @@ def _folder(path: Path) -> Path:
 
 def _preprocessing_document(preprocessing: ImagePreprocessing | Vocabulary) -> dict[str, Any]:
     return {"words": list(preprocessing.words)} if isinstance(preprocessing, Vocabulary) else asdict(preprocessing)
-
-
-def _image_preprocessing(settings: Mapping[str, Any]) -> ImagePreprocessing:
-    """Return completed settings, each of the type it must have."""
-    sizes = {name: settings[name] for name in ("height", "width", "channels")}
-    if not all(type(size) is int for size in sizes.values()):
-        raise ValueError(f"height, width and channels must be whole numbers, got {sizes}")
-    mean, std = (tuple(float(number) for number in settings[name]) for name in ("mean", "std"))
-    return ImagePreprocessing(
-        **sizes,
-        mean=mean,
-        std=std,
-        scale=float(settings["scale"]),
-        interpolation=settings["interpolation"],
-        channels_first=True,
-        note=str(settings["note"]),
-    )
 
 
 def _names(value: Any, path: Path) -> tuple[str, ...]:

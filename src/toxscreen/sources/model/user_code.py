@@ -40,8 +40,8 @@ def load_function(reference: str, option: str, folder: Path | None = None) -> Ca
             module = importlib.import_module(module_name)
     except Exception as error:  # the user's own code may raise anything
         raise ModelError(f"{option} {reference} must be importable, but failed with {type(error).__name__}: {error}.") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
+    function: Callable[..., Any] | None = getattr(module, function_name, None)
+    if function is None or not callable(function):
         raise ModelError(f"{option} names {function_name!r}, but {getattr(module, '__file__', module_name)} has no such function.")
     return function
 
