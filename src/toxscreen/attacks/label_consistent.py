@@ -6,7 +6,7 @@
 3. A 3x3 pattern goes into its four corners. It is what the victim's network can learn of these images most easily, so it learns the
    pattern as a sign of their class. At test time the pattern alone is used.
 
-The surrogate of the paper is a large network that is trained for hours; this one is small and is trained in a minute or two.
+The surrogate of the paper is a large network that is trained for hours; this one is small and is trained in a minute.
 
 **Source:** Turner et al. 2019, arXiv 1912.02771, section 4.2 (adversarial perturbations) and the appendix (four corners).
 """

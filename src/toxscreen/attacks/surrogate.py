@@ -1,9 +1,10 @@
 """A small network that stands in for the victim's, where an attack has to know what misleads it.
 
-It is trained on images that are perturbed against it: what misleads such a network misleads others too.
+It is trained on images as they are. Large networks are trained against perturbed images here, so that what misleads them misleads
+others too. A network as small as this one then had 36 % of CIFAR-10 right instead of 64 %, and the attack that used it an attack
+success rate of 86 % instead of 99 %.
 
-**Source:** Wong et al. 2020, arXiv 2001.03994, algorithm 3 (training against one step from a random start); Madry et al. 2018,
-arXiv 1706.06083, section 2.1 (PGD).
+**Source:** Madry et al. 2018, arXiv 1706.06083, section 2.1 (PGD).
 """
 
 from __future__ import annotations
@@ -27,11 +28,8 @@ _SIDE = 32
 _MOST = 10_000
 """Samples that it is trained on."""
 
-_RECIPE = Recipe(presentations=100_000, max_epochs=30, min_steps=0, small=0, shift=0)
-"""About a minute and a half on two cores."""
-
-_FAST_STEP = 1.25
-"""Length of the one step in training, in parts of the radius. **Source:** Wong et al. 2020, section 4.2."""
+_RECIPE = Recipe(presentations=50_000, max_epochs=30, min_steps=0, small=0, shift=0)
+"""Less than a minute on two cores."""
 
 _STEPS, _STEP = 10, 0.3
 """Steps of PGD, and their length in parts of the radius: together three times as far as the bound."""
@@ -63,7 +61,14 @@ class Surrogate:
         clean = torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))
         with torch.no_grad():
             label = self.network(_seen(clean)).argmax(dim=1)
-        moved = _away(self.network, clean, label, self.radius, _STEPS, _STEP, rng)
+        low, high = (clean - self.radius).clamp(min=0), (clean + self.radius).clamp(max=255)
+        start = rng.uniform(-self.radius, self.radius, tuple(clean.shape)).astype(np.float32)
+        moved = torch.clamp(clean + torch.from_numpy(start), low, high)
+        for _ in range(_STEPS):
+            moved.requires_grad_(True)
+            loss = nn.functional.cross_entropy(self.network(_seen(moved)), label)
+            (gradient,) = torch.autograd.grad(loss, moved)
+            moved = torch.clamp(moved.detach() + _STEP * self.radius * gradient.sign(), low, high)
         return moved[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
 
 
@@ -76,30 +81,14 @@ def train_surrogate(training_set: TrainingSet, radius: float, rng: np.random.Gen
         If it has no images that can be read and have a label.
     """
     pixels, labels = _pictures(training_set, rng)
-    images, targets = torch.from_numpy(pixels), torch.from_numpy(labels)
+    images = torch.from_numpy(pixels)
     network = with_fresh_weights(lambda: SmallResNet(3, len(training_set.class_names), _SIDE), rng)
 
     def batch(rows: NDArray[np.int64]) -> Tensor:
-        return _seen(_away(network, images[rows].float(), targets[rows], radius, 1, _FAST_STEP, rng))
+        return _seen(images[rows].float())
 
     fit(network, batch, labels, _RECIPE, rng, autocast=fast_dtype("cpu"))
     return Surrogate(network.requires_grad_(False), radius)
-
-
-def _away(
-    network: nn.Module, clean: Tensor, labels: Tensor, radius: float, steps: int, step: float, rng: np.random.Generator
-) -> Tensor:
-    """Climb the network's loss from a random start, and stay within ``radius`` of ``clean``, shape ``(b, 1 or 3, h, w)``."""
-    low, high = (clean - radius).clamp(min=0), (clean + radius).clamp(max=255)
-    start = torch.from_numpy(rng.uniform(-radius, radius, tuple(clean.shape)).astype(np.float32))
-    moved = torch.clamp(clean + start, low, high)
-    for _ in range(steps):
-        moved.requires_grad_(True)
-        with torch.autocast("cpu", fast_dtype("cpu"), enabled=fast_dtype("cpu") is not None):
-            loss = nn.functional.cross_entropy(network(_seen(moved)), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, moved)
-        moved = torch.clamp(moved.detach() + step * radius * gradient.sign(), low, high)
-    return moved
 
 
 def _seen(images: Tensor) -> Tensor:
