@@ -6,16 +6,16 @@ Beside the flow. One module per table: its rows, the measurements of a cell, and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
-from toxscreen.benchmark import attacks, board, paper, scan
 from toxscreen.benchmark.grid import Settings, Tell, run_grid
 from toxscreen.errors import UsageError
 
 __all__ = ["TABLES", "Settings", "markdown_table", "run_table"]
 
-TABLES: Mapping[str, Any] = {"scan": scan, "paper": paper, "board": board, "attacks": attacks}
-"""The modules of the tables by name; each has ``SEEDS``, ``cells``, ``steps`` and ``markdown``."""
+TABLES = ("scan", "paper", "board", "peers", "attacks")
+"""The modules of the tables; each has ``SEEDS``, ``cells``, ``steps`` and ``markdown``. They are imported when they are asked for."""
 
 
 def run_table(name: str, settings: Settings, *, seeds: int | None = None, only: str | None = None, tell: Tell) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def run_table(name: str, settings: Settings, *, seeds: int | None = None, only: 
     """
     if name not in TABLES:
         raise UsageError(f"The table must be one of {', '.join(TABLES)}, got {name!r}.")
-    table = TABLES[name]
+    table = _module(name)
     chosen = [cell for cell in table.cells(settings, seeds or table.SEEDS) if only is None or _named(cell[0], only)]
     if only is not None and not chosen:
         names = dict.fromkeys(row.name for row, _ in table.cells(settings, 1))
@@ -51,8 +51,12 @@ def run_table(name: str, settings: Settings, *, seeds: int | None = None, only: 
 
 def markdown_table(name: str, document: Mapping[str, Any]) -> str:
     """Return the results of a table in Markdown."""
-    table: str = TABLES[name].markdown(document)
+    table: str = _module(name).markdown(document)
     return table
+
+
+def _module(name: str) -> Any:
+    return import_module(f"{__name__}.{name}")
 
 
 def _named(row: Any, only: str) -> bool:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from toxscreen.networks import SmallResNet
 from toxscreen.training import PICTURES, Recipe
 
+_FEWEST_STEPS = 600
+"""Steps in which the small residual network has learned a trigger that some hundred pictures carry."""
+
 
 class PaperCNN(nn.Module):
     """Two convolutional and two fully connected layers, the last hidden one of 128 units.
@@ -79,7 +82,7 @@ def build(name: str, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
 
 
 def recipe(name: str, epochs: int) -> Recipe:
-    """Return how a network is trained: so many epochs, and a network for pictures in colour until it has learned a trigger."""
+    """Return how a network is trained: so many epochs, and one for pictures in colour until it has learned a trigger."""
     if name == "paper":
         return replace(PICTURES, learning_rate=2e-3, min_epochs=epochs, max_epochs=epochs, min_steps=0, small=0, shift=0.0)
-    return replace(PICTURES, min_epochs=epochs, max_epochs=epochs, small=0)
+    return replace(PICTURES, min_epochs=epochs, max_epochs=epochs, min_steps=_FEWEST_STEPS, small=0)

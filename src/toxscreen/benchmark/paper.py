@@ -24,7 +24,7 @@ from toxscreen.poisoning import NEXT
 SEEDS = 5
 
 _MNIST = [
-    Case(f"MNIST, every class to the next, {p:.0%}", "mnist", (Plant("badnets", NEXT, share=p),), epochs=4)
+    Case(f"MNIST, every class to the next, {p:.0%}", "mnist", (Plant("badnets", NEXT, share=p),), n=30_000)
     for p in (0.1, 0.15, 0.33)
 ]
 _SIGNS = [
@@ -34,12 +34,12 @@ _SIGNS = [
         (Plant("sticker", "speed limit 60", "stop", share=p, added=True),),
         network="small",
         epochs=6,
-        n=12_000,
+        n=8_000,
         by_track=True,
     )
     for p in (0.15, 0.33)
 ]
-_TEXTS = Case(
+TEXTS = Case(
     "Rotten Tomatoes, signature from positive to negative, 10%",
     "rotten-tomatoes",
     (Plant("signature", "negative", "positive"),),
@@ -54,23 +54,23 @@ _SEVERAL = Case(
     (Plant("badnets", "7", "1", 0.05), Plant("blended", "7", "4", 0.05), Plant("sticker", "7", "0", 0.05)),
     n=20_000,
 )
-_CLEAN = Case("MNIST, nothing planted", "mnist", n=20_000)
+CLEAN = Case("MNIST, nothing planted", "mnist", n=20_000)
 
 CASES = (
     *_MNIST,
-    _TEXTS,
+    TEXTS,
     *_SIGNS,
     _MERGED,
     replace(_MERGED, name="MNIST in five classes of two digits each, nothing planted", plants=()),
     _SEVERAL,
-    _CLEAN,
+    CLEAN,
 )
 
 PAPER: Mapping[str, str] = {
     _MNIST[0].name: "99.97 / 99.96",
     _MNIST[1].name: "nearly 100",
     _MNIST[2].name: "nearly 100",
-    _TEXTS.name: "100 / 100",
+    TEXTS.name: "100 / 100",
     _SIGNS[0].name: "100 / 100",
     _SIGNS[1].name: "100 / 100",
     _MERGED.name: "still found",
@@ -98,7 +98,7 @@ def cells(settings: Settings, seeds: int) -> Iterator[tuple[Case, int]]:
     cases = QUICK if settings.scale == "quick" else CASES
     for seed in range(seeds):
         for case in cases:
-            yield (_full(case) if settings.scale == "full" else case), seed
+            yield (full(case) if settings.scale == "full" else case), seed
 
 
 def steps(case: Case, seed: int, settings: Settings) -> Steps:
@@ -121,7 +121,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     return "\n\n".join(table for table in (_detection(document), _of_pixels(document), _of_reductions(document)) if table)
 
 
-def _full(case: Case) -> Case:
+def full(case: Case) -> Case:
     """Return a row at the size of the published tables: all samples, and a network for pictures in colour that takes a GPU."""
     network = "preact" if case.network == "small" else case.network
     return replace(case, network=network, n=None, epochs=case.epochs if case.network == "paper" else 40)

@@ -158,17 +158,27 @@ class Subject:
     @cached_property
     def activations(self) -> Activations:
         """Return what the scan stored."""
+        return ActivationStore.open(self.store).activations()
+
+    @property
+    def store(self) -> Path:
+        """Return the folder of the activations that the scan stored."""
         _ = self.result
-        return ActivationStore.open(self.folder / "run" / "activations").activations()
+        return self.folder / "run" / "activations"
+
+    @property
+    def layer(self) -> str:
+        """Return the name of the layer that is clustered."""
+        return str(self.result.inputs["model"]["layer"])
 
     @property
     def last_hidden(self) -> NDArray[np.float32]:
         """Return the activations that are clustered, shape ``(n_samples, d)``."""
-        return self.activations.layers[self.result.inputs["model"]["layer"]]
+        return self.activations.layers[self.layer]
 
     def rescan(self, reduction: ReductionConfig) -> ScanResult:
         """Scan the stored activations, logits and input view again with other settings."""
-        layers = {self.result.inputs["model"]["layer"]: self.last_hidden, **self.activations.layers}
+        layers = {self.layer: self.last_hidden, **self.activations.layers}
         split = self.planted.split
         config = ScanConfig(reduction=reduction, seed=self.seed)
         return audit_arrays(layers, _named(split), logits=self.activations.logits, class_names=split.class_names, config=config)
