@@ -62,12 +62,13 @@ def two_means(points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _lloyd(points: NDArray[np.float64], members: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], float]:
-    total = float((points**2).sum())
+    total, everything = float((points**2).sum()), points.sum(axis=0)
     for _ in range(_LLOYD_ITERATIONS):
         size = int(members.sum())
         if size in (0, len(points)):
             return members, np.inf
-        inside, outside = points[members].mean(axis=0), points[~members].mean(axis=0)
+        chosen = members.astype(np.float64) @ points  # a product, since picking rows copies them
+        inside, outside = chosen / size, (everything - chosen) / (len(points) - size)
         nearer = points @ (inside - outside) > (inside @ inside - outside @ outside) / 2
         if np.array_equal(nearer, members):
             break
