@@ -201,17 +201,15 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, min(share, lower)), min(1.0, max(share, upper))  # rounding would leave 0 and 1 outside, or go beyond
 
 
-def _seen_blindly(
-    fit: Affinity | None, class_index: int, group: NDArray[np.int64], others: NDArray[np.int64]
-) -> NDArray[np.int64] | None:
-    """Return the class that the trigger-blind view takes each row of a group for; of texts, without the words that mark it."""
+def _seen_blindly(fit: Affinity | None, class_index: int, group: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the class that the trigger-blind view, without what marks the group, takes each row of it for; -1 where not asked."""
     if fit is None:
-        return None
+        return np.full(len(group), -1)
     inputs = fit.of(class_index, np.concatenate([group, others]))
     members = np.arange(len(group) + len(others)) < len(group)
     if inputs.again is not None and len(others):
         inputs = inputs.again(members)
-    seen: NDArray[np.int64] = np.where(inputs.own < 0.5, inputs.rival, class_index)[members]
+    seen: NDArray[np.int64] = np.where(inputs.own < 0.5, inputs.rival, np.where(np.isfinite(inputs.own), class_index, -1))[members]
     return seen
 
 
@@ -249,7 +247,7 @@ class _Without:
         self._trusted, self._trusted_classes = trusted.activations[right], trusted.classes[right]
         self._taught_per_class = np.bincount(self._labels[self._taught], minlength=len(self._set.class_names))
 
-    def ask(self, rows: NDArray[np.int64], own: int, seen: NDArray[np.int64] | None) -> Exclusion:
+    def ask(self, rows: NDArray[np.int64], own: int, seen: NDArray[np.int64]) -> Exclusion:
         """Return what it says of one of the groups that it was trained without, whose rows the blind view takes for ``seen``."""
         at = np.searchsorted(self.left_out, rows)
         answers, certainty = self.answers.classes[at], self.answers.certainty[at]
@@ -265,7 +263,7 @@ class _Without:
             source,
             float(certainty[elsewhere].mean()) if elsewhere.any() else np.nan,
             self._resemblance(self.answers.activations[at], answers, elsewhere),
-            float((seen == answers)[elsewhere].mean()) if seen is not None and elsewhere.any() else np.nan,
+            float((seen == answers)[known].mean()) if (known := elsewhere & (seen >= 0)).any() else np.nan,
         )
 
     def _resemblance(self, activations: NDArray[np.float32], answers: NDArray[np.int64], elsewhere: NDArray[np.bool_]) -> float:

@@ -58,15 +58,16 @@ _MOST_MARKED = 1 / 16
 _FLATTEST = np.float32(1e-2)
 """Least standard deviation of a cell, in those of the whole view: at the border of a picture nothing varies."""
 
-_REFERENCES_AGAIN = 5000
-"""Samples that neighbours are looked for in when a group is asked again."""
+_REFERENCES_AGAIN, _ASKED_AGAIN = 10_000, 1000
+"""When a group is asked again: samples that neighbours are looked for in, beside the group, and samples asked on each side."""
 
 
 @dataclass(frozen=True)
 class InputFit:
     """How the inputs of one class fit its label: ``own`` and ``rival`` ``(n,)`` and its ``baseline``, as in :class:`Affinity`.
 
-    ``again`` asks once more without what marks a group, given its membership ``(n,)``; None where nobody can be asked.
+    ``again`` asks once more without what marks a group, given its membership ``(n,)``; None where nobody can be asked. Of a large
+    group not every sample is asked again: ``own`` is NaN and ``rival`` -1 for the others.
     """
 
     own: NDArray[np.float32]
@@ -223,23 +224,29 @@ class _Cells:
         of every class, that is a third of their neighbours. Their votes count as far as they are more than that.
         """
         asked = self._unmarked(class_index, rows, members)
-        references = self._references[:: max(1, len(self._references) // _REFERENCES_AGAIN)]
-        search = _search(_even(self._view[references][:, asked]))
+        inside, outside = (side[spread(len(side), _ASKED_AGAIN)] for side in (np.flatnonzero(members), np.flatnonzero(~members)))
         others = self._rows[self._labels[self._rows] != class_index]
-        others = others[spread(len(others), _BASELINE_SAMPLES)]
-        found = self._neighbours(search, references, rows, _even(self._view[rows][:, asked]))
+        others = others[spread(len(others), _ASKED_AGAIN)]
+        references = self._references[:: max(1, len(self._references) // _REFERENCES_AGAIN)]
+        references = np.union1d(references, rows[inside])  # few as they may be, members can vouch for each other
+        search = _search(_even(self._view[references][:, asked]))
+        numbers = np.concatenate([inside, outside])
+        found = self._neighbours(search, references, rows[numbers], _even(self._view[rows[numbers]][:, asked]))
         is_member = np.zeros(len(self._labels), dtype=bool)
         is_member[rows[members]] = True
         vouching = is_member[found].sum(axis=1, dtype=np.float32)
         counts = self._counts(found)
         counts[:, class_index] -= vouching
-        owed = counts[members] @ self._mixing(class_index, counts[members], references, int(is_member[references].sum()))
-        vouching[members] -= np.minimum(vouching[members], owed)
+        known = counts[: len(inside)]
+        owed = known @ self._mixing(class_index, known, references, int(is_member[references].sum()))
+        vouching[: len(inside)] -= np.minimum(vouching[: len(inside)], owed)
         counts[:, class_index] += vouching
         votes = self._balanced(counts, references)
         elsewhere = self._votes(search, references, others, _even(self._view[others][:, asked]))
-        own = _speaks_for(votes)[:, class_index].astype(np.float32)
-        return InputFit(own, _likeliest_other(votes, class_index), float(_speaks_for(elsewhere)[:, class_index].mean()))
+        own, rival = np.full(len(rows), np.nan, np.float32), np.full(len(rows), -1)
+        own[numbers] = _speaks_for(votes)[:, class_index]
+        rival[numbers] = _likeliest_other(votes, class_index)
+        return InputFit(own, rival, float(_speaks_for(elsewhere)[:, class_index].mean()))
 
     def _unmarked(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return the cells that do not tell the group from the rest of its class and every other class; all, if too many do."""

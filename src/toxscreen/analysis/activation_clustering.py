@@ -205,10 +205,11 @@ def _measure(split: Split, n_class: int, fit: InputFit | None) -> Group:
     if fit is not None:
         if fit.again is not None and evidence["separation"] >= _WORTH_ASKING:
             fit = fit.again(members)
-        conflict, error = _label_conflict(fit.own[members], fit.own[~members], fit.baseline)
+        known = np.isfinite(fit.own)
+        conflict, error = _label_conflict(fit.own[members & known], fit.own[~members & known], fit.baseline)
         evidence |= {"label_conflict": conflict, "label_conflict_lower": conflict - _SURE * error}
-        votes = np.bincount(fit.rival[members])
-        rival = int(votes.argmax()) if 2 * votes.max() > members.sum() else None
+        votes = np.bincount(fit.rival[members & known])
+        rival = int(votes.argmax()) if 2 * votes.max() > votes.sum() else None
     return Group(members, 1 / (1 + np.exp(-log_odds)), evidence, projection, rival)
 
 
