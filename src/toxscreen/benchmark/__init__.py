@@ -15,7 +15,7 @@ from toxscreen.errors import UsageError
 __all__ = ["TABLES", "Settings", "markdown_table", "run_table"]
 
 TABLES = ("scan", "paper", "board", "peers", "attacks")
-"""The modules of the tables; each has ``SEEDS``, ``cells``, ``steps`` and ``markdown``. They are imported when they are asked for."""
+"""The modules of the tables; each has ``SEEDS``, ``cells``, ``steps`` and ``markdown``, and is imported when it is asked for."""
 
 
 def run_table(name: str, settings: Settings, *, seeds: int | None = None, only: str | None = None, tell: Tell) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,24 +176,26 @@ def load(case: Case, data: Path, cache: Path, rng: np.random.Generator) -> tuple
 
 def plant(case: Case, train: Split, rng: np.random.Generator) -> Planted:
     """Plant the poison of a row in its training samples, which are not changed."""
-    inputs = train.inputs.copy() if isinstance(train.inputs, np.ndarray) else list(train.inputs)
+    inputs: Any = train.inputs.copy()
     labels, original = train.labels.copy(), train.labels.copy()
     poisoned = np.zeros(len(labels), dtype=bool)
     for part, part_rng in zip(case.plants, rng.spawn(len(case.plants)), strict=True):
         free = np.where(poisoned, MISSING_LABEL, labels)
-        settings = {"target": part.target or train.class_names[0], "source": part.source, "share": part.share, "rate": part.rate}
+        target = part.target or train.class_names[0]
         attack = attack_of(part)
-        drawn = plan(attack, free, train.class_names, **settings, rng=part_rng)
+        drawn = plan(
+            attack, free, train.class_names, target=target, source=part.source, share=part.share, rate=part.rate, rng=part_rng
+        )
         marked = attack.plant([inputs[row] for row in drawn.rows.tolist()], part_rng)
         if part.added:
             new = len(labels) + np.arange(len(drawn.rows))
             original = np.append(original, labels[drawn.rows])
             labels, poisoned = np.append(labels, drawn.new_labels), np.append(poisoned, np.ones(len(new), bool))
-            inputs = np.concatenate([inputs, np.stack(marked)]) if isinstance(inputs, np.ndarray) else [*inputs, *marked]  # type: ignore[list-item, arg-type]
+            inputs = np.concatenate([inputs, np.stack(marked)]) if isinstance(inputs, np.ndarray) else [*inputs, *marked]
             continue
         labels[drawn.rows], poisoned[drawn.rows] = drawn.new_labels, True
         for row, value in zip(drawn.rows.tolist(), marked, strict=True):
-            inputs[row] = value  # type: ignore[call-overload]
+            inputs[row] = value
     return Planted(Split(inputs, labels, train.class_names), poisoned, original)
 
 
@@ -219,15 +222,16 @@ def _read(path: Path, split: str, cache: Path) -> Split:
     """Read a split; pictures are decoded once, larger ones at 64 x 64."""
     found = open_training_set(path, split=split)
     if found.modality == "text":
-        texts = [text for batch in found.batches(_DECODE) for text in batch.inputs]
-        return Split(texts, found.labels, found.class_names)  # type: ignore[arg-type]
+        texts: Any = [text for batch in found.batches(_DECODE) for text in batch.inputs]
+        return Split(texts, found.labels, found.class_names)
     decoded = cache / f"{path.name}-{split}-{found.fingerprint()[:12]}.npy"
     if not decoded.exists():
         from toxscreen.sources.model.preprocessing import ImagePreprocessing
 
-        first = np.shape(found.take(np.array([0]))[0])
-        height, width = first[:2] if max(first[:2]) <= _LARGE_SIDE else (_LARGE_SIDE, _LARGE_SIDE)
-        fit_in = ImagePreprocessing(height, width, first[2], scale=1.0, channels_first=False)
+        height, width, channels = np.asarray(found.take(np.array([0]))[0]).shape
+        if max(height, width) > _LARGE_SIDE:
+            height = width = _LARGE_SIDE
+        fit_in = ImagePreprocessing(height, width, channels, scale=1.0, channels_first=False)
         pixels = np.concatenate([fit_in.apply(batch.inputs).round().astype(np.uint8) for batch in found.batches(_DECODE)])
         cache.mkdir(parents=True, exist_ok=True)
         np.save(decoded.with_suffix(".tmp.npy"), pixels)
