@@ -34,6 +34,22 @@ def test_what_is_flagged_lies_outside_the_main_cluster_of_its_class(seed, monkey
     np.testing.assert_array_equal(np.concatenate([groups[0].posterior > 0.5 for groups, _ in decisions]), expected)
 
 
+@pytest.mark.parametrize(
+    ("parts", "flagged"),
+    [
+        ((40, 35, 25), (False, True, True)),
+        ((50, 50), (False, False)),
+        ((90, 10), (False, True)),
+        ((10, 60, 30), (True, False, True)),
+    ],
+)
+def test_the_largest_part_of_a_class_is_kept_and_so_is_a_half(parts, flagged, monkeypatch):
+    monkeypatch.setattr(cube, "density_clusters", lambda *_: np.repeat(np.arange(len(parts)), parts))
+    ((groups, _),) = Cube().decide([lambda: rng().normal(size=(100, 3))], [rng()])
+    found = groups[0].members if groups else np.zeros(100, bool)
+    np.testing.assert_array_equal(found, np.repeat(flagged, parts))
+
+
 def test_evidence_counts_the_clusters_of_the_class_and_its_noise(monkeypatch):
     found = np.repeat([0, 1, 1, 0, -1], [50, 10, 40, 5, 15])
     monkeypatch.setattr(cube, "density_clusters", lambda *_: found)

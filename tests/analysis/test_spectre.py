@@ -93,6 +93,17 @@ def test_poison_in_a_direction_of_little_variance_is_found_where_spectral_signat
     assert (along[far] > np.quantile(along, 0.85)).mean() < 0.5
 
 
+def test_rows_are_whitened_by_those_that_the_robust_covariance_kept(monkeypatch):
+    activations, far = with_outliers(n_far=80, apart=6)  # so many that they hide in a covariance of all
+    found = []
+    for kept in (np.ones(400, bool), ~far):
+        monkeypatch.setattr(spectre, "robust_rows", lambda *_, kept=kept: kept)
+        (((group,), _),) = Spectre(0.2).decide([lambda: activations], [rng()])
+        found.append(group.members[far].mean())
+    assert found[0] < 0.6
+    assert found[1] > 0.9
+
+
 def test_as_many_classes_are_accused_as_there_are_said_to_be_targets():
     classes = [with_outliers(seed=seed)[0] for seed in range(4)]
     for n_targets in (1, 3, 9):
