@@ -14,9 +14,9 @@ For each class, and for ten numbers of components from 1 to 100:
 The class with the largest mean QUE score is accused, and what was taken out of it in step 4 is flagged.
 
 **Source:** Hayase et al. 2021, arXiv 2104.11315, section 3, and the authors' code. The paper is told the number of poisoned
-samples, which ``poison_share`` stands for. Its experiments are told the target class, too; here the class with the largest score stands in
-for that, or the ``n_targets`` with the largest. Left out: a robust mean (the authors' code centres on the mean as well), and
-training again on what remains. A class has at most a quarter as many components as rows.
+samples, which ``poison_share`` stands for. Its experiments are told the target class, too; here the class with the largest score
+stands in for that, or the ``n_targets`` with the largest. Left out: a robust mean (the authors' code centres on the mean as
+well), and training again on what remains. A class has at most a quarter as many components as rows.
 """
 
 from __future__ import annotations
