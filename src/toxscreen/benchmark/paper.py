@@ -18,8 +18,9 @@ from toxscreen.benchmark.cases import DIGITS, Case, Plant
 from toxscreen.benchmark.grid import Settings, Steps
 from toxscreen.benchmark.measuring import figures, model, ours
 from toxscreen.benchmark.subject import Subject
-from toxscreen.config import ReductionConfig, ScanConfig
+from toxscreen.config import AnalysisConfig, ReductionConfig, ScanConfig
 from toxscreen.poisoning import NEXT
+from toxscreen.result import Verdict
 
 SEEDS = 5
 
@@ -108,7 +109,11 @@ def steps(case: Case, seed: int, settings: Settings) -> Steps:
         "model": lambda: model(subject),
         "ours": lambda: ours(subject),
         "art": lambda: _art(subject),
+        "rules": lambda: _rules(subject),
+        "exre": lambda: _reclassified(subject),
     }
+    if case.plants:
+        found["repair"] = lambda: _repaired(subject)
     if case.name in PAPER_PIXELS or case.data == DIGITS:
         found["pixels"] = lambda: _pixels(subject)
     if case.name in (_MNIST[0].name, QUICK[0].name) and seed == 0:
@@ -118,7 +123,8 @@ def steps(case: Case, seed: int, settings: Settings) -> Steps:
 
 def markdown(document: Mapping[str, Any]) -> str:
     """Return the tables of the document."""
-    return "\n\n".join(table for table in (_detection(document), _of_pixels(document), _of_reductions(document)) if table)
+    made = (_detection, _of_rules, _of_repair, _of_pixels, _of_reductions)
+    return "\n\n".join(table for table in (make(document) for make in made) if table)
 
 
 def full(case: Case) -> Case:
@@ -142,6 +148,48 @@ def _asked(subject: Subject, activations: Any, **options: Any) -> dict[str, Any]
     return {**figures(subject.against_truth(subject.samples_of(outcome.flagged))), "seconds": seconds}
 
 
+def _rules(subject: Subject) -> dict[str, Any]:
+    """Let the paper's two cheap rules decide instead of ours, as they can be chosen for a scan."""
+    rules = {name: subject.rescan(analysis=AnalysisConfig(name)) for name in ("relative-size", "silhouette-score")}
+    return {name: figures(subject.against_truth(result.samples)) for name, result in rules.items()}
+
+
+def _reclassified(subject: Subject) -> dict[str, Any]:
+    """Put the suspicious groups to exclusionary reclassification: which classes it calls poisoned, with l / p of each group."""
+    result = subject.confirmed
+    metrics = subject.against_truth(result.samples)
+    poisoned = {found.name for found in metrics.classes if found.poisoned}
+    called = {found.name for found in result.classes if found.verdict is Verdict.POISONED}
+    groups = [(each.name, group.evidence) for each in result.classes for group in each.groups if "exre_l" in group.evidence]
+    return {
+        "confirmed": len(called & poisoned),
+        "poisoned_classes": len(poisoned),
+        "wrongly_confirmed": sorted(called - poisoned),
+        "groups": [[name, *(evidence.get(f"exre_{key}") for key in ("l", "p", "score"))] for name, evidence in groups],
+        "seconds": result.timings.get("confirmation"),
+        **{name: value for name, value in figures(metrics).items() if name in ("tpr", "fpr", "accuracy", "f1", "false_alarms")},
+    }
+
+
+def _repaired(subject: Subject) -> dict[str, Any]:
+    """Relabel and go on training, and beside it drop and train anew; measured with held-out samples and the real trigger."""
+    before = {
+        "clean_accuracy": subject.clean_accuracy(subject.classifier),
+        "attack_success": subject.attack_success(subject.classifier),
+    }
+    found: dict[str, Any] = {"before": before}
+    for name, retrain in (("relabelled", False), ("retrained", True)):
+        done = subject.repaired(retrain=retrain)
+        found[name] = {"outcome": str(done.outcome)}
+        if done.classifier is not None and done.effort is not None:
+            rates = {
+                "clean_accuracy": subject.clean_accuracy(done.classifier),
+                "attack_success": subject.attack_success(done.classifier),
+            }
+            found[name] |= {**rates, "epochs": done.effort.epochs, "seconds": done.effort.seconds}
+    return found
+
+
 def _pixels(subject: Subject) -> dict[str, Any]:
     """Cluster the raw pixels instead of activations: the paper's control, and what our scan says of them."""
     split = subject.planted.split
@@ -156,7 +204,7 @@ def _reductions(subject: Subject) -> dict[str, Any]:
     found = {}
     for reduction in REDUCTIONS:
         name = f"{reduction.method.upper()} {reduction.n_components}"
-        result = subject.result if reduction == ReductionConfig() else subject.rescan(reduction)
+        result = subject.result if reduction == ReductionConfig() else subject.rescan(reduction=reduction)
         method = {"pca": "PCA", "ica": "FastICA"}[reduction.method]
         found[name] = {
             "ours": figures(subject.against_truth(result.samples)),
@@ -180,6 +228,49 @@ def _detection(document: Mapping[str, Any]) -> str:
         order = ("smaller", "relative-size", "silhouette-scores", "distance")
         rows.append([*row, *(_of_art(found, "art", name) for name in order)])
     return tables.markdown(header, rows)
+
+
+def _of_rules(document: Mapping[str, Any]) -> str:
+    rows = []
+    for case, found in tables.by_case(document, "exre").items():
+        confirmed, poisoned = (sum(tables.figures(found, "exre", key)) for key in ("confirmed", "poisoned_classes"))
+        wrong = sum(map(len, tables.figures(found, "exre", "wrongly_confirmed")))
+        scores = [group[3] for groups in tables.figures(found, "exre", "groups") for group in groups if group[3] is not None]
+        span = f"{min(scores):.3g} - {max(scores):.3g}" if scores else "-"
+        ruled = [_ruled(found, name) for name in ("relative-size", "silhouette-score")]
+        rows.append([case, str(len(found)), f"{confirmed} of {poisoned}", str(wrong), span, *ruled])
+    header = [
+        "verdict by",
+        "seeds",
+        "ExRe: poisoned classes confirmed",
+        "clean classes confirmed",
+        "l / p",
+        "relative size",
+        "silhouette",
+    ]
+    return tables.markdown(header, rows) if rows else ""
+
+
+def _ruled(found: list[tables.Cell], name: str) -> str:
+    """Return accuracy and F1 under a rule, and the clean classes that it accused."""
+    parts = [tables.both(found, "rules", name), f"clean classes {tables.alarms(found, 'rules', name)}"]
+    return "; ".join(part for part in parts if part not in ("-", "clean classes 0 of 0"))
+
+
+def _of_repair(document: Mapping[str, Any]) -> str:
+    rows = []
+    for case, found in tables.by_case(document, "repair").items():
+        row = [case, str(len(found))]
+        for name in ("before", "relabelled", "retrained"):
+            row += [tables.percent(tables.figures(found, "repair", name, key)) for key in ("clean_accuracy", "attack_success")]
+            if name != "before":
+                row += [tables.mean(tables.figures(found, "repair", name, key), 1) for key in ("epochs", "seconds")]
+        rows.append(row)
+    header = [
+        *("repair", "seeds", "CA before", "ASR before", "relabelled: CA", "ASR", "epochs", "seconds"),
+        *("trained anew: CA", "ASR", "epochs", "seconds"),
+    ]
+    return tables.markdown(header, rows) if rows else ""
 
 
 def _of_pixels(document: Mapping[str, Any]) -> str:

@@ -23,8 +23,9 @@ from toxscreen.audit import audit, audit_arrays
 from toxscreen.benchmark.cases import Case, Planted, Split, load, plant, triggered
 from toxscreen.benchmark.grid import Settings
 from toxscreen.benchmark.networks import build, recipe
-from toxscreen.config import ReductionConfig, ScanConfig
+from toxscreen.config import ConfirmationConfig, ScanConfig
 from toxscreen.metrics import Metrics, score
+from toxscreen.repairing.model import Repair, repair
 from toxscreen.result import ScanResult, Verdict
 from toxscreen.result import load as load_run
 from toxscreen.sources.data import open_training_set
@@ -141,19 +142,31 @@ class Subject:
     @cached_property
     def result(self) -> ScanResult:
         """Return the scan of the poisoned data with their model: what a user would get, and its run folder."""
-        run = self.folder / "run"
-        if (run / "result.json").exists():
-            return load_run(run)
-        split = self.planted.split
-        result = audit(
-            (split.inputs, _named(split)),
-            self.classifier,
-            config=ScanConfig(seed=self.seed),
-            class_names=split.class_names,
-            folder=run,
-        )
-        result.save(run)
+        return self._scanned("run", ScanConfig(seed=self.seed))
+
+    @cached_property
+    def confirmed(self) -> ScanResult:
+        """Return the same scan with exclusionary reclassification; it reads the activations that are stored."""
+        _ = self.result
+        return self._scanned("confirmed", ScanConfig(seed=self.seed, confirmation=ConfirmationConfig(asked=True)))
+
+    def _scanned(self, kept: str, config: ScanConfig) -> ScanResult:
+        if (self.folder / kept / "result.json").exists():
+            return load_run(self.folder / kept)
+        split, folder = self.planted.split, self.folder / "run"
+        result = audit(self.as_data, self.classifier, config=config, class_names=split.class_names, folder=folder)
+        result.save(self.folder / kept)
         return result
+
+    @property
+    def as_data(self) -> tuple[Any, list[str]]:
+        """Return the poisoned training set as a user in Python hands it over: inputs and names of classes."""
+        return self.planted.split.inputs, _named(self.planted.split)
+
+    def repaired(self, *, retrain: bool) -> Repair:
+        """Return the repair of the confirmed scan: relabelled and trained on, or without the flagged samples from fresh weights."""
+        out = self.folder / ("repair-retrained" if retrain else "repair-relabelled")
+        return repair(self.confirmed, None, out, data=self.as_data, model=self.classifier, retrain=retrain, seed=self.seed)
 
     @cached_property
     def activations(self) -> Activations:
@@ -176,12 +189,12 @@ class Subject:
         """Return the activations that are clustered, shape ``(n_samples, d)``."""
         return self.activations.layers[self.layer]
 
-    def rescan(self, reduction: ReductionConfig) -> ScanResult:
-        """Scan the stored activations, logits and input view again with other settings."""
+    def rescan(self, **settings: Any) -> ScanResult:
+        """Scan the stored activations, logits and input view again; ``settings`` as :class:`ScanConfig` takes them."""
         layers = {self.layer: self.last_hidden, **self.activations.layers}
-        split = self.planted.split
-        config = ScanConfig(reduction=reduction, seed=self.seed)
-        return audit_arrays(layers, _named(split), logits=self.activations.logits, class_names=split.class_names, config=config)
+        names = self.planted.split.class_names
+        config = ScanConfig(seed=self.seed, **settings)
+        return audit_arrays(layers, self.as_data[1], logits=self.activations.logits, class_names=names, config=config)
 
     def against_truth(self, samples: pa.Table) -> Metrics:
         """Hold a scan's samples against the truth."""
