@@ -29,7 +29,7 @@ def whole(result, name, verdict):
         (
             {"a": [30, 10], "b": [9]},
             {"a": P},
-            "Class “a” holds 10 samples that were planted (25.0% of the class). Nothing was found in the other class.",
+            "Class “a” holds 10 samples that are poison (25.0% of the class). Nothing was found in the other class.",
         ),
         ({"a": [3, 1], "b": [3, 2]}, {"a": S, "b": S}, "2 of 2 classes hold 3 samples that look planted: “a” and “b”."),
         (
@@ -40,7 +40,7 @@ def whole(result, name, verdict):
         (
             {"a": [3, 1], "b": [3, 2], "c": [9], "d": [3]},
             {"a": S, "b": P, "d": I},
-            "Class “b” holds 2 samples that were planted (40.0% of the class). Class “a” holds 1 sample that looks planted (25.0%"
+            "Class “b” holds 2 samples that are poison (40.0% of the class). Class “a” holds 1 sample that looks planted (25.0%"
             " of the class). 1 class could not be judged.",
         ),
         (
@@ -63,7 +63,7 @@ def test_only_what_was_confirmed_is_said_to_be_planted():
     confirmed, suspected = result.classes[0].groups[1], replace(result.classes[0].groups[2], verdict=S)
     mixed = replace(result.classes[0], groups=(result.classes[0].groups[0], confirmed, suspected))
     assert headline(replace(result, classes=(mixed, result.classes[1]))) == (
-        "Class “a” holds 10 samples that were planted (22.2% of the class). Class “a” holds 5 samples that look planted (11.1% of"
+        "Class “a” holds 10 samples that are poison (22.2% of the class). Class “a” holds 5 samples that look planted (11.1% of"
         " the class). Nothing was found in the other class."
     )
 

@@ -54,7 +54,8 @@ VERDICTS = {
     " stand apart.",
     Verdict.INCONCLUSIVE: "No judgement was possible; the reasons say what is missing.",
     Verdict.SUSPICIOUS: "The screen found a group of samples that does not belong; nothing has yet proved that it was planted.",
-    Verdict.POISONED: "A group stands out and a second, causal test confirmed that it was planted.",
+    Verdict.POISONED: "A group stands out, and a second, causal test confirmed it: a model trained without them takes them for"
+    " another class.",
 }
 
 _VERDICTS_BY_RULE = {
@@ -149,7 +150,7 @@ def headline(result: ScanResult) -> str:
     undecided = [c for c in result.classes if c.verdict is Verdict.INCONCLUSIVE]
     clean = sum(c.verdict is Verdict.CLEAN for c in result.classes)
     sentences = [
-        _finding(result.classes, Verdict.POISONED, ("was planted", "were planted")),
+        _finding(result.classes, Verdict.POISONED, ("is poison", "are poison")),
         _finding(result.classes, Verdict.SUSPICIOUS, _BY_RULE if by_rule(result) else ("looks planted", "look planted")),
     ]
     if not any(sentences):
@@ -217,7 +218,7 @@ def next_steps(result: ScanResult, run: str | None = None, asked: Mapping[str, A
     if found and by_rule(result):
         steps.append(Step("Scan with our own analysis, which is calibrated, before you act on what a published rule says."))
     if found:
-        steps += _after_a_finding(result, run)
+        steps += _after_a_finding(result, run, asked or {})
     elif result.verdict is Verdict.CLEAN:
         steps.append(
             Step("Keep this run folder with the model: the fingerprints below say which data and which model were examined.")
@@ -263,7 +264,7 @@ def _command(asked: Mapping[str, Any], data: str | None = None) -> str:
     return shlex.join(words)
 
 
-def _after_a_finding(result: ScanResult, run: str | None) -> list[Step]:
+def _after_a_finding(result: ScanResult, run: str | None, asked: Mapping[str, Any]) -> list[Step]:
     if result.verdict is Verdict.POISONED:
         caution = "Take models trained on this data out of service: whoever knows the trigger decides what they answer."
     else:
@@ -277,12 +278,24 @@ def _after_a_finding(result: ScanResult, run: str | None) -> list[Step]:
     return [
         Step("Look at each group beside the rest of its class: what do its samples share that the rest lacks? A patch, a word?"),
         Step(caution),
+        *_settling(result, run or "RUN", asked),
         Step(
             "Find out where the flagged samples came from: which supplier, which annotator, which day. Their ids, in Python:",
             listing,
         ),
         _cleaning(result, run or "RUN"),
     ]
+
+
+def _settling(result: ScanResult, run: str, asked: Mapping[str, Any]) -> list[Step]:
+    """Say how a suspicion is settled, where that was not tried and there is a command for it."""
+    untried = result.verdict is Verdict.SUSPICIOUS and result.confirmation is None
+    if not untried or _is(result, "data", "modality", "activations") or _is(result, "data", "location", "arrays"):
+        return []
+    text = (
+        "Settle whether they are poison: a model is trained once without them and asked about them. The run goes on where it ended."
+    )
+    return [Step(text, f"{_command(asked)} --confirm --out {shlex.quote(run)}")]
 
 
 def _cleaning(result: ScanResult, run: str) -> Step:
