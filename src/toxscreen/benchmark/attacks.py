@@ -26,6 +26,9 @@ from toxscreen.sources.model.base import Classifier
 
 SEEDS = 1
 
+_EPOCHS = 16
+"""How often a network sees 10,000 pictures; with half of that faint triggers are learned by a third."""
+
 _N_TEST = 2000
 """Held-out samples that the attack success rate is measured on."""
 
@@ -67,7 +70,7 @@ class AttackCase:
     @property
     def clean(self) -> Case:
         """Return the data with nothing planted, which the rows of one data set share."""
-        return Case(f"{self.data or 'digits'} for attacks", self.data, network=self.network, n=self.n)
+        return Case(f"{self.data or 'digits'} for attacks", self.data, network=self.network, epochs=_EPOCHS, n=self.n)
 
 
 _QI = "CIFAR-10, ResNet-20, 0.3% of the data; Qi et al. 2023, table 1"
@@ -87,7 +90,7 @@ CASES = (
     AttackCase("wanet", "airplane", rate=0.1),
     AttackCase("bpp", "airplane", rate=0.1),
     *(
-        AttackCase(attack, "positive", rate=0.05, data="sst2", network="sentence", n=None)
+        AttackCase(attack, "positive", rate=0.1, data="sst2", network="sentence", n=None)
         for attack in ("words", "sentence", "signature", "syntax")
     ),
 )
