@@ -449,7 +449,7 @@ def test_batch_normalisation_keeps_its_statistics_on_the_way(tmp_path):
 
 
 def test_going_on_ends_when_the_validation_loss_rests_and_keeps_the_best_weights(tmp_path, monkeypatch):
-    losses = iter([2.0, 1.0, 0.5, 0.48, 0.47, 0.6, 0.1])
+    losses = iter([2.0, 0.1, 0.05, 0.045, 0.04, 0.06, 0.01])
     seen = []
 
     def loss(self, *_):
@@ -459,13 +459,38 @@ def test_going_on_ends_when_the_validation_loss_rests_and_keeps_the_best_weights
     monkeypatch.setattr(retraining._Rounds, "loss", loss)
     monkeypatch.setattr(retraining, "_FEWEST_STEPS", 1)
     told = []
-    gone, training_set, *_ = gone_on(network(), tmp_path, progress=lambda *what: told.append(what))
-    assert gone.losses == (2.0, 1.0, 0.5, 0.48, 0.47, 0.6)
+    gone, *_ = gone_on(network(), tmp_path, progress=lambda *what: told.append(what))
+    assert gone.losses == (2.0, 0.1, 0.05, 0.045, 0.04, 0.06)
     assert same(state(gone.classifier.network), seen[4])
     assert told[-1][:2] == ("repairing the model", 5)
     trusted = N * 3 // 2 - N // 10
-    assert gone.epochs == pytest.approx(5 * (trusted + round(trusted / 8)) / (N * 3 // 2))
-    assert len(training_set) == 3 * N
+    assert gone.shown == 5 * (trusted + round(trusted / 8))
+
+
+@pytest.mark.parametrize(
+    ("losses", "factor"),
+    [
+        ([4.0, 3.9], 2),  # falls too slowly
+        ([4.0, 3.9, 3.8], 4),
+        ([4.0, *(4.0 - number / 10 for number in range(1, 9))], 16),  # and no faster than that
+        ([4.0, 1.0], 1),
+        ([4.0, 0.3, 0.2], 1),
+        ([4.0, 5.0], 0.5),  # too far
+        ([4.0, 0.3, 0.29], 0.5),  # rests
+    ],
+)
+def test_the_steps_grow_where_the_loss_falls_too_slowly_and_shrink_where_it_rests(losses, factor, tmp_path, monkeypatch):
+    given, rates = iter(losses), []
+    show = retraining._Rounds.show
+
+    def watched(self, *arguments):
+        rates.append(self._optimiser.param_groups[0]["lr"])
+        show(self, *arguments)
+
+    monkeypatch.setattr(retraining._Rounds, "show", watched)
+    monkeypatch.setattr(retraining._Rounds, "loss", lambda *_: next(given, 9.0))
+    gone_on(network(), tmp_path)
+    assert rates[len(losses) - 1] == pytest.approx(factor * rates[0])
 
 
 def test_weights_are_as_they_were_where_no_round_lowers_the_loss(tmp_path, monkeypatch):

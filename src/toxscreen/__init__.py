@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toxscreen.api import clean, load, scan
+    from toxscreen.api import clean, load, repair, scan
 
-__all__ = ["clean", "load", "scan"]
+__all__ = ["clean", "load", "repair", "scan"]
 __version__ = "0.1.0"
 
 

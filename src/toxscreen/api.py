@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import ArrayLike
 
-from toxscreen.audit import audit, audit_arrays
+from toxscreen import runs
+from toxscreen.audit import audit, audit_arrays, resolve_device
 from toxscreen.config import AnalysisConfig, ConfirmationConfig, ExtractionConfig, ReductionConfig, ScanConfig
 from toxscreen.errors import UsageError
 from toxscreen.result import ScanResult, load
-from toxscreen.runs import refuse_inside
 from toxscreen.screening import Progress
 
 if TYPE_CHECKING:
     from toxscreen.repairing.cleaning import Cleaning
+    from toxscreen.repairing.model import Repair
     from toxscreen.retraining import Trainer
     from toxscreen.sources.model.preprocessing import Preprocessing
 
-__all__ = ["clean", "load", "scan"]
+__all__ = ["clean", "load", "repair", "scan"]
 
 
 def scan(
@@ -103,7 +105,7 @@ def scan(
     if trainer is not None and not confirm:
         raise UsageError("A trainer trains the model for confirm=True, which was not asked for.")
     if out is not None:
-        refuse_inside(Path(out), [Path(given) for given in (data, model) if isinstance(given, str | Path)])
+        runs.refuse_inside(Path(out), [Path(given) for given in (data, model) if isinstance(given, str | Path)])
     if activations is not None:
         if data is not None or model is not None:
             raise UsageError("Give either data (with or without a model) or activations with labels, not both.")
@@ -182,3 +184,79 @@ def clean(
     from toxscreen.repairing import cleaning
 
     return cleaning.clean(run, out=out, action=action, decisions=decisions, data=data, allow_emptied=allow_emptied)
+
+
+def repair(
+    run: ScanResult | str | Path,
+    out: str | Path | None = None,
+    *,
+    data: Any = None,
+    model: Any = None,
+    arch: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    retrain: bool = False,
+    trainer: Trainer | str | None = None,
+    decisions: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Repair:
+    """Repair the model of a scan, and measure it before and after; the original is not changed.
+
+    Parameters
+    ----------
+    run
+        A result, or the path of a run folder.
+    out
+        The folder to write: the repaired model into its folder ``model``, and ``repair.json``. None keeps nothing on disk; the
+        repaired network is in what is returned.
+    data, model
+        As :func:`scan` takes them, if they are not where they were scanned or were in memory.
+    arch, preprocessing
+        As in :func:`scan`.
+    retrain
+        Train from fresh weights without the flagged samples, instead of giving them the label of their source class and going on
+        with the training.
+    trainer
+        Your own recipe for that, a function or ``"module:function"``; see :data:`toxscreen.retraining.Trainer`.
+    decisions
+        A reviewer's decisions, as in :func:`clean`.
+    seed
+        Decides what is held out, and the training.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    progress
+        Called with (what is being done, units done, units in all).
+
+    Raises
+    ------
+    ToxscreenError
+        See :mod:`toxscreen.errors`.
+    """
+    from toxscreen.repairing.model import repair as mend
+    from toxscreen.repairing.run import places_of
+
+    result, folder = (run, None) if isinstance(run, ScanResult) else (load(run), Path(run))
+    place = None if out is None else Path(out)
+    named = trainer if isinstance(trainer, str) or trainer is None else getattr(trainer, "__qualname__", type(trainer).__name__)
+    asked = {"repair": None if folder is None else str(folder.resolve()), "retrain": retrain, "trainer": named, "seed": seed}
+    asked["decisions"] = None if decisions is None else str(decisions)
+    given = [Path(path) for path in (data, model) if isinstance(path, str | Path)]
+    with ExitStack() as stack:
+        if place is not None:
+            stack.enter_context(runs.claim(place, asked, [*given, *places_of(result, folder)]))
+        return mend(
+            result,
+            folder,
+            place,
+            data=data,
+            model=model,
+            arch=arch,
+            preprocessing=preprocessing,
+            retrain=retrain,
+            trainer=_recipe(trainer),
+            decisions=decisions,
+            seed=seed,
+            device=resolve_device(device, live=model is not None and not isinstance(model, str | Path)),
+            progress=progress,
+        )

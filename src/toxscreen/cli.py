@@ -34,6 +34,10 @@ EPILOG = (
     "3 nothing suspicious, but something inconclusive or not examined; 4 failed; 130 interrupted."
 )
 
+REPAIR_EPILOG = (
+    "Exit codes: 0 repaired, or nothing to repair; 1 the repair made things worse; 2 wrong usage; 4 failed; 130 interrupted."
+)
+
 
 class _Numbers(click.ParamType[tuple[float, ...]]):
     """Comma-separated numbers, as in ``0.485,0.456,0.406``."""
@@ -225,6 +229,48 @@ def clean(run: Path, out: Path | None, relabel: bool, quarantine: bool, **option
             print_cleaning(done, console)
 
 
+@main.command(epilog=REPAIR_EPILOG)
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write.")
+@click.option("--retrain", is_flag=True, help="Train from fresh weights without the flagged samples.")
+@click.option("--trainer", metavar="MODULE:FUNCTION", help="Your code that trains the model, for --retrain.")
+@click.option(
+    "--decisions",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV or JSONL with id (or class and group) and decision: accept takes a sample out, reject keeps it.",
+)
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Where the data is now. Default: where it was scanned.")
+@click.option("--model", type=click.Path(exists=True, path_type=Path), help="Where the model is now. Default: as scanned.")
+@click.option("--arch", metavar="MODULE:FACTORY", help="Your code that builds the network, for a .safetensors file of weights.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same model.")
+@click.option("--json", "as_json", is_flag=True, help="Print the document of the repair alone.")
+def repair(run: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Repair the model of RUN, and measure it before and after on samples that were held out; the original is never touched.
+
+    The flagged samples get the label of their source class (where it is unknown, the model is taught that their own is wrong) and
+    the training goes on until the validation loss rests. With --retrain they are left out, and a model is trained from fresh
+    weights. DIR gets the repaired model in its folder model, and repair.json.
+    """
+    with _errors():
+        from toxscreen.api import repair as mend
+        from toxscreen.repairing.model import Outcome
+        from toxscreen.repairing.terminal import print_repair
+
+        try:
+            with _progress() as progress:
+                done = mend(run, out, progress=progress, **options)
+        except KeyboardInterrupt:
+            click.echo("What is done is kept: run the same command to go on.", err=True)
+            raise
+        if as_json:
+            _print_json(done.to_dict())
+        else:
+            with _console() as console:
+                print_repair(done, out, console)
+    sys.exit(FOUND if done.outcome is Outcome.WORSE else CLEAN)
+
+
 @main.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 def inspect(path: Path) -> None:
@@ -331,7 +377,7 @@ def _config(options: dict[str, Any]) -> ScanConfig:
 def _show(result: ScanResult, *, as_json: bool = False, truth: tuple[str, ...] = ()) -> None:
     """Print the result on stdout: the document alone, or the summary."""
     if as_json:
-        _print(json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n")
+        _print_json(result.to_dict())
         return
     from toxscreen.report.terminal import print_summary
 
@@ -358,6 +404,11 @@ def _exit_code(result: ScanResult, fail_on: str) -> int:
     if undecided or unconfirmed or result.not_examined:
         return INCONCLUSIVE
     return CLEAN
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    """Write a document to stdout, in UTF-8 whatever stdout is set to."""
+    _print(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n")
 
 
 def _print(text: str | bytes) -> None:

@@ -6,7 +6,7 @@ Beside steps 8 and 11 of the flow.
 2. From fresh weights: the same network where all its weights can be drawn anew, else the network of
    :mod:`toxscreen.networks` that fits. The user's own recipe takes the place of the one here.
 3. Onwards: short rounds of corrected samples among trusted ones. Where the validation loss rests, smaller steps are taken from
-   the best weights so far; where it rests again and again, that was it.
+   the best weights so far, and where it falls too slowly, larger ones; where it rests again and again, that was it.
 
 Weights of 16 bits are trained in 32 and put back: the steps of a training are too small for them.
 """
@@ -71,11 +71,19 @@ _CORRECTED = 1 / 8
 _TRIMMED = 0.1
 """Part of the corrected samples, those with the highest validation losses, that do not count: a few corrections may be wrong."""
 
-_MOST_ROUNDS, _PATIENCE, _LOWER = 12, 3, 0.9
-"""Rounds at most; how many in which the validation loss rests end it; and it rests if it does not fall to this part."""
+_MOST_ROUNDS, _PATIENCE = 12, 3
+"""Rounds at most, and how many in which the validation loss rests end it."""
 
-_SMALLER = 0.5
-"""What the learning rate is multiplied with after a round in which the validation loss rests."""
+_GAIN = 0.01
+"""The validation loss rests if it falls by less than this part of the first one."""
+
+_SLOW, _FAR = 0.5, 0.1
+"""But as long as it is above the second of these parts of the first one, to stay above the first part of the lowest so far is only
+to fall too slowly."""
+
+_SMALLER, _LARGER, _LARGEST = 0.5, 2.0, 16.0
+"""What the learning rate is multiplied with where the validation loss rests, and where it falls too slowly; and the most that it
+becomes of what it was at first."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +154,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class GoneOn:
-    """How going on went: the classifier, validation loss before and after each round, and how much was shown, in epochs."""
+    """How going on went: the classifier, validation loss before and after each round, and how many samples were shown in all."""
 
     classifier: TorchClassifier
     losses: tuple[float, ...]
-    epochs: float
+    shown: int
 
 
 def load_trainer(reference: str) -> Trainer:
@@ -312,16 +320,17 @@ def go_on(
                 best = copy.deepcopy(pupil.network.state_dict())
             if progress is not None:
                 progress("repairing the model", number + 1, _MOST_ROUNDS)
-            if losses[-1] < _LOWER * min(losses[:-1]):
-                rested = 0
-                continue
-            rested += 1
+            lowest = min(losses[:-1])
+            if max(_SLOW * lowest, _FAR * losses[0]) < losses[-1] < lowest:
+                rounds.hurry()
+            elif losses[-1] > lowest - _GAIN * losses[0]:
+                rested += 1
+                rounds.slow_down(best)
             if rested == _PATIENCE:
                 break
-            rounds.slow_down(best)
         pupil.network.load_state_dict(best)
         _narrow(pupil.network.eval(), narrow)
-    return GoneOn(pupil, tuple(losses), shown / len(lesson.rows))
+    return GoneOn(pupil, tuple(losses), shown)
 
 
 def starts_fresh(classifier: Classifier) -> bool:
@@ -400,8 +409,8 @@ class _Rounds:
             network.requires_grad_(requires_grad=True)
         self._device = next(network.parameters()).device
         self._autocast = fast_dtype(self._device.type)
-        rate = _PRETRAINED if _is_pretrained(network) else recipe.learning_rate * _ONWARDS
-        self._optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=recipe.weight_decay)
+        self._rate = _PRETRAINED if _is_pretrained(network) else recipe.learning_rate * _ONWARDS
+        self._optimiser = torch.optim.AdamW(network.parameters(), lr=self._rate, weight_decay=recipe.weight_decay)
 
     def show(self, lesson: Lesson, rng: np.random.Generator) -> None:
         """Take one step per batch of the lesson, in its order."""
@@ -422,6 +431,11 @@ class _Rounds:
         self.pupil.network.load_state_dict(best)
         for group in self._optimiser.param_groups:
             group["lr"] *= _SMALLER
+
+    def hurry(self) -> None:
+        """Go on in larger steps."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = min(group["lr"] * _LARGER, self._rate * _LARGEST)
 
     def loss(self, corrected: Lesson, trusted: Lesson) -> float:
         """Return the mean loss of corrected samples, less the worst, and of trusted ones, in equal parts; of one if it is alone."""

@@ -77,8 +77,18 @@ def test_what_was_not_examined_is_part_of_a_clean_verdict():
 def test_advice_names_only_commands_that_exist(verdict):
     result = scan_result({"a": [30, 10]}, {"a": verdict}, not_examined=(NotExamined("x", "broken"),))
     commands = [step.command for step in next_steps(result) if step.command]
-    known = ("toxscreen scan DATA", "toxscreen scan COPY", "toxscreen clean RUN --out COPY", "import pyarrow")
+    ours = ("scan DATA", "scan COPY", "clean RUN --out COPY", "repair RUN --out REPAIRED")
+    known = (*(f"toxscreen {command}" for command in ours), "import pyarrow")
     assert all(command.startswith(known) for command in commands)
+
+
+def test_a_repair_is_advised_after_a_finding_in_files_with_the_code_that_builds_the_network():
+    found = scan_result({"a": [30, 10]}, {"a": S})
+    commands = [step.command for step in next_steps(found, "my run", {"arch": "nets:make"})]
+    assert "toxscreen repair 'my run' --out REPAIRED --arch nets:make" in commands
+    for inputs in ({"data": {"location": "arrays"}}, {"data": {"modality": "activations"}}):
+        assert not any("repair" in (step.command or "") for step in next_steps(replace(found, inputs=inputs)))
+    assert not any("repair" in (step.command or "") for step in next_steps(scan_result({"a": [30, 10]})))
 
 
 @pytest.mark.parametrize("verdict", [S, P])

@@ -26,6 +26,17 @@ _PROBES = 64
 """Samples that the model is traced with, as many as in a scan."""
 
 
+def places_of(result: ScanResult, folder: Path | None) -> list[Path]:
+    """Return what a repair reads and may not write to: the run, and its data and its model where they are recorded."""
+    recorded = {} if folder is None else read_record(folder)
+    named = [
+        *(recorded.get(part) for part in ("data", "model")),
+        *(known(result, part).get("location") for part in ("data", "model")),
+    ]
+    places = [folder, *(Path(place) for place in named if isinstance(place, str) and place)]
+    return [place for place in places if place is not None]
+
+
 def known(result: ScanResult, part: str) -> Mapping[str, Any]:
     """Return what a result says of its ``data`` or its ``model``."""
     facts = result.inputs.get(part)

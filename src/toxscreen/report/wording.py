@@ -284,6 +284,7 @@ def _after_a_finding(result: ScanResult, run: str | None, asked: Mapping[str, An
             listing,
         ),
         _cleaning(result, run or "RUN"),
+        *_repairing(result, run or "RUN", asked),
     ]
 
 
@@ -296,6 +297,15 @@ def _settling(result: ScanResult, run: str, asked: Mapping[str, Any]) -> list[St
         "Settle whether they are poison: a model is trained once without them and asked about them. The run goes on where it ended."
     )
     return [Step(text, f"{_command(asked)} --confirm --out {shlex.quote(run)}")]
+
+
+def _repairing(result: ScanResult, run: str, asked: Mapping[str, Any]) -> list[Step]:
+    """Say how the model is repaired, where there is a command for it."""
+    if _is(result, "data", "modality", "activations") or _is(result, "data", "location", "arrays"):
+        return []
+    arch = ["--arch", str(asked["arch"])] if asked.get("arch") else []
+    text = "Or repair the model that was trained on it. What it does before and after is measured on samples that are held out."
+    return [Step(text, shlex.join(["toxscreen", "repair", run, "--out", "REPAIRED", *arch]))]
 
 
 def _cleaning(result: ScanResult, run: str) -> Step:

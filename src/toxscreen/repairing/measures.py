@@ -1,0 +1,155 @@
+"""How good a model is before a repair and after it, on samples that were held out of the repair.
+
+On data of unknown origin nobody has the trigger. What stands in for triggered inputs are the flagged samples that were held out:
+the attack succeeds where one of them still goes to its given label, which is the target.
+
+**Source:** Wilson 1927, Journal of the American Statistical Association 22, 209-212 (the intervals).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toxscreen.confirmation import wilson
+from toxscreen.retraining import ask
+from toxscreen.sources.data.base import TrainingSet
+from toxscreen.sources.model.base import Classifier
+from toxscreen.verdict import Rule
+
+POLICY: Mapping[str, Rule] = MappingProxyType(
+    {
+        "accuracy_lost": Rule(
+            0.01,
+            "A repair made things worse if clean accuracy before is above the interval of clean accuracy after by more than this.",
+            "a convention: a loss that a user notices; small held-out sets move by as much by chance, hence the interval",
+        ),
+        "attack_left": Rule(
+            1.0,
+            "And it made things worse if at least this part of the attack success before is left.",
+            "a repair that lowers attack success not at all has repaired nothing",
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Share:
+    """So many of n samples."""
+
+    count: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """Return the part of the samples; NaN where there are none."""
+        return self.count / self.n if self.n else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Return the 95 % interval; (0, 1) where there are no samples."""
+        return wilson(self.count, self.n)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return count, n, value and interval; a value that is not there is None."""
+        lower, upper = self.interval
+        return {"count": self.count, "n": self.n, "value": self.value if self.n else None, "lower": lower, "upper": upper}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One share before a repair and after it, of the same samples."""
+
+    before: Share
+    after: Share
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return both as plain values."""
+        return {"before": self.before.to_dict(), "after": self.after.to_dict()}
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a repair changed.
+
+    Attributes
+    ----------
+    clean_accuracy
+        Of held-out samples that nothing speaks against, those that get their given label.
+    classes
+        The same for each class by name, those with such samples.
+    attack_success
+        Of held-out flagged samples, those that get their given label.
+    """
+
+    clean_accuracy: Change
+    classes: Mapping[str, Change]
+    attack_success: Change
+
+    @property
+    def worse(self) -> tuple[str, ...]:
+        """Say what the repair made worse, one sentence each."""
+        found = []
+        clean, attack = self.clean_accuracy, self.attack_success
+        if clean.before.n and clean.before.value - clean.after.interval[1] > POLICY["accuracy_lost"].value:
+            found.append(f"Clean accuracy fell from {clean.before.value:.1%} to {clean.after.value:.1%}.")
+        if attack.after.count and attack.after.count >= POLICY["attack_left"].value * attack.before.count:
+            found.append(
+                f"Attack success was not lowered: {attack.after.value:.1%} of the held-out flagged samples still get their given "
+                f"label, and {attack.before.value:.1%} did before."
+            )
+        return tuple(found)
+
+    @property
+    def remnant(self) -> bool:
+        """Return whether the backdoor may still be there: attack success is above 0, or its interval overlaps the one before."""
+        attack = self.attack_success
+        return attack.after.count > 0 and attack.after.interval[1] >= attack.before.interval[0]
+
+
+def compare(
+    before: Classifier,
+    after: Classifier,
+    clean: tuple[TrainingSet, NDArray[np.int64]],
+    flagged: tuple[TrainingSet, NDArray[np.int64]],
+) -> Measures:
+    """Ask two models about the same samples.
+
+    Parameters
+    ----------
+    before, after
+        The audited model and the repaired one.
+    clean
+        A data set and the rows of it that nothing speaks against.
+    flagged
+        The training set and the flagged rows that were held out.
+    """
+    accuracy, per_class = _agreement(before, after, *clean)
+    success, _ = _agreement(before, after, *flagged)
+    return Measures(accuracy, per_class, success)
+
+
+def _agreement(
+    before: Classifier, after: Classifier, source: TrainingSet, rows: NDArray[np.int64]
+) -> tuple[Change, dict[str, Change]]:
+    """Return how many of some rows get their given label, in all and by class; a row that cannot be read does not count."""
+    rows = rows[source.labels[rows] >= 0]
+    first = ask(before, source, rows).classes
+    known = first >= 0
+    rows, first = rows[known], first[known]
+    labels = source.labels[rows]
+    right = np.stack([first == labels, ask(after, source, rows).classes == labels])
+
+    def change(of: NDArray[np.bool_]) -> Change:
+        n = int(of.sum())
+        return Change(*(Share(int(answers[of].sum()), n) for answers in right))
+
+    everything = np.ones(len(rows), dtype=bool)
+    classes = {source.class_names[index]: change(labels == index) for index in np.unique(labels).tolist()}
+    return change(everything), classes

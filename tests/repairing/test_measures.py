@@ -1,0 +1,78 @@
+"""Figures before and after a repair, and when they say that it made things worse."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tests.fakes import FakeClassifier, FakeTrainingSet
+from toxscreen.repairing.measures import POLICY, Change, Measures, Share, compare
+
+
+def change(before, after, n):
+    return Change(Share(before, n), Share(after, n))
+
+
+def measures(clean, attack):
+    return Measures(change(*clean), {}, change(*attack))
+
+
+def test_every_threshold_says_what_it_means_and_where_it_comes_from():
+    assert set(POLICY) == {"accuracy_lost", "attack_left"}
+    assert all(rule.meaning and rule.source for rule in POLICY.values())
+
+
+def test_a_share_has_an_interval_that_shrinks_with_the_samples_and_nothing_is_unknown():
+    few, many = Share(9, 10), Share(900, 1000)
+    assert few.value == many.value == 0.9
+    assert few.interval[0] < many.interval[0] < 0.9 < many.interval[1] < few.interval[1]
+    assert math.isnan(Share(0, 0).value)
+    assert Share(0, 0).to_dict() == {"count": 0, "n": 0, "value": None, "lower": 0.0, "upper": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("clean", "attack", "worse"),
+    [
+        ((990, 988, 1000), (20, 0, 20), []),
+        ((990, 900, 1000), (20, 0, 20), ["Clean accuracy"]),
+        ((49, 47, 50), (20, 0, 20), []),  # so few samples cannot tell
+        ((990, 990, 1000), (20, 20, 20), ["Attack success"]),
+        ((990, 990, 1000), (15, 17, 20), ["Attack success"]),
+        ((990, 990, 1000), (20, 19, 20), []),
+        ((990, 990, 1000), (0, 0, 20), []),  # there was no attack
+        ((990, 990, 1000), (0, 1, 20), ["Attack success"]),
+        ((990, 800, 1000), (20, 20, 20), ["Clean accuracy", "Attack success"]),
+        ((0, 0, 0), (0, 0, 0), []),
+    ],
+)
+def test_worse_is_a_loss_of_clean_accuracy_beyond_chance_or_an_attack_that_succeeds_as_before(clean, attack, worse):
+    said = measures(clean, attack).worse
+    assert [" ".join(sentence.split()[:2]) for sentence in said] == worse
+
+
+@pytest.mark.parametrize(("attack", "left"), [((20, 0, 20), False), ((20, 2, 20), False), ((20, 17, 20), True), ((3, 0, 3), False)])
+def test_a_backdoor_that_may_be_left_is_one_whose_success_is_not_clearly_lower(attack, left):
+    assert measures((99, 99, 100), attack).remnant is left
+
+
+def constant(index):
+    return FakeClassifier(3, vector=lambda _: np.eye(3, dtype=np.float32)[index])
+
+
+def test_both_models_are_asked_about_the_same_samples_those_without_label_or_input_left_aside():
+    source = FakeTrainingSet([np.ones(3)] * 8, [0, 0, 1, 1, 1, 2, -1, 0], unreadable=(7,))
+    rows = np.arange(8)
+    found = compare(constant(0), constant(1), (source, rows), (source, np.array([2, 3, 5])))
+    assert found.clean_accuracy == change(2, 3, 6)
+    assert found.classes == {"class 0": change(2, 0, 2), "class 1": change(0, 3, 3), "class 2": change(0, 0, 1)}
+    assert found.attack_success == change(0, 2, 3)
+
+
+def test_a_model_that_answers_no_finite_number_after_the_repair_has_no_sample_right():
+    source = FakeTrainingSet([np.ones(3)] * 4, [0, 0, 1, 2])
+    broken = FakeClassifier(3, vector=lambda _: np.full(3, np.nan, np.float32))
+    found = compare(constant(0), broken, (source, np.arange(4)), (source, np.array([], np.int64)))
+    assert found.clean_accuracy == change(2, 0, 4)
+    assert found.attack_success == change(0, 0, 0)
