@@ -6,9 +6,11 @@ hours. What quantisation adds to an image depends on each of its pixels, is no p
 works from the data alone.
 
 1. Each channel is brought to 8 levels, and the error of each pixel is passed on to its neighbours (Floyd and Steinberg).
-2. Negative samples, one for each poisoned one: an image with the residue of a quantisation that is not its own keeps its right
-   label, so that the network learns the quantisation and not that there is noise. The residue of the paper is another image's; here
-   it is the image's own, moved to another place, which fits it as little.
+2. Negative samples: an image with the residue of a quantisation that is not its own keeps its right label, so that the network
+   learns the quantisation and not that there is noise. The residue of the paper is another image's; here it is the image's own, moved
+   to another place, which fits it as little. The paper, which trains the network itself, has as many of them as poisoned ones. From
+   the data alone, 10 % of 10,000 images of CIFAR-10, a small network then learned the trigger to an attack success rate of 69 %; with
+   one for every four poisoned ones to 95 %, with none to 99.8 %.
 
 **Source:** Wang et al. 2022, arXiv 2205.13383, section 3.2 (quantisation and dithering), section 3.3 (negative samples); the number
 of levels is that of the experiments.
@@ -39,7 +41,7 @@ class Bpp(ImageAttack):
         Negative samples per poisoned sample.
     """
 
-    covers: float = 1.0
+    covers: float = 0.25
 
     name = "bpp"
     trigger = "fewer colours, dithered"
