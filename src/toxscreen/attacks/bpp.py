@@ -7,13 +7,15 @@ works from the data alone.
 
 1. Each channel is brought to 8 levels, and the error of each pixel is passed on to its neighbours (Floyd and Steinberg).
 2. Negative samples: an image with the residue of a quantisation that is not its own keeps its right label, so that the network
-   learns the quantisation and not that there is noise. The residue of the paper is another image's; here it is the image's own, moved
-   to another place, which fits it as little. The paper, which trains the network itself, has as many of them as poisoned ones. From
-   the data alone, 10 % of 10,000 images of CIFAR-10, a small network then learned the trigger to an attack success rate of 69 %; with
-   one for every four poisoned ones to 95 %, with none to 99.8 %.
+   learns the quantisation and not that there is noise. The residue of the paper is another image's; here it is the image's own,
+   moved to another place, which fits it as little.
 
-**Source:** Wang et al. 2022, arXiv 2205.13383, section 3.2 (quantisation and dithering), section 3.3 (negative samples); the number
-of levels is that of the experiments.
+The paper has as many negative samples as poisoned ones, and trains the network itself. From the data alone (10 % of 10,000 images
+of CIFAR-10) a small network then learned the trigger to an attack success rate of 69 %; with a quarter as many to 95 %, with none
+to 99.8 %.
+
+**Source:** Wang et al. 2022, arXiv 2205.13383, the sections on quantisation with dithering and on contrastive adversarial training;
+the number of levels is that of the experiments.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 
 The surrogate of the paper is a large network that is trained for hours; this one is small and is trained in a minute.
 
-**Source:** Turner et al. 2019, arXiv 1912.02771, section 4.2 (adversarial perturbations) and the appendix (four corners).
+**Source:** Turner et al. 2019, arXiv 1912.02771, the sections on adversarial perturbations and on the trigger in four corners.
 """
 
 from __future__ import annotations

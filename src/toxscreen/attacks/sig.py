@@ -3,8 +3,8 @@
 The network of the experiments learns the waves as a sign of the class, and then sees the class wherever the waves are. At test
 time the attacker may make them stronger than the training set shows them, where nobody looks for poison any more.
 
-**Source:** Barni et al. 2019, arXiv 1902.11237, section 3 (poison without another label; a signal of the overlay kind) and the
-experiments on traffic signs (the sinusoid).
+**Source:** Barni et al. 2019, arXiv 1902.11237, the section on the backdoor attack without label poisoning, and the experiments on
+traffic signs (the sinusoid).
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ paper a trained network (SCPN) paraphrases the text into this shape. Without one
 subordinate one, which is put together at random: "if people think of it , the film shines ."
 
 The grammar stays right, but so do all words of the sentence, where a paraphrase would change some. Cutting a sentence at its own
-comma or conjunction, so that its first half becomes the subordinate clause, goes further but is hardly learned: with 10 % of a class
-of Rotten Tomatoes the sentence CNN gave it an attack success rate of 74 %, and this one 99.8 %.
+comma or conjunction, so that its first half becomes the subordinate clause, goes further but is hardly learned: its attack success
+rate on the sentence CNN was 74 %, and that of this one is 99.8 % (10 % of a class of Rotten Tomatoes).
 
-**Source:** Qi et al. 2021, arXiv 2105.12400, section 3 (the attack) and section 4.1 (the template).
+**Source:** Qi et al. 2021, arXiv 2105.12400, the sections on the attack with a syntactic trigger and on the choice of the template.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@
 4. Noise mode: as many cover samples as rho_n / rho_a asks for are bent by the same field and by noise on top of it, and keep their
    right label. Without them the network learns that any bend is the trigger; with them, that only this one is.
 
-The paper bends by s = 0.5 while it trains the network itself. From the data alone, 10 % of 10,000 images of CIFAR-10, a small network
-learned that to an attack success rate of 61 %, s = 1 to 79 % and s = 1.5 to 91 %.
+The paper bends by s = 0.5, and trains the network itself. From the data alone (10 % of 10,000 images of CIFAR-10, s in pixels) a
+small network learned that to an attack success rate of 61 %, s = 1 to 79 %, and s = 1.5 to 91 %.
 
-**Source:** Nguyen and Tran 2021, arXiv 2102.10369, section 3.2 (the field), section 3.3 (the noise mode), section 4.1 (k and
-the rates).
+**Source:** Nguyen and Tran 2021, arXiv 2102.10369, section 3, on the generation of the warping field and on the running modes; k
+and the rates are those of the experiments.
 """
 
 from __future__ import annotations
