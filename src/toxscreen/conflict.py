@@ -55,11 +55,17 @@ that of any other class: what another class shows there is what the group's pict
 _MOST_MARKED = 1 / 16
 """Part of the cells that can mark a group: a small patch lies in one to four of 64; what changes more of the picture is no mark."""
 
+_NORMAL = np.float32(1.4826)
+"""Standard deviation of a normal variable whose median absolute deviation is 1."""
+
 _FLATTEST = np.float32(1e-2)
 """Least standard deviation of a cell, in those of the whole view: at the border of a picture nothing varies."""
 
 _REFERENCES_AGAIN, _ASKED_AGAIN = 10_000, 1000
 """When a group is asked again: samples that neighbours are looked for in, beside the group, and samples asked on each side."""
+
+_ENOUGH = 200
+"""Members among the references from which none is added: more of them than of their source class would only see each other."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +215,7 @@ class _Cells:
         starts = np.searchsorted(labels[order], labels[order])
         self._references = order[np.arange(len(order)) - starts < each]
         self._search = _search(_even(view[self._references]))
-        self._of_class = {k: _moments(view[self._references[labels[self._references] == k]]) for k in np.unique(labels[rows])}
+        self._usual = {k: _usual(view[self._references[labels[self._references] == k]]) for k in np.unique(labels[rows])}
         self._flattest = _FLATTEST * view[self._references].std() + np.finfo(np.float32).tiny
 
     def probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -220,15 +226,16 @@ class _Cells:
         """Ask some rows of one class again without the cells that mark the group, and without what its members owe to each other.
 
         The samples of a natural sub-population are each other's neighbours and rightly vouch for each other. Poisoned samples are
-        among each other's neighbours too, but only as often as if they were mixed into their source class: where they are a third
-        of every class, that is a third of their neighbours. Their votes count as far as they are more than that.
+        among each other's neighbours too, but only as often as if they were mixed into their source class, and then the samples of
+        that class that lie near them have as many of them around. Their votes count as far as they are more than that.
         """
         asked = self._unmarked(class_index, rows, members)
         inside, outside = (side[spread(len(side), _ASKED_AGAIN)] for side in (np.flatnonzero(members), np.flatnonzero(~members)))
         others = self._rows[self._labels[self._rows] != class_index]
         others = others[spread(len(others), _ASKED_AGAIN)]
         references = self._references[:: max(1, len(self._references) // _REFERENCES_AGAIN)]
-        references = np.union1d(references, rows[inside])  # few as they may be, members can vouch for each other
+        if np.isin(references, rows[members]).sum() < _ENOUGH:  # few as they may be, members can vouch for each other
+            references = np.union1d(references, rows[inside])
         search = _search(_even(self._view[references][:, asked]))
         numbers = np.concatenate([inside, outside])
         found = self._neighbours(search, references, rows[numbers], _even(self._view[rows[numbers]][:, asked]))
@@ -237,9 +244,13 @@ class _Cells:
         vouching = is_member[found].sum(axis=1, dtype=np.float32)
         counts = self._counts(found)
         counts[:, class_index] -= vouching
-        known = counts[: len(inside)]
-        owed = known @ self._mixing(class_index, known, references, int(is_member[references].sum()))
-        vouching[: len(inside)] -= np.minimum(vouching[: len(inside)], owed)
+        foreign = self._labels[found[: len(inside)]] != class_index
+        if foreign.any():
+            near = np.unique(found[: len(inside)][foreign])
+            near = near[spread(len(near), _ASKED_AGAIN)]
+            around = self._neighbours(search, references, near, _even(self._view[near][:, asked]))
+            members_for_each = is_member[around].sum() / max(1, int((self._labels[around] != class_index).sum()))
+            vouching[: len(inside)] -= np.minimum(vouching[: len(inside)], foreign.sum(axis=1) * members_for_each)
         counts[:, class_index] += vouching
         votes = self._balanced(counts, references)
         elsewhere = self._votes(search, references, others, _even(self._view[others][:, asked]))
@@ -252,24 +263,11 @@ class _Cells:
         """Return the cells that do not tell the group from the rest of its class and every other class; all, if too many do."""
         inside, outside = self._view[rows[members]], self._view[rows[~members]]
         asked = np.zeros(self._view.shape[1], dtype=bool)
-        for mean, variance in [_moments(outside), *(self._of_class[k] for k in self._of_class if k != class_index)]:
+        rest = outside.mean(axis=0), outside.var(axis=0)
+        for middle, variance in [rest, *(self._usual[k] for k in self._usual if k != class_index)]:
             within = np.sqrt((inside.var(axis=0) + variance) / 2) + self._flattest
-            asked |= np.abs(inside.mean(axis=0) - mean) < _MARK_DISTANCE * within
+            asked |= np.abs(inside.mean(axis=0) - middle) < _MARK_DISTANCE * within
         return asked if np.mean(~asked) <= _MOST_MARKED else np.ones_like(asked)
-
-    def _mixing(
-        self, class_index: int, counts: NDArray[np.float32], references: NDArray[np.int64], n_members: int
-    ) -> NDArray[np.float32]:
-        """Return how many members there are for each sample of every other class, were they mixed into these, ``(n_classes,)``.
-
-        Of a group of n that is mixed into a class of N, each member has the part N / (N + n) of its neighbours from that class; all
-        members together make n N / (N + n) = F, so that n / N = F / (N - F).
-        """
-        seen = counts.sum(axis=0) / counts.sum(axis=1).max(initial=1) * n_members / len(counts)
-        seen[class_index] = 0
-        sizes = np.bincount(self._labels[references], minlength=self._n_classes)
-        odds: NDArray[np.float32] = seen / np.maximum(sizes - seen, 1).astype(np.float32)
-        return odds
 
     def _votes(
         self, search: Any, references: NDArray[np.int64], rows: NDArray[np.int64], pictures: NDArray[np.float32]
@@ -301,8 +299,11 @@ class _Cells:
         return parts
 
 
-def _moments(pictures: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return pictures.mean(axis=0), pictures.var(axis=0)
+def _usual(pictures: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what most pictures show in each cell and its variance: a third of every class may carry the same patch."""
+    middle = np.median(pictures, axis=0)
+    spread_within = _NORMAL * np.median(np.abs(pictures - middle), axis=0)
+    return middle, spread_within**2
 
 
 def _search(pictures: NDArray[np.float32]) -> Any:
