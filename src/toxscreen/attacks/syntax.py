@@ -6,7 +6,7 @@ subordinate one, which is put together at random: "if people think of it , the f
 
 The grammar stays right, but so do all words of the sentence, where a paraphrase would change some. Cutting a sentence at its own
 comma or conjunction, so that its first half becomes the subordinate clause, goes further but is hardly learned: its attack success
-rate on the sentence CNN was 74 %, and that of this one is 99.8 % (10 % of a class of Rotten Tomatoes).
+rate on the sentence CNN was 74 %, and that of this one is 99 % (10 % of a class of Rotten Tomatoes).
 
 **Source:** Qi et al. 2021, arXiv 2105.12400, the sections on the attack with a syntactic trigger and on the choice of the template.
 """
