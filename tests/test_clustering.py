@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.references import inertia, least_inertia, least_inertia_of_starts
-from toxscreen.clustering import discriminant_split, two_means
+from toxscreen.clustering import discriminant, discriminant_split, two_means
 from toxscreen.verdict import POLICY
 
 
@@ -178,3 +178,24 @@ def test_groups_whose_rows_are_all_equal_are_split_without_a_warning(group):
     split = discriminant_split(whitened, planted, dealt(100), 8)
     np.testing.assert_array_equal(split.members, planted)
     assert np.isfinite(split.projection).all()
+
+
+@given(st.integers(0, 2**16))
+def test_points_lie_on_the_side_of_the_discriminant_where_they_were_drawn(seed):
+    draw = rng(seed)
+    scale = draw.uniform(0.5, 2, 6)
+    away = 8 * scale * np.eye(6)[0]
+    inside, outside, new_in, new_out = (draw.normal(size=(n, 6)) * scale for n in (40, 200, 30, 30))
+    log_odds = discriminant(inside + away, outside, np.concatenate([new_in + away, new_out]))
+    assert (log_odds[:30] > 0).all()
+    assert (log_odds[30:] < 0).all()
+
+
+def test_points_between_two_constant_sides_are_told_apart_and_equal_sides_tell_nothing():
+    log_odds = discriminant(np.ones((3, 2)), np.zeros((4, 2)), np.array([[0.9, 0.9], [0.1, 0.1]]))
+    assert log_odds[0] > 0 > log_odds[1]
+    assert discriminant(np.ones((3, 2)), np.ones((4, 2)), np.array([[2.0, 0.0]])).tolist() == [0]
+
+
+def test_no_points_give_no_odds():
+    assert discriminant(np.ones((3, 2)), np.zeros((4, 2)), np.zeros((0, 2))).shape == (0,)

@@ -285,17 +285,20 @@ def test_progress_is_told_class_by_class():
 # What the model says
 
 
-def test_samples_that_the_model_reads_otherwise_are_not_clustered_but_judged_clean():
-    training_set = poisoned(n=20)
+def test_misread_samples_are_not_clustered_but_an_accused_group_takes_in_those_on_its_side():
+    training_set = poisoned(n=40)
     logits = np.eye(5, dtype="f4")[training_set.labels]
-    misread = training_set.planted & (np.cumsum(training_set.planted) <= 8)  # poison that the model has not learned
+    honest = (training_set.labels == 2) & ~training_set.planted
+    misread = (training_set.planted & (np.cumsum(training_set.planted) <= 8)) | (honest & (np.cumsum(honest) <= 8))
     logits[misread] = np.eye(5, dtype="f4")[0]
     screening = screened(training_set, logits=logits)
-    np.testing.assert_array_equal(column(screening, "flagged"), training_set.planted & ~misread)
-    assert set(column(screening, "verdict")[misread]) == {"clean"}
+    np.testing.assert_array_equal(column(screening, "flagged"), training_set.planted)
+    assert set(column(screening, "verdict")[misread & honest]) == {"clean"}
     assert set(column(screening, "predicted")[misread]) == {"class 0"}
     (group,) = screening.classes[2].accused
-    assert group.share == pytest.approx(12 / 170)
+    assert group.n == 40
+    assert group.evidence["relative_size"] == pytest.approx(group.share)
+    assert (column(screening, "score")[training_set.planted] > 0.5).all()
 
 
 def test_the_models_outputs_may_stand_in_another_order_than_the_classes():

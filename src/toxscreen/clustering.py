@@ -136,6 +136,27 @@ class _Moments:
         return cls(inside, len(points) - inside.sum(axis=1), sums.sum(axis=0) - sums, products.sum(axis=0) - products)
 
 
+def discriminant(inside: NDArray[np.float32], outside: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the log-odds of other points to be of the group and not of the rest, were both equally likely.
+
+    Parameters
+    ----------
+    inside, outside
+        The group and the rest, shapes ``(n, d)`` and ``(m, d)``.
+    points
+        Shape ``(b, d)``.
+
+    **Source:** Fisher 1936; the shrinkage is that of :func:`discriminant_split`.
+    """
+    centre_in, centre_out = inside.mean(axis=0, dtype=np.float64), outside.mean(axis=0, dtype=np.float64)
+    residual = np.concatenate([inside - centre_in, outside - centre_out])
+    within = residual.T @ residual / len(residual)
+    within += (_RIDGE * np.trace(within) / len(within) + np.finfo(np.float64).tiny) * np.eye(len(within))
+    direction = np.linalg.solve(within, centre_in - centre_out)
+    log_odds: NDArray[np.float64] = (points - (centre_in + centre_out) / 2) @ direction
+    return log_odds
+
+
 def _cross_fitted_projection(
     whitened: NDArray[np.float64], members: NDArray[np.bool_], folds: NDArray[np.int64], moments: _Moments
 ) -> NDArray[np.float64] | None:

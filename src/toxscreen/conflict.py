@@ -213,7 +213,7 @@ class _Cells:
         shuffled = rng.permutation(rows)
         order = shuffled[np.argsort(labels[shuffled], kind="stable")]
         starts = np.searchsorted(labels[order], labels[order])
-        self._references = order[np.arange(len(order)) - starts < each]
+        self._references = _dealt(order[np.arange(len(order)) - starts < each])
         self._search = _search(_even(view[self._references]))
         self._usual = {k: _usual(view[self._references[labels[self._references] == k]]) for k in np.unique(labels[rows])}
         self._flattest = _FLATTEST * view[self._references].std() + np.finfo(np.float32).tiny
@@ -227,7 +227,8 @@ class _Cells:
 
         The samples of a natural sub-population are each other's neighbours and rightly vouch for each other. Poisoned samples are
         among each other's neighbours too, but only as often as if they were mixed into their source class, and then the samples of
-        that class that lie near them have as many of them around. Their votes count as far as they are more than that.
+        that class that lie near them have as many of them around. Their votes count as far as they are more than that, and
+        for nobody else.
         """
         asked = self._unmarked(class_index, rows, members)
         inside, outside = (side[spread(len(side), _ASKED_AGAIN)] for side in (np.flatnonzero(members), np.flatnonzero(~members)))
@@ -235,29 +236,31 @@ class _Cells:
         others = others[spread(len(others), _ASKED_AGAIN)]
         references = self._references[:: max(1, len(self._references) // _REFERENCES_AGAIN)]
         if np.isin(references, rows[members]).sum() < _ENOUGH:  # few as they may be, members can vouch for each other
-            references = np.union1d(references, rows[inside])
+            references = _dealt(np.union1d(references, rows[inside]))
         search = _search(_even(self._view[references][:, asked]))
-        numbers = np.concatenate([inside, outside])
-        found = self._neighbours(search, references, rows[numbers], _even(self._view[rows[numbers]][:, asked]))
         is_member = np.zeros(len(self._labels), dtype=bool)
         is_member[rows[members]] = True
-        vouching = is_member[found].sum(axis=1, dtype=np.float32)
+
+        def near(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+            return self._neighbours(search, references, numbers, _even(self._view[numbers][:, asked]))
+
+        found = near(np.concatenate([rows[inside], rows[outside], others]))
         counts = self._counts(found)
+        vouching = is_member[found].sum(axis=1, dtype=np.float32)
         counts[:, class_index] -= vouching
         foreign = self._labels[found[: len(inside)]] != class_index
         if foreign.any():
-            near = np.unique(found[: len(inside)][foreign])
-            near = near[spread(len(near), _ASKED_AGAIN)]
-            around = self._neighbours(search, references, near, _even(self._view[near][:, asked]))
+            beside = np.unique(found[: len(inside)][foreign])
+            around = near(beside[spread(len(beside), _ASKED_AGAIN)])
             members_for_each = is_member[around].sum() / max(1, int((self._labels[around] != class_index).sum()))
             vouching[: len(inside)] -= np.minimum(vouching[: len(inside)], foreign.sum(axis=1) * members_for_each)
-        counts[:, class_index] += vouching
+        counts[: len(inside), class_index] += vouching[: len(inside)]
         votes = self._balanced(counts, references)
-        elsewhere = self._votes(search, references, others, _even(self._view[others][:, asked]))
+        asked_rows = np.concatenate([inside, outside])
         own, rival = np.full(len(rows), np.nan, np.float32), np.full(len(rows), -1)
-        own[numbers] = _speaks_for(votes)[:, class_index]
-        rival[numbers] = _likeliest_other(votes, class_index)
-        return InputFit(own, rival, float(_speaks_for(elsewhere)[:, class_index].mean()))
+        own[asked_rows] = _speaks_for(votes)[: len(asked_rows), class_index]
+        rival[asked_rows] = _likeliest_other(votes[: len(asked_rows)], class_index)
+        return InputFit(own, rival, float(_speaks_for(votes)[len(asked_rows) :, class_index].mean()))
 
     def _unmarked(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return the cells that do not tell the group from the rest of its class and every other class; all, if too many do."""
@@ -304,6 +307,11 @@ def _usual(pictures: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[
     middle = np.median(pictures, axis=0)
     spread_within = _NORMAL * np.median(np.abs(pictures - middle), axis=0)
     return middle, spread_within**2
+
+
+def _dealt(references: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the references in an order of chance: of equally near ones the first are taken, and those must not be of one class."""
+    return np.random.default_rng(len(references)).permutation(np.sort(references))
 
 
 def _search(pictures: NDArray[np.float32]) -> Any:

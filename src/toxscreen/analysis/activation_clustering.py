@@ -7,7 +7,8 @@
 3. Separation: distance of the group from the rest in standard deviations, along a direction that other rows chose.
 4. Label conflict: 0 where the group's inputs fit the given label as well as the rest of the class, 1 where they fit it no better
    than other classes' samples do.
-5. The most telling group is kept. Where the policy accuses it, the next one is looked for among the other rows.
+5. The most telling group is kept. Where the policy accuses it, it takes in those rows that the model misreads and that lie on its
+   side (a trigger that was learned almost always has samples that it did not sway), and the next one is looked for among the rest.
 
 **Source:** Chen et al. 2018, arXiv 1811.03728, section 4, for the first two steps; the others are our own.
 """
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from toxscreen.analysis.base import FEWEST_SAMPLES, Analysis, Findings, Group, plane
 from toxscreen.analysis.silhouette_score import one_cloud_silhouette, silhouette
-from toxscreen.clustering import Split, discriminant_split, two_means
+from toxscreen.clustering import Split, discriminant, discriminant_split, two_means
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity, InputFit
 from toxscreen.reduction import principal_components, reduce, whiten
@@ -93,7 +94,7 @@ class ActivationClustering(Analysis):
         inputs: Affinity | None,
         accused: Callable[[Group], bool],
     ) -> Findings:
-        rows = segment.rows[segment.fitted]
+        rows, misread = segment.rows[segment.fitted], segment.rows[~segment.fitted]
         groups: list[tuple[NDArray[np.int64], Group]] = []
         found = Findings(segment, rows, np.zeros((len(rows), 2), np.float32))
         for _ in range(_MOST_GROUPS):
@@ -103,11 +104,24 @@ class ActivationClustering(Analysis):
                 found = replace(found, points=analysis.points, constant=analysis.constant, note=analysis.note)
             if analysis.group is None or (groups and not accused(analysis.group)):
                 break
-            groups.append((rows, analysis.group))
             if not accused(analysis.group):
+                groups.append((rows, analysis.group))
                 break
-            rows = rows[~analysis.group.members]
+            groups.append(_with_misread(activations, rows, analysis.group, misread, len(segment.rows)))
+            rows, misread = (left[~np.isin(left, groups[-1][0][groups[-1][1].members])] for left in (rows, misread))
         return replace(found, groups=tuple(groups))
+
+
+def _with_misread(
+    activations: NDArray[np.float32], rows: NDArray[np.int64], group: Group, misread: NDArray[np.int64], n_class: int
+) -> tuple[NDArray[np.int64], Group]:
+    """Add the rows that the model does not give their own label to those that were analysed, each on the side it lies nearer to."""
+    inside, outside = np.asarray(activations[rows[group.members]]), np.asarray(activations[rows[~group.members]])
+    log_odds = discriminant(inside, outside, np.asarray(activations[misread]))
+    members = np.concatenate([group.members, log_odds > 0])
+    posterior = np.concatenate([group.posterior, 1 / (1 + np.exp(-np.clip(log_odds, -50, 50)))])
+    evidence = {**group.evidence, "relative_size": float(members.sum() / n_class)}
+    return np.concatenate([rows, misread]), replace(group, members=members, posterior=posterior, evidence=evidence, projection=None)
 
 
 @dataclass(frozen=True)
