@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
 from toxscreen.benchmark import Settings, markdown_table, run_table, scan
 from toxscreen.benchmark.scan import ScanCase
 from toxscreen.errors import UsageError
-
-ROOT = Path(__file__).parents[2]
 
 
 def _cell(case, tpr, fpr, *, false_alarms=(), missed=()):
@@ -42,10 +37,3 @@ def test_an_unknown_table_or_row_is_refused_with_those_there_are(tmp_path):
         run_table("nonsense", settings, tell=print)
     with pytest.raises(UsageError, match="rotten-tomatoes"):
         run_table("scan", settings, only="nonsense", tell=print)
-
-
-def test_the_results_in_the_readme_are_those_that_were_measured():
-    document = json.loads((ROOT / "benchmarks" / "results" / "scan.json").read_text("utf-8"))
-    readme = (ROOT / "README.md").read_text("utf-8")
-    table = readme.split("<!-- results -->")[1].split("<!-- /results -->")[0].strip()
-    assert table == markdown_table("scan", document)

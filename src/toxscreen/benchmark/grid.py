@@ -93,7 +93,8 @@ def run_grid(
                 tell(f"There is no data set {settings.data / row.data}: its rows are left out.")
             missing.add(row.data)
             continue
-        cell = known.setdefault((row.name, seed), {"case": row.name, "seed": seed, "settings": asdict(row), "steps": {}})  # type: ignore[call-overload]
+        said = json.loads(json.dumps(asdict(row)))  # type: ignore[call-overload]
+        cell = known.setdefault((row.name, seed), {"case": row.name, "seed": seed, "settings": said, "steps": {}})
         for name, measure in steps(row, seed).items():
             if name in cell["steps"]:
                 continue

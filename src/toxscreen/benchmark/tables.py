@@ -61,6 +61,16 @@ def alarms(found: Sequence[Cell], *path: str) -> str:
     return f"{accused} of {sum(figures(found, *path, 'n_clean_classes'))}"
 
 
+def filled(page: str, tables: Mapping[str, str]) -> str:
+    """Return a page with each table between its marks, ``<!-- name -->`` and ``<!-- /name -->``; one without marks is left out."""
+    for name, table in tables.items():
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, found, rest = page.partition(start)
+        if found and end in rest:
+            page = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
+    return page
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table."""
     lines = [header, ["---"] * len(header), *rows]
