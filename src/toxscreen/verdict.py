@@ -29,15 +29,15 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         "vouched_separation": Rule(
             5.0,
             "The separation of a suspicious group, times the lower bound of its label conflict, is at least this.",
-            "trials on MNIST, Fashion-MNIST, CIFAR-10, GTSRB, Rotten Tomatoes and AG News: clean groups in conflict reached 4.5, "
-            "planted ones that the model had learned began at 5.2; benchmarks/results/scan.json has the evidence of every class",
+            "trials on MNIST, Fashion-MNIST, CIFAR-10, GTSRB, Rotten Tomatoes and AG News: clean groups in conflict reached 4.7 (a "
+            "track of 31 near-duplicates), planted ones that the model had learned began at 5.2; see benchmarks/results",
         ),
         "label_conflict": Rule(
-            0.45,
+            0.5,
             "And the lower bound of its label conflict is at least this: 0 is how the inputs of the rest of the class fit the "
             "label, and 1 how those of other classes do.",
-            "the same trials: merged classes, the hardest clean case, reached 0.42, planted groups of up to 60 % of a class began "
-            "at 0.54",
+            "the same trials: merged classes, the hardest clean case, reached 0.43, planted groups began at 0.59 (a third of every "
+            "class of MNIST)",
         ),
         "separation": Rule(
             7.0,
