@@ -46,6 +46,20 @@ def test_the_papers_experiment_is_found_in_every_class_confirmed_and_repaired(pa
     assert steps["repair"]["relabelled"]["attack_success"] < 0.2
 
 
+def test_natural_halves_that_are_left_out_are_misread_but_not_called_poison(settings):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            "toxscreen.retraining.PICTURES", replace(PICTURES, min_epochs=15, max_epochs=15, min_steps=0, small=0, shift=0)
+        )
+        document = run_table("exclusion", settings, seeds=1, tell=print)
+    (cell,) = document["cells"]
+    found = cell["steps"]["exclusion"]
+    assert [group["misread"] for group in found["natural"]] == [True, True]
+    assert {group["verdict"] for group in found["natural"]} == {"suspicious"}
+    assert found["planted"][0]["other"] > found["planted"][0]["own"]
+    assert "natural | 1 | 2 |" in markdown_table("exclusion", document)
+
+
 def test_nothing_planted_means_nothing_accused_while_the_peers_default_accuses_every_class(paper):
     _, cell = paper[0]["cells"]
     assert cell["steps"]["ours"]["false_alarms"] == []

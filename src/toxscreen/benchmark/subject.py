@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,13 @@ class Subject:
     def planted(self) -> Planted:
         """Return the poisoned training set and the truth about it."""
         return plant(self.case, self._loaded[0], self._plant_rng)
+
+    @cached_property
+    def real_classes(self) -> NDArray[np.int64]:
+        """Return the class of each training sample before classes were merged or poison was planted, shape ``(n_samples,)``."""
+        rng = np.random.default_rng(self.seed).spawn(4)[0]
+        case = replace(self.case, merged=False, plants=())
+        return load(case, self._settings.data, self._settings.work / "data", rng)[0].labels
 
     @property
     def held_out(self) -> Split:
