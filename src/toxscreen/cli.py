@@ -330,7 +330,7 @@ def poison(data: Path, split: str | None, input_column: str | None, label_column
 )
 @click.option("--results", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
 def bench(table: str, only: str | None, seeds: int | None, scale: str | None, **folders: Path) -> None:
-    """Measure TABLE (scan, paper, board, peers) against planted truth; what was measured is kept, and the table printed."""
+    """Measure TABLE (scan, paper, board, peers, attacks) against planted truth; what was measured is kept."""
     with _errors():
         from toxscreen.benchmark import Settings, markdown_table, run_table
 
