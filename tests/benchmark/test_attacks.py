@@ -52,9 +52,11 @@ def test_a_table_that_is_there_is_not_measured_again(measured, monkeypatch):
 def test_the_table_shows_the_published_figures_beside_ours():
     step = {"n_poisoned": 500, "n_covers": 0, "clean_accuracy_without": 0.7, "clean_accuracy": 0.69}
     step |= {"success_without": 0.01, "success": 0.987, "success_elsewhere": None}
-    settings = {"published": "92.0, 91.5, 99.9", "where": "someone"}
-    *_, row = markdown_table("attacks", {"cells": [{"case": "a", "settings": settings, "steps": {"attack": step}}]}).splitlines()
-    assert row == "| a | 500 | 0 | 70.0 | 69.0 | 1.0 | 98.7 | - | 92.0, 91.5, 99.9 (someone) |"
+    known = attacks.CASES[0]
+    cells = [{"case": name, "steps": {"attack": step}} for name in (known.name, "other")]
+    *_, first, second = markdown_table("attacks", {"cells": cells}).splitlines()
+    assert first == f"| {known.name} | 500 | 0 | 70.0 | 69.0 | 1.0 | 98.7 | - | 92.0, 91.5, 99.9 ({known.where}) |"
+    assert second == "| other | 500 | 0 | 70.0 | 69.0 | 1.0 | 98.7 | - | - |"
 
 
 def test_every_attack_has_a_row():
