@@ -175,7 +175,10 @@ def test_a_verdict_needs_both_shares_apart_and_a_likeness():
     assert policy.judge_excluded(alike | {"exre_p_share_lower": 0.1}, 0.9) is Verdict.SUSPICIOUS
     assert policy.judge_excluded(alike | {"exre_resemblance": 0.7}, 0.9) is Verdict.SUSPICIOUS
     assert policy.judge_excluded(alike | {"exre_resemblance": np.nan, "exre_agreement": 0.5}, 0.9) is Verdict.POISONED
-    assert policy.judge_excluded(alike | {"exre_l_share_lower": 0.6, "exre_p_share_upper": 0.5}, 0.9) is Verdict.CLEAN
+    fits = alike | {"exre_l_share_lower": 0.6, "exre_p_share_upper": 0.5}
+    assert policy.judge_excluded(fits | {"exre_recall": 0.9}, 0.9) is Verdict.CLEAN
+    assert policy.judge_excluded(fits | {"exre_recall": 0.1}, 0.9) is Verdict.SUSPICIOUS
+    assert policy.judge_excluded(fits | {"exre_recall": np.nan}, 0.9) is Verdict.SUSPICIOUS
 
 
 def test_the_rest_is_in_doubt_only_beside_a_large_group():

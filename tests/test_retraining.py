@@ -332,17 +332,28 @@ def test_a_recipe_must_return_a_network(tmp_path):
         )
 
 
-def test_what_a_recipe_trained_is_kept_until_its_code_changes(tmp_path, monkeypatch):
+def test_a_recipe_of_ones_own_is_asked_each_time(tmp_path):
+    """What it depends on, and which network it returns, nobody else knows."""
     training_set, _, _ = vectors()
-    monkeypatch.chdir(tmp_path)
-    code = "calls = []\ndef train(network, samples):\n    calls.append(len(samples))\n"
-    for name, text in (("recipe_one", code), ("recipe_two", code.replace("append", "extend").replace("len(samples)", "[1]"))):
-        (tmp_path / f"{name}.py").write_text(text)
-        recipe = load_trainer(f"{name}:train")
-        for _ in range(2):
-            audited = classifier_of(network(), training_set)
-            retrain(audited, training_set, everything(training_set), tmp_path / "kept", seed=0, trainer=recipe)
-        assert len(recipe.__globals__["calls"]) == 1
+    calls = []
+    for _ in range(2):
+        audited = classifier_of(network(), training_set)
+        lesson = everything(training_set)
+        retrain(audited, training_set, lesson, tmp_path, seed=0, trainer=lambda _, samples: calls.append(len(samples)))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("wrapped", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_are_kept_under_another_name_are_not_taken_for_fresh_ones(wrapped):
+    """A model that still knows the trigger would clear the poison."""
+    training_set, _, _ = vectors()
+    audited = network()
+    for name, module in audited.named_children():
+        if isinstance(module, nn.Linear):
+            setattr(audited, name, wrapped(module))
+    assert retraining.starts_fresh(classifier_of(network(), training_set))
+    assert not retraining.starts_fresh(classifier_of(audited, training_set))
 
 
 @pytest.mark.parametrize(

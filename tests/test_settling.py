@@ -68,17 +68,19 @@ def test_clean_data_trains_nothing(taught):
     assert not taught
 
 
-def test_a_confirmation_that_fails_leaves_what_the_screen_found(monkeypatch):
+@pytest.mark.parametrize("error", [TrainerError("The trainer failed."), OSError("The trainer failed."), KeyError("failed.")])
+def test_a_confirmation_that_fails_leaves_what_the_screen_found(monkeypatch, error, tmp_path):
     def fails(*_, **__):
-        raise TrainerError("The trainer failed.")
+        assert read_run(tmp_path).verdict is Verdict.SUSPICIOUS  # kept before anything can go wrong
+        raise error
 
     monkeypatch.setattr(retraining, "retrain", fails)
     training_set, classifier, planted = subject()
-    result = audit(training_set, classifier, config=CONFIRM)
+    result = audit(training_set, classifier, config=CONFIRM, folder=tmp_path)
     assert result.verdict is Verdict.SUSPICIOUS
     assert result.confirmation is None
     assert result.samples["flagged"].to_numpy().tolist() == planted.tolist()
-    assert any("nothing is confirmed: The trainer failed." in note for note in result.notes)
+    assert any("nothing is confirmed" in note and "failed." in note for note in result.notes)
 
 
 class Loyal(Pixels):

@@ -30,7 +30,7 @@ def is_one_sentence(text):
 
 def test_each_rule_says_what_it_means_and_where_it_comes_from():
     screen = {"vouched_separation", "label_conflict", "separation", "standing_out", "fitted_share"}
-    confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy"}
+    confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy", "exre_recall"}
     assert set(POLICY) == screen | confirmation
     for rule in POLICY.values():
         assert rule.value > 0

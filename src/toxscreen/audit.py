@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,8 +129,10 @@ def audit(
             "Add it with --model, or leave them away."
         )
     with ExitStack() as stack:
+        kept = folder is not None
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toxscreen-")))
+        folder = folder.absolute()  # the user's code may change the working directory
         with log.stage("opening the data"):
             columns = {"input_column": input_column, "label_column": label_column}
             training_set = open_training_set(data, split=split, class_names=class_names, **columns)
@@ -146,14 +149,16 @@ def audit(
         labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
         with log.stage("screening"):
             screening = screen(activations, labels, outputs, layer, config, progress=progress)
-        answers = None
+        answers, reading = None, {"split": split, **columns}
         if config.confirmation.asked and (found := suspects(screening, labels)):
+            if kept:  # a training may take the process with it, and the finding must not go too
+                so_far = replace(log, notes=list(log.notes))
+                _result(training_set, reading, subject, activations, screening, layer, device, config, so_far).save(folder)
             with log.stage("confirmation"):
                 to = folder / "confirmation"
                 screening, answers = _confirmed(
                     screening, labels, found, subject.classifier, training_set, to, device, trainer, config, log
                 )
-        reading = {"split": split, **columns}
         result = _result(training_set, reading, subject, activations, screening, layer, device, config, log)
         with log.stage("exhibits"):
             exhibits = make_exhibits(result, training_set, rng=np.random.default_rng(config.seed))
@@ -334,14 +339,18 @@ def _confirmed(
             trainer=trainer,
             progress=log.progress,
         )
-    except ToxscreenError as error:
-        log.notes.append(f"Exclusionary reclassification was asked for and failed, so nothing is confirmed: {error}")
+        settled = settle(screening, labels, found, confirmation)
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong here must not hide what the screen found
+        said = str(error) if isinstance(error, ToxscreenError) else f"{type(error).__name__}: {error}"
+        with suppress(OSError):
+            (folder / "confirmation.log").write_text(traceback.format_exc(), "utf-8", "backslashreplace")
+        log.notes.append(f"Exclusionary reclassification was asked for and failed, so nothing is confirmed: {said}")
         return screening, None
     log.notes.append(
         f"Exclusionary reclassification trained a network anew ({confirmation.model}) without the {len(confirmation.rows):,} "
         f"suspicious samples; it reads {confirmation.accuracy:.1%} of held-out samples as they are labelled."
     )
-    return settle(screening, labels, found, confirmation), answers_table(labels, confirmation)
+    return settled, answers_table(labels, confirmation)
 
 
 def resolve_device(asked: str, *, live: bool) -> str | None:

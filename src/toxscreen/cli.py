@@ -84,7 +84,9 @@ def _errors(code: int | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+    except BaseException as error:
+        if isinstance(error, SystemExit) and error.code in range(1, 256):  # our own, from an inner one of these
+            raise
         from toxscreen.report.wording import visible
 
         debug = click.get_current_context().find_root().obj
@@ -135,12 +137,13 @@ def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_o
         from toxscreen import runs
         from toxscreen.audit import audit
 
-        folder = out or runs.default_folder(data)
+        folder = (out or runs.default_folder(data)).absolute()  # the user's code may change the working directory
         asked = {"data": str(data.resolve()), "model": model and str(model.resolve()), **options}
         settings = {name: value for name, value in asked.items() if name not in ("batch_size", "device", "confirm", "trainer")}
         with runs.claim(folder, settings, inputs=(data, model) if model else (data,)) as going_on:
             if going_on:
                 click.echo(f"Going on with the run in {folder}.", err=True)
+                _keep_confirmed(folder, asked=options["confirm"])
             try:
                 with _progress() as progress:
                     preprocessing, trainer, config = _preprocessing(options), _trainer(options), _config(options)
@@ -348,6 +351,12 @@ def _preprocessing(options: dict[str, Any]) -> ImagePreprocessing | None:
 
     height, width = size or (None, None)
     return ImagePreprocessing(height, width, channels and int(channels), mean or (), std or ())
+
+
+def _keep_confirmed(folder: Path, *, asked: bool) -> None:
+    """Refuse to put a scan without confirmation in the place of one that had it: what was poisoned would be only suspicious."""
+    if not asked and (folder / "confirmation.parquet").exists():
+        raise UsageError(f"The run in {folder} was confirmed. Repeat the command with --confirm, or choose another --out.")
 
 
 def _trainer(options: dict[str, Any]) -> Trainer | None:

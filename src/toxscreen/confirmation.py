@@ -77,6 +77,9 @@ class Exclusion:
         itself.
     agreement
         Of those, the part that the trigger-blind view takes for the same class; NaN where the inputs cannot be asked.
+    recall
+        Lowest part of any class's held-out samples that the model reads as labelled; NaN where that is not known, or where its
+        weights were not fresh: then that it gives a group its own label clears nothing.
     """
 
     n: int
@@ -86,6 +89,7 @@ class Exclusion:
     certainty: float
     resemblance: float
     agreement: float
+    recall: float = np.nan
 
     @property
     def stands_out(self) -> bool:
@@ -106,6 +110,7 @@ class Exclusion:
             "exre_certainty": self.certainty,
             "exre_resemblance": self.resemblance,
             "exre_agreement": self.agreement,
+            "exre_recall": self.recall,
         }
 
 
@@ -231,7 +236,7 @@ class _Without:
         self._taught, self._held_out = hold_out(labels, np.random.default_rng(seed))
 
     def train(self, classifier: Classifier, folder: Path, device: str, trainer: Trainer | None, progress: Progress | None) -> None:
-        from toxscreen.retraining import Lesson, ask, retrain
+        from toxscreen.retraining import Lesson, ask, retrain, starts_fresh
 
         lesson = Lesson.of(self._taught, self._labels[self._taught])
         self.classifier = retrain(
@@ -240,7 +245,11 @@ class _Without:
         self.answers = ask(self.classifier, self._set, self.left_out)
         held_out = ask(self.classifier, self._set, self._held_out).classes
         known = held_out >= 0
-        self.accuracy = float((held_out == self._labels[self._held_out])[known].mean()) if known.any() else np.nan
+        right = held_out == self._labels[self._held_out]
+        self.accuracy = float(right[known].mean()) if known.any() else np.nan
+        fresh = trainer is None or starts_fresh(classifier)
+        asked = self._labels[self._held_out][known]
+        self._recall = min((float(right[known][asked == k].mean()) for k in np.unique(asked)), default=np.nan) if fresh else np.nan
         rows = self._taught[spread(len(self._taught), _TRUSTED)]
         trusted = ask(self.classifier, self._set, rows)
         right = trusted.classes == self._labels[rows]
@@ -256,6 +265,7 @@ class _Without:
         counts[own] = 0
         source = int(counts.argmax()) if counts.any() else None
         elsewhere = (answers >= 0) & (answers != own)
+        asked = elsewhere & (seen >= 0)
         return Exclusion(
             n,
             kept,
@@ -263,7 +273,8 @@ class _Without:
             source,
             float(certainty[elsewhere].mean()) if elsewhere.any() else np.nan,
             self._resemblance(self.answers.activations[at], answers, elsewhere),
-            float((seen == answers)[known].mean()) if (known := elsewhere & (seen >= 0)).any() else np.nan,
+            float((seen == answers)[asked].mean()) if asked.any() else np.nan,
+            self._recall,
         )
 
     def _resemblance(self, activations: NDArray[np.float32], answers: NDArray[np.int64], elsewhere: NDArray[np.bool_]) -> float:

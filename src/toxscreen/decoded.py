@@ -103,10 +103,10 @@ def decode_texts(training_set: TrainingSet, progress: Progress | None) -> Texts:
 
 
 def read_arrays(training_set: TrainingSet) -> Arrays:
-    """Find out which arrays can be read."""
+    """Find out which arrays can be read; one with a number that is not finite would spoil all weights, and counts as unreadable."""
     readable = np.zeros(len(training_set), dtype=bool)
     for _, batch in _numbered(training_set, None):
-        readable[batch.rows] = True
+        readable[batch.rows] = [bool(np.isfinite(array).all()) for array in batch.inputs]
     return Arrays(training_set, readable)
 
 

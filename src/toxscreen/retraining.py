@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import math
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -225,19 +225,17 @@ def retrain(
         outputs = align_classes(training_set.class_names, pupil)
         targets = np.arange(len(training_set.class_names)) if outputs is None else outputs
         key = {"model": pupil.fingerprint(), "data": training_set.fingerprint(), "lesson": lesson.digest(), "seed": seed}
-        recipe = asdict(_recipe(pupil)) if trainer is None else _code_of(trainer)
-        done = checkpoint.file_for(folder, {**key, "recipe": recipe, "done": True})
-        if recipe is not None and done.exists():
+        if trainer is not None:  # asked each time: what it depends on, and which network it returns, nobody else knows
+            network = _ask_trainer(trainer, pupil, _Samples(pupil, decoded, lesson, targets), folder)
+            return pupil.rebuilt(network, sample)
+        key["recipe"] = asdict(_recipe(pupil))
+        done = checkpoint.file_for(folder, {**key, "done": True})
+        if done.exists():
             with suppress(ModelError):  # what was damaged since is trained again
                 load_weights(pupil.network, read_weights(done), done)
                 return pupil.rebuilt(pupil.network, sample)
-        if trainer is None:
-            _fit(pupil, decoded, lesson, targets, rng, checkpoint.file_for(folder, {**key, "recipe": recipe}), progress)
-        else:
-            network = _ask_trainer(trainer, pupil, _Samples(pupil, decoded, lesson, targets), folder)
-            pupil = pupil.rebuilt(network, sample)
-        if recipe is not None:
-            _keep_weights(pupil.network, done)
+        _fit(pupil, decoded, lesson, targets, rng, checkpoint.file_for(folder, key), progress)
+        _keep_weights(pupil.network, done)
     return pupil
 
 
@@ -335,7 +333,7 @@ def go_on(
 
 def starts_fresh(classifier: Classifier) -> bool:
     """Return whether the weights of a classifier can be drawn anew; else :func:`retrain` trains another network, or a copy."""
-    return isinstance(classifier, TorchClassifier) and _can_be_renewed(classifier.network)
+    return isinstance(classifier, TorchClassifier) and _renewed(classifier.network) is not None
 
 
 def epochs_of(classifier: TorchClassifier, n_samples: int) -> int:
@@ -542,8 +540,10 @@ def _pupil(
     own: bool,
 ) -> TorchClassifier:
     """Return a classifier with fresh weights; with ``own``, one that the user's recipe can train, fresh or not."""
-    if isinstance(classifier, TorchClassifier) and (own or _can_be_renewed(classifier.network)):
-        return classifier.rebuilt(with_fresh_weights(lambda: _renewed(classifier.network), rng), sample)
+    if isinstance(classifier, TorchClassifier):
+        fresh = with_fresh_weights(lambda: _renewed(classifier.network), rng)
+        if fresh is not None or own:
+            return classifier.rebuilt(copy.deepcopy(classifier.network) if fresh is None else fresh, sample)
     if training_set.modality == "array" or own:
         raise ModelError(
             f"A network must be trained again, but the weights of {classifier.name} cannot be drawn anew. "
@@ -564,20 +564,37 @@ def _drawn_by(module: nn.Module) -> Callable[[], None] | None:
     return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
 
 
-def _can_be_renewed(network: nn.Module) -> bool:
+def _renewed(network: nn.Module) -> nn.Module | None:
+    """Return a copy whose weights are drawn anew, all to be trained; None where some of them cannot be."""
     owners = (module for module in network.modules() if next(module.parameters(recurse=False), None) is not None)
-    return not _is_pretrained(network) and all(_drawn_by(module) for module in owners)
-
-
-def _renewed(network: nn.Module) -> nn.Module:
-    """Return a copy whose weights are drawn anew, all to be trained, where that is possible; else a mere copy."""
+    if _is_pretrained(network) or not all(_drawn_by(module) for module in owners):
+        return None
     fresh = copy.deepcopy(network)
-    if _can_be_renewed(network):
-        for module in fresh.modules():
-            if draw := _drawn_by(module):
+    for module in fresh.modules():
+        if draw := _drawn_by(module):
+            try:
                 draw()
-        fresh.requires_grad_(requires_grad=True)
-    return fresh
+            except TypeError:  # it wants to be told more
+                return None
+    if _keeps_weights(fresh, network):
+        return None
+    return fresh.requires_grad_(requires_grad=True)
+
+
+def _keeps_weights(fresh: nn.Module, network: nn.Module) -> bool:
+    """Return whether a tensor that holds more than one number is as it was.
+
+    Under weight normalisation, pruning and adapters, what is drawn anew is not what is kept: such a model would still know the
+    trigger.
+    """
+    before = network.state_dict()
+    return any(
+        tensor.is_floating_point()
+        and tensor.numel() > 1
+        and bool((tensor != tensor.flatten()[0]).any())
+        and torch.equal(tensor, before[name])
+        for name, tensor in fresh.state_dict().items()
+    )
 
 
 def _keep_weights(network: nn.Module, path: Path) -> None:
@@ -595,20 +612,14 @@ def _recipe(pupil: TorchClassifier) -> Recipe:
     return recipe if pupil.modality == "image" else replace(recipe, shift=0)
 
 
-def _code_of(trainer: Trainer) -> str | None:
-    """Return a digest of the file that a recipe is written in; None where there is none, as at a prompt."""
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(trainer))
-        return None if file is None else hashlib.sha256(Path(file).read_bytes() + repr(trainer.__qualname__).encode()).hexdigest()
-    except (TypeError, OSError, AttributeError):
-        return None
-
-
 def _ask_trainer(trainer: Trainer, pupil: TorchClassifier, samples: _Samples, folder: Path) -> nn.Module:
     log = folder / "trainer.log"
     try:
-        network = trainer(pupil.network, samples)
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything, and must not end the scan
+        with redirect_stdout(sys.stderr):  # stdout is for results
+            network = trainer(pupil.network, samples)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's own code may raise anything, and must not end the scan
         log.write_text(traceback.format_exc(), "utf-8", "backslashreplace")
         said = "; ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
         raise TrainerError(f"The trainer failed with {said}. Its traceback is in {log}.") from error

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,8 @@ from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
 from toxscreen.sources.model.trained import Description, recognises, save_trained
 from toxscreen.sources.model.words import Vocabulary, build_vocabulary
+
+BuiltT = TypeVar("BuiltT", bound=nn.Module | None)
 
 _HELD_OUT = 10
 """Every tenth sample of a class is held out."""
@@ -172,7 +174,7 @@ def train_classifier(
     return Trained(classifier, accuracy, measured_on)
 
 
-def with_fresh_weights(build: Callable[[], nn.Module], rng: np.random.Generator) -> nn.Module:
+def with_fresh_weights(build: Callable[[], BuiltT], rng: np.random.Generator) -> BuiltT:
     """Build a network whose weights ``rng`` decides; ``torch``'s generator is put back afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))

@@ -80,6 +80,11 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "That model reads at least this part of held-out samples as they are labelled; otherwise it settles nothing.",
             "a model that has learned nothing misreads everything, groups too",
         ),
+        "exre_recall": Rule(
+            0.3,
+            "To clear a group, that model had fresh weights and reads at least this part of the held-out samples of every class.",
+            "a model that takes a whole class for another one clears the poison that was made of it",
+        ),
     }
 )
 
@@ -132,7 +137,8 @@ def judge_excluded(evidence: Mapping[str, float], accuracy: float) -> Verdict:
         return Verdict.SUSPICIOUS
     threshold = POLICY["exre_score"].value
     if evidence["exre_l_share_lower"] > threshold * evidence["exre_p_share_upper"]:
-        return Verdict.CLEAN
+        knows_all = evidence["exre_recall"] >= POLICY["exre_recall"].value
+        return Verdict.CLEAN if knows_all else Verdict.SUSPICIOUS
     misread = evidence["exre_l_share_upper"] < threshold * evidence["exre_p_share_lower"]
     alike = any(evidence[name] >= POLICY[name].value for name in ("exre_resemblance", "exre_agreement"))
     return Verdict.POISONED if misread and alike else Verdict.SUSPICIOUS
@@ -198,7 +204,8 @@ def reason_excluded(verdict: Verdict, evidence: Mapping[str, float], n: int, sou
         Name of the class that most of those without their own label get.
     """
     if not accuracy >= POLICY["exre_accuracy"].value:
-        return f"A model trained without them reads only {accuracy:.0%} of held-out samples right, so it settles nothing."
+        read = "no held-out samples" if np.isnan(accuracy) else f"only {accuracy:.0%} of held-out samples right"
+        return f"A model trained without them reads {read}, so it settles nothing."
     own, other = int(evidence["exre_l"]), int(evidence["exre_p"])
     said = f"A model trained without them gives {own:,} of the {n:,} their own label"
     said += f" and {other:,} the class {source!r}" if source is not None else ""
@@ -210,6 +217,8 @@ def reason_excluded(verdict: Verdict, evidence: Mapping[str, float], n: int, sou
         return f"{said} ({score}), and they resemble ordinary samples of the classes that it gives them ({alike})."
     if evidence["exre_l_share_upper"] < POLICY["exre_score"].value * evidence["exre_p_share_lower"]:
         return f"{said} ({score}), but they resemble each other more than any class ({alike}), as a natural part does: not settled."
+    if evidence["exre_l_share_lower"] > POLICY["exre_score"].value * evidence["exre_p_share_upper"]:
+        return f"{said} ({score}), but it did not start from fresh weights, or knows some class too little, to clear them."
     return f"{said} ({score}), which is too close to settle it."
 
 

@@ -165,8 +165,7 @@ def test_where_nothing_is_flagged_or_the_reviewer_keeps_all_there_is_nothing_to_
     decisions = tmp_path / "decisions.csv"
     decisions.write_text("class,group,decision\ncat,1,reject\n")
     for result, given in ((making.found(case.result.inputs, verdict=Verdict.CLEAN), None), (case.result, decisions)):
-        out = tmp_path / "out"
-        out.mkdir(exist_ok=True)
+        out = tmp_path / "new" / "out"
         done = repair(result, None, out, decisions=given, retrain=retrain)  # neither data nor model are asked for
         assert done.outcome is Outcome.NOTHING
         assert (done.measures, done.classifier) == (None, None)

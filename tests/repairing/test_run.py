@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,7 +16,16 @@ from torch import nn
 
 from tests.repairing import making
 from toxscreen.errors import DataError, ModelError, UsageError
-from toxscreen.repairing.run import asked_of, find_data, open_held_out, open_model, open_scanned, places_of, reading_of
+from toxscreen.repairing.run import (
+    asked_of,
+    check_samples,
+    find_data,
+    open_held_out,
+    open_model,
+    open_scanned,
+    places_of,
+    reading_of,
+)
 from toxscreen.result import load
 from toxscreen.sources.data import open_training_set
 from toxscreen.sources.model import open_classifier
@@ -160,3 +171,12 @@ def test_a_repair_may_not_write_into_what_it_reads(run):
         "net.safetensors",
         "elsewhere",
     }
+
+
+def test_samples_of_other_data_are_refused_whatever_their_digest_says():
+    data = open_training_set((np.arange(6.0).reshape(6, 1), ["a", "b"] * 3))
+    samples = pa.table({"id": data.ids, "label": pa.array(["a", "b"] * 3)})
+    check_samples(SimpleNamespace(samples=samples), data)
+    for altered in (samples.take(pa.array([5, 4, 3, 2, 1, 0])), samples.slice(0, 4)):
+        with pytest.raises(DataError, match="was altered"):
+            check_samples(SimpleNamespace(samples=altered), data)

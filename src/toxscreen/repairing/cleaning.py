@@ -26,7 +26,7 @@ from toxscreen.errors import DataError, UsageError
 from toxscreen.repairing import manifest
 from toxscreen.repairing.actions import Action, Actions, plan_actions
 from toxscreen.repairing.decisions import read_decisions
-from toxscreen.repairing.run import asked_of, find_data, known, open_scanned, reading_of
+from toxscreen.repairing.run import asked_of, check_samples, find_data, known, open_scanned, reading_of
 from toxscreen.result import ScanResult, load
 from toxscreen.sources.data import open_training_set
 from toxscreen.sources.data.base import TrainingSet
@@ -160,6 +160,7 @@ def clean(
     told = progress or (lambda _what, _done, _all: None)
     told("checking the data", 0, 3)
     source = open_scanned(original, reading, known(result, "data").get("fingerprint"))
+    check_samples(result, source)
     if dry_run:
         return Cleaning(actions, Outcome.PLANNED, places)
     told("writing the copy", 1, 3)

@@ -33,7 +33,7 @@ from toxscreen.errors import DataError, ModelError, StoreError, UsageError
 from toxscreen.repairing.actions import Action, Actions, plan_actions
 from toxscreen.repairing.decisions import read_decisions
 from toxscreen.repairing.measures import Measures, compare
-from toxscreen.repairing.run import asked_of, find_data, known, open_held_out, open_model, open_scanned, reading_of
+from toxscreen.repairing.run import asked_of, check_samples, find_data, known, open_held_out, open_model, open_scanned, reading_of
 from toxscreen.report.documents import write_text
 from toxscreen.result import ScanResult, Verdict
 from toxscreen.retraining import Lesson, Trainer
@@ -217,6 +217,7 @@ def repair(
     original = data if in_memory else find_data(asked, data, otherwise=_IN_MEMORY)
     reading = reading_of(asked, actions.class_names)
     training_set = open_scanned(original, reading, known(result, "data").get("fingerprint"))
+    check_samples(result, training_set)
     classifier = open_model(result, folder, training_set, model=model, arch=arch, preprocessing=preprocessing, device=device)
     case = _Case(result, actions, training_set, classifier, seed, *open_held_out(original, training_set, reading))
     with ExitStack() as stack:
@@ -416,6 +417,7 @@ def _what_was_trained(before: Classifier, after: TorchClassifier, trainer: Train
 def _kept(repaired: Repair, out: Path | None) -> Repair:
     """Write the document of a repair, where there is a place for it, and return the repair."""
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
         write_text(out / DOCUMENT, json.dumps(repaired.to_dict(), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
     return repaired
 

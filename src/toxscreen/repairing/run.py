@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from toxscreen.errors import DataError, ModelError, ToxscreenError, UsageError
 from toxscreen.report.documents import read_record
 from toxscreen.result import ScanResult
@@ -94,6 +96,24 @@ def open_scanned(original: Any, reading: Mapping[str, Any], fingerprint: object)
             f"{fingerprint or 'unknown'}: it was edited, or is another data set. Scan it again."
         )
     return source
+
+
+def check_samples(result: ScanResult, source: TrainingSet) -> None:
+    """Hold the samples of a run against its data: a digest says that a file is whole, not that it is about this data.
+
+    Raises
+    ------
+    DataError
+        They are other samples, in another order, or have other labels.
+    """
+    names = pa.array(source.class_names, pa.string())
+    labels = names.take(pa.array(source.labels, mask=source.labels < 0))
+    told = result.samples
+    if told["id"].combine_chunks() != pa.array(source.ids, pa.string()) or told["label"].combine_chunks() != labels:
+        raise DataError(
+            f"The samples of the run must be those of {source.location}, in the same order and with the same labels, but are not: "
+            "the run was altered. Scan the data again."
+        )
 
 
 def open_held_out(original: Any, training_set: TrainingSet, reading: Mapping[str, Any]) -> tuple[TrainingSet | None, str]:

@@ -36,6 +36,7 @@ EVIDENCE = {
     "exre_resemblance": "How far, for that model, those samples lie among ordinary ones of the classes that it gives them: 1 as if"
     " they were of them, 0 among themselves, as a natural kind of its own does.",
     "exre_agreement": "The part of them that a view of the inputs, blind to the trigger, takes for the same classes.",
+    "exre_recall": "The part of the held-out samples of any class, the worst one, that that model reads as labelled.",
     "silhouette_score": "How clearly the group stands apart among the leading components, from -1 to 1.",
     "silhouette_of_one_cloud": "The silhouette score that one single cloud of this size and shape gives when it is cut in two.",
     "leading_variance": "The part of the variance of the class that lies along its leading direction.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,10 @@ def load_function(reference: str, option: str, folder: Path | None = None) -> Ca
     if not module_name or not function_name:
         raise UsageError(f"{option} must be module:function, got {reference!r}.")
     try:
-        with _importable(module_name.partition(".")[0], [Path.cwd()] if folder is None else [Path.cwd(), folder.resolve()]):
+        folders = [Path.cwd()] if folder is None else [Path.cwd(), folder.resolve()]
+        with _importable(module_name.partition(".")[0], folders), redirect_stdout(sys.stderr):  # stdout is for results
             module = importlib.import_module(module_name)
-    except Exception as error:  # the user's own code may raise anything
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
         raise ModelError(f"{option} {reference} must be importable, but failed with {type(error).__name__}: {error}.") from error
     function: Callable[..., Any] | None = getattr(module, function_name, None)
     if function is None or not callable(function):
