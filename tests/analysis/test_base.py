@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toxscreen.analysis.base import beyond, covariance, is_constant, leading_axes, moments, plane, quota
@@ -27,6 +27,7 @@ def test_a_quota_leaves_out_equal_scores_on_the_border():
 
 
 @given(st.lists(st.floats(0, 1e300), min_size=1, max_size=20), st.floats(1e-300, 1e300))
+@example([2.4019198012642644e16, 3.602879701896397e16], 5.0)
 @settings(max_examples=50, deadline=None)
 def test_beyond_is_a_probability_that_says_on_which_side_of_the_cut_a_value_lies(values, cut):
     values = np.array(values)

@@ -270,4 +270,6 @@ def quota(scores: NDArray[np.float64], part: float) -> tuple[NDArray[np.bool_], 
 def beyond(values: NDArray[np.float64] | float, cut: float) -> NDArray[np.float64]:
     """Map values that are not negative to [0, 1], above one half where they are above ``cut``; zero stays zero."""
     positive = np.maximum(np.asarray(values, np.float64), 0.0)
-    return np.divide(positive, positive + cut, out=np.zeros_like(positive), where=positive > 0)
+    with np.errstate(over="ignore"):
+        odds_against = np.divide(cut, positive, out=np.full_like(positive, np.inf), where=positive > 0)
+    return 1 / (1 + odds_against)  # each operation is monotone in floating point, which value / (value + cut) is not
