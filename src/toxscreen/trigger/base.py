@@ -1,0 +1,160 @@
+"""The seam to a kind of trigger: how it is put on an input, taken off, recognised, and what its control is.
+
+The test is the same for every kind and is made here. It is causal: the trigger is put on inputs of other classes that the model
+reads rightly, and those that it gives the target class are counted; it is taken off the samples of the group, and those that leave
+the class are counted. Each count has a control, the same done with what ordinary samples of the class hold in its place: whatever
+is typical of the class, and an input that is disturbed, moves some of them too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Inputs = TypeVar("Inputs", NDArray[np.float32], NDArray[np.object_])
+"""Pictures ``(n, height, width, channels)``, or texts ``(n,)`` of str."""
+
+Ask = Callable[[Inputs], NDArray[np.int64]]
+"""Asks the model for the class index of each input, ``(n,)``; -1 for an output that stands for no class of the data."""
+
+_CONTROLS = 16
+"""Controls that are made, each from another ordinary sample."""
+
+
+@dataclass(frozen=True)
+class Case(Generic[Inputs]):
+    """One group of a class, and the inputs that a trigger is looked for in and tested on.
+
+    Attributes
+    ----------
+    target
+        Index of the group's class.
+    members
+        Inputs of samples of the group that the model gives its class. Some of them may be no poison.
+    ordinary
+        Inputs of other samples of that class that the model gives it.
+    hosts
+        Inputs of samples of other classes that the model reads as labelled.
+    classes
+        Class index of each host, shape ``(n_hosts,)``.
+    """
+
+    target: int
+    members: Inputs
+    ordinary: Inputs
+    hosts: Inputs
+    classes: NDArray[np.int64]
+
+    def halves(self) -> tuple[Case[Inputs], Case[Inputs]]:
+        """Return every other input, and those between: what is searched in one is tested on the other."""
+        first, second = (
+            replace(
+                self, members=self.members[i::2], ordinary=self.ordinary[i::2], hosts=self.hosts[i::2], classes=self.classes[i::2]
+            )
+            for i in (0, 1)
+        )
+        return first, second
+
+
+class Trigger(ABC, Generic[Inputs]):
+    """Something that can be put on an input."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def put_on(self, inputs: Inputs) -> Inputs:
+        """Return the inputs with the trigger."""
+
+    @abstractmethod
+    def take_off(self, inputs: Inputs) -> Inputs:
+        """Return the inputs without the trigger, as far as that goes: what it hid is filled from what lies around it."""
+
+    @abstractmethod
+    def held_by(self, inputs: Inputs) -> NDArray[np.bool_]:
+        """Say which inputs hold the trigger, shape ``(n,)``."""
+
+    @abstractmethod
+    def control(self, ordinary: Inputs, rng: np.random.Generator) -> Trigger[Inputs]:
+        """Return what an ordinary sample of the class, drawn by ``rng``, holds in the trigger's place."""
+
+    @abstractmethod
+    def document(self) -> dict[str, Any]:
+        """Return the trigger as plain values for a JSON file; with ``kind``."""
+
+    @classmethod
+    @abstractmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Trigger[Inputs]:
+        """Make the trigger from such values, which may come from anybody.
+
+        Raises
+        ------
+        DataError
+            When they do not make a trigger.
+        """
+
+
+Search = Callable[[Case[Inputs], Ask[Inputs], np.random.Generator], Iterator[Trigger[Inputs]]]
+"""Yields what may be the trigger of a case, the likeliest first; few."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many of ``n`` inputs did what was asked about."""
+
+    n: int
+    k: int
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a trigger does to a model.
+
+    Attributes
+    ----------
+    flips, control_flips
+        Hosts that the model gives the target class with the trigger, and with controls.
+    flips_by_class
+        The same as ``flips`` for each class of hosts, by class index.
+    returns, control_returns
+        Samples of the group that leave the class when the trigger is taken off, of those that hold it; and ordinary samples of the
+        class that leave it when the same place is filled.
+    """
+
+    flips: Count
+    control_flips: Count
+    flips_by_class: Mapping[int, Count]
+    returns: Count
+    control_returns: Count
+
+
+def prove(trigger: Trigger[Inputs], case: Case[Inputs], ask: Ask[Inputs], rng: np.random.Generator) -> Proof:
+    """Count what the trigger and its controls do to inputs that it was not found in."""
+    flipped = ask(trigger.put_on(case.hosts)) == case.target
+    by_class = {
+        int(index): Count(int((case.classes == index).sum()), int(flipped[case.classes == index].sum()))
+        for index in np.unique(case.classes)
+    }
+    controls = [trigger.control(case.ordinary, child) for child in rng.spawn(_CONTROLS)] if len(case.ordinary) else []
+    parts = [(each, case.hosts[number :: len(controls)]) for number, each in enumerate(controls)]
+    by_control = [ask(each.put_on(hosts)) == case.target for each, hosts in parts if len(hosts)]
+    holding = case.members[trigger.held_by(case.members)]
+    return Proof(
+        _count([flipped]),
+        _count(by_control),
+        by_class,
+        _count([_leaves(trigger, holding, case, ask)]),
+        _count([_leaves(trigger, case.ordinary, case, ask)]),
+    )
+
+
+def _leaves(trigger: Trigger[Inputs], inputs: Inputs, case: Case[Inputs], ask: Ask[Inputs]) -> NDArray[np.bool_]:
+    return ask(trigger.take_off(inputs)) != case.target if len(inputs) else np.zeros(0, bool)
+
+
+def _count(answers: list[NDArray[np.bool_]]) -> Count:
+    return Count(sum(len(each) for each in answers), sum(int(each.sum()) for each in answers))
