@@ -29,6 +29,7 @@ FLOW = (
     "reduction",
     "clustering",
     "analysis",
+    "trigger",
     "confirmation",
     "verdict",
     "screening",
@@ -40,7 +41,7 @@ FLOW = (
 )
 """Each stage may import those before it, and no other."""
 
-VALUES = ("errors", "config", "result", "exhibits.base", "sources.data.base")
+VALUES = ("errors", "config", "shares", "result", "exhibits.base", "sources.data.base")
 """Plain classes that every stage may import; the methods of ``result`` hand over to the report when they are called."""
 
 BESIDE = ("attacks", "poisoning", "demo", "demo_data", "benchmark", "metrics")

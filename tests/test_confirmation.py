@@ -5,14 +5,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.fakes import FakeTrainingSet
 from tests.learners import NearestMean, learn
 from toxscreen import retraining
 from toxscreen import verdict as policy
-from toxscreen.confirmation import Suspect, confirm, wilson
+from toxscreen.confirmation import Suspect, confirm
 from toxscreen.conflict import Affinity
 from toxscreen.result import Verdict
 
@@ -151,21 +149,6 @@ def test_a_group_of_which_nothing_can_be_read_stays_suspicious(tmp_path):
     found, verdict = excluded(training_set, group, rest, tmp_path)
     assert found.groups[0].n == 0
     assert verdict is Verdict.SUSPICIOUS
-
-
-@given(st.integers(1, 5000), st.data())
-def test_an_interval_holds_the_share_and_narrows_with_more_samples(n, drawn):
-    successes = drawn.draw(st.integers(0, n))
-    lower, upper = wilson(successes, n)
-    assert 0 <= lower <= successes / n <= upper <= 1
-    wider = wilson(successes, n), wilson(4 * successes, 4 * n)
-    assert wider[0][1] - wider[0][0] > wider[1][1] - wider[1][0]
-
-
-def test_the_interval_is_wilsons():
-    assert wilson(0, 0) == (0, 1)
-    assert wilson(0, 12) == pytest.approx((0, 0.2425), abs=1e-4)
-    assert wilson(30, 100) == pytest.approx((0.2189, 0.3958), abs=1e-4)
 
 
 def test_a_verdict_needs_both_shares_apart_and_a_likeness():

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toxscreen.conflict import Affinity
+from toxscreen.shares import wilson
 from toxscreen.sources.data.base import TrainingSet, spread
 from toxscreen.sources.model.base import Classifier
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 IN_DOUBT = 1 / 3
 """Part of its class from which a group may be the clean one of the two."""
-
-_SURE = 1.96
-"""Standard errors of a 95 % interval."""
 
 _NEIGHBOURS = 10
 _TRUSTED = 20_000
@@ -190,20 +188,6 @@ def confirm(
     return Confirmation(
         groups, tuple(rests), new.left_out, new.answers.classes, new.answers.certainty, new.classifier.name, new.accuracy
     )
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share; (0, 1) where nothing was counted.
-
-    **Source:** Wilson 1927, Journal of the American Statistical Association 22, 209-212.
-    """
-    if n == 0:
-        return 0.0, 1.0
-    share, weight = successes / n, _SURE**2 / n
-    centre = (share + weight / 2) / (1 + weight)
-    half = np.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
-    lower, upper = float(centre - half), float(centre + half)
-    return max(0.0, min(share, lower)), min(1.0, max(share, upper))  # rounding would leave 0 and 1 outside, or go beyond
 
 
 def _seen_blindly(fit: Affinity | None, class_index: int, group: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -7,10 +7,10 @@ compact array of strings; arrays, which need no decoding, are taken from the tra
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -119,6 +119,16 @@ def common_size(sample: Sequence[Input]) -> ImagePreprocessing:
     shrink = min(1.0, _LARGEST_SIDE / max(height, width))
     height, width = (max(1, round(side * shrink)) for side in (height, width))
     return ImagePreprocessing(height, width, int(shapes[:, 2].max()), scale=1.0, channels_first=False)
+
+
+def model_size(preprocessing: Mapping[str, Any], sample: Sequence[Input]) -> ImagePreprocessing:
+    """Return what brings all pictures to the size that a model takes, with values of 0 to 255; see :func:`common_size`."""
+    size = common_size(sample)
+    if not all(isinstance(preprocessing.get(name), int) for name in ("height", "width", "channels")):
+        return size
+    interpolation = preprocessing.get("interpolation", size.interpolation)
+    sides = {name: preprocessing[name] for name in ("height", "width", "channels")}
+    return replace(size, **sides, interpolation=interpolation)
 
 
 def _numbered(training_set: TrainingSet, progress: Progress | None) -> Iterator[tuple[int, Batch]]:

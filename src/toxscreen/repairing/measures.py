@@ -8,7 +8,6 @@ the attack succeeds where one of them still goes to its given label, which is th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toxscreen.confirmation import wilson
 from toxscreen.retraining import ask
+from toxscreen.shares import Share
 from toxscreen.sources.data.base import TrainingSet
 from toxscreen.sources.model.base import Classifier
 from toxscreen.verdict import Rule
@@ -37,29 +36,6 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         ),
     }
 )
-
-
-@dataclass(frozen=True)
-class Share:
-    """So many of n samples."""
-
-    count: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        """Return the part of the samples; NaN where there are none."""
-        return self.count / self.n if self.n else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Return the 95 % interval; (0, 1) where there are no samples."""
-        return wilson(self.count, self.n)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return count, n, value and interval; a value that is not there is None."""
-        lower, upper = self.interval
-        return {"count": self.count, "n": self.n, "value": self.value if self.n else None, "lower": lower, "upper": upper}
 
 
 @dataclass(frozen=True)

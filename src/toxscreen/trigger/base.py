@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from toxscreen.shares import Share
+
 Inputs = TypeVar("Inputs", NDArray[np.float32], NDArray[np.object_])
 """Pictures ``(n, height, width, channels)``, or texts ``(n,)`` of str."""
 
@@ -103,14 +105,6 @@ Search = Callable[[Case[Inputs], Ask[Inputs], np.random.Generator], Iterator[Tri
 
 
 @dataclass(frozen=True)
-class Count:
-    """How many of ``n`` inputs did what was asked about."""
-
-    n: int
-    k: int
-
-
-@dataclass(frozen=True)
 class Proof:
     """What a trigger does to a model.
 
@@ -125,36 +119,38 @@ class Proof:
         class that leave it when the same place is filled.
     """
 
-    flips: Count
-    control_flips: Count
-    flips_by_class: Mapping[int, Count]
-    returns: Count
-    control_returns: Count
+    flips: Share
+    control_flips: Share
+    flips_by_class: Mapping[int, Share]
+    returns: Share
+    control_returns: Share
 
 
 def prove(trigger: Trigger[Inputs], case: Case[Inputs], ask: Ask[Inputs], rng: np.random.Generator) -> Proof:
-    """Count what the trigger and its controls do to inputs that it was not found in."""
-    flipped = ask(trigger.put_on(case.hosts)) == case.target
-    by_class = {
-        int(index): Count(int((case.classes == index).sum()), int(flipped[case.classes == index].sum()))
-        for index in np.unique(case.classes)
-    }
+    """Share what the trigger and its controls do to inputs that it was not found in."""
+    by_class = flips_by_class(trigger, case, ask)
     controls = [trigger.control(case.ordinary, child) for child in rng.spawn(_CONTROLS)] if len(case.ordinary) else []
     parts = [(each, case.hosts[number :: len(controls)]) for number, each in enumerate(controls)]
     by_control = [ask(each.put_on(hosts)) == case.target for each, hosts in parts if len(hosts)]
     holding = case.members[trigger.held_by(case.members)]
     return Proof(
-        _count([flipped]),
-        _count(by_control),
+        Share(sum(each.count for each in by_class.values()), sum(each.n for each in by_class.values())),
+        _share(by_control),
         by_class,
-        _count([_leaves(trigger, holding, case, ask)]),
-        _count([_leaves(trigger, case.ordinary, case, ask)]),
+        _share([_leaves(trigger, holding, case, ask)]),
+        _share([_leaves(trigger, case.ordinary, case, ask)]),
     )
+
+
+def flips_by_class(trigger: Trigger[Inputs], case: Case[Inputs], ask: Ask[Inputs]) -> dict[int, Share]:
+    """Share the hosts of each class that the model gives the target class with the trigger."""
+    flipped = ask(trigger.put_on(case.hosts)) == case.target
+    return {int(index): _share([flipped[case.classes == index]]) for index in np.unique(case.classes)}
 
 
 def _leaves(trigger: Trigger[Inputs], inputs: Inputs, case: Case[Inputs], ask: Ask[Inputs]) -> NDArray[np.bool_]:
     return ask(trigger.take_off(inputs)) != case.target if len(inputs) else np.zeros(0, bool)
 
 
-def _count(answers: list[NDArray[np.bool_]]) -> Count:
-    return Count(sum(len(each) for each in answers), sum(int(each.sum()) for each in answers))
+def _share(answers: list[NDArray[np.bool_]]) -> Share:
+    return Share(sum(int(each.sum()) for each in answers), sum(len(each) for each in answers))
