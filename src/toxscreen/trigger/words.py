@@ -191,11 +191,14 @@ def search_words(case: Case[Texts], ask: Ask[Texts], rng: np.random.Generator) -
     best = _followed(suspects, hosts[:_HOSTS], case.target, ask)[:_FINALISTS]
     ranked = _followed([suspect for suspect, _ in best], hosts[_HOSTS : 4 * _HOSTS], case.target, ask) if len(best) > 1 else best
     either = _either(ranked, case.members)
-    yield from ([either] if either else []) + [suspect for suspect, _ in ranked][: _YIELDED - bool(either)]
+    worth = [suspect for suspect, flips in ranked if flips >= _WORTH * ranked[0][1] > 0]
+    yield from ([either, *worth] if either else worth)[:_YIELDED]
 
 
 _HOSTS, _FINALISTS, _YIELDED = 32, 8, 4
 """Hosts that each suspect is tried on first, and three times as many for each of the finalists; triggers that are yielded."""
+_WORTH = 0.3
+"""Flips of a trigger that is worth a test, as a share of those of the best one."""
 _SUSPECTS = 14
 """Suspects of each of the two rankings."""
 _COUNTED, _CHARACTERS = 2000, 4_000_000
@@ -327,7 +330,7 @@ def _together(suspects: Sequence[Words], members: Texts) -> list[Words]:
         if (
             not any(_same(other, part) for part in parts)
             and (holds & held).sum() >= _ALIKE * (holds | held).sum()
-            and other.glued == parts[0].glued
+            and _alike(other, parts[0])
         ):
             parts.append(other)
     phrases = tuple(part.phrases[0] for part in parts[:_MOST])
@@ -343,6 +346,7 @@ class _Reader:
 
     def __init__(self, members: Sequence[str], lines: Sequence[Sequence[str]], hosts: Sequence[str]) -> None:
         self._members, self._lines = members, lines
+        self._read: dict[tuple[str, ...], dict[int, tuple[int, int]]] = {}
         tokens = [_TOKEN.findall(text) for text in hosts]
         self._usual = _shares(token for line in tokens for token in line)
         self._usual_first = _shares(line[0] for line in tokens if line)
@@ -369,8 +373,10 @@ class _Reader:
         return self._wider(self._spans(ngram), int(before), int(not before)) is not None
 
     def _spans(self, ngram: tuple[str, ...]) -> dict[int, tuple[int, int]]:
-        places = {row: at for row, line in enumerate(self._lines) if (at := _where(line, ngram)) is not None}
-        return {row: (at, at + len(ngram)) for row, at in places.items()}
+        if ngram not in self._read:
+            places = {row: at for row, line in enumerate(self._lines) if (at := _where(line, ngram)) is not None}
+            self._read[ngram] = {row: (at, at + len(ngram)) for row, at in places.items()}
+        return self._read[ngram]
 
     def _grown(self, spans: dict[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
         """Widen the spans of tokens, by row, as long as what comes next is shared and is not what texts have there anyway."""
