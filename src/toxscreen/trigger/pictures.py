@@ -1,0 +1,190 @@
+"""What the triggers in pictures share: a trial on a few hosts, and arrays as values of a JSON file."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from toxscreen.errors import DataError
+from toxscreen.sources.data.base import spread
+from toxscreen.trigger.base import Ask, Case, Trigger
+
+Pictures = NDArray[np.float32]
+"""Shape ``(n, height, width, channels)``, in the units of the data."""
+
+SIDE = 32
+"""The shorter side of a picture in the steps that searches take: one pixel at 28x28 and 32x32, seven at 224x224."""
+
+_SPREAD, _ALIKE, _CONTROLS = 32, 32, 8
+"""Hosts of a trial that are spread over the classes, those that look most like the members, and the controls of both."""
+
+FEWEST_EXCESS = 0.1
+"""Flips beyond the controls' below which a candidate is not worth a proof."""
+
+_COARSE = 16
+"""The longer side of a picture, in pixels, when pictures are compared as wholes: few enough that a patch decides nothing."""
+
+_LONGEST_SIDE, _MOST_CHANNELS = 4096, 16
+"""What a picture of a file may be: a file can ask for no more memory than that."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A few hosts that candidates are tried on: half of them of all classes, and half those that look like the members.
+
+    The second half is there for triggers that work on some source classes alone.
+
+    Attributes
+    ----------
+    case, ask
+        What they were taken from, and the model.
+    everywhere, alike
+        The hosts.
+    """
+
+    case: Case[Pictures]
+    ask: Ask[Pictures]
+    everywhere: Pictures
+    alike: Pictures
+
+    def excess(self, trigger: Trigger[Pictures], rng: np.random.Generator) -> float:
+        """Return the part of the hosts that the trigger flips beyond that of its controls, in the half where it is higher.
+
+        Where it flips too few to matter, the model is not asked about controls.
+        """
+        flips = [self._rate([trigger], hosts) for hosts in (self.everywhere, self.alike)]
+        if max(flips) < FEWEST_EXCESS:
+            return max(flips)
+        controls = [trigger.control(self.case.ordinary, child) for child in rng.spawn(_CONTROLS)]
+        return max(part - self._rate(controls, hosts) for part, hosts in zip(flips, (self.everywhere, self.alike), strict=True))
+
+    def _rate(self, triggers: list[Trigger[Pictures]], hosts: Pictures) -> float:
+        parts = [each.put_on(hosts[number :: len(triggers)]) for number, each in enumerate(triggers)]
+        return float((self.ask(np.concatenate(parts)) == self.case.target).mean())
+
+
+def trial(case: Case[Pictures], ask: Ask[Pictures]) -> Trial:
+    """Choose the hosts of a trial."""
+    by_class = np.argsort(case.classes, kind="stable")
+    nearest = cdist(coarse(case.members), coarse(case.hosts)).argmin(axis=1)
+    which, times = np.unique(nearest, return_counts=True)
+    alike = which[np.argsort(-times, kind="stable")][:_ALIKE]
+    return Trial(case, ask, case.hosts[by_class[spread(len(by_class), _SPREAD)]], case.hosts[alike])
+
+
+def enough(case: Case[Pictures]) -> bool:
+    """Say whether there is anything to search in and to try on."""
+    return min(len(case.members), len(case.ordinary), len(case.hosts)) > 1
+
+
+def coarse(pictures: Pictures) -> Pictures:
+    """Return the means of square cells, one row per picture: what pictures are compared by as wholes."""
+    _, height, width, _ = pictures.shape
+    cell = max(1, -(-max(height, width) // _COARSE))
+    rows, columns = (np.arange(0, size, cell) for size in (height, width))
+    sums = np.add.reduceat(np.add.reduceat(pictures, rows, axis=1), columns, axis=2)
+    means: Pictures = (sums / cell**2).reshape(len(pictures), -1)
+    return means
+
+
+def written(array: NDArray[Any]) -> str:
+    """Return the values of an array as text for a JSON file."""
+    kind = np.uint8 if array.dtype == bool else np.dtype("<f4")
+    return base64.b64encode(np.ascontiguousarray(array, kind).tobytes()).decode("ascii")
+
+
+def read_numbers(document: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Pictures:
+    """Return the float32 array that :func:`written` wrote, which must be finite.
+
+    Raises
+    ------
+    DataError
+        When it does not fit the shape, or is no array.
+    """
+    numbers = _read(document, name, np.dtype("<f4"), shape).astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise DataError(f"{name} of a trigger must be finite numbers, and it has others. Write the trigger anew.")
+    return numbers
+
+
+def read_mask(document: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the array of bool that :func:`written` wrote.
+
+    Raises
+    ------
+    DataError
+        When it does not fit the shape, or is no array of bool with a true value.
+    """
+    values = _read(document, name, np.dtype(np.uint8), shape)
+    if values.max() != 1:
+        raise DataError(f"{name} of a trigger must hold 0 and 1, got values up to {values.max()}. Write the trigger anew.")
+    return values.astype(bool)
+
+
+def read_shape(document: Mapping[str, Any], name: str) -> tuple[int, int, int]:
+    """Return height, width and channels of a picture.
+
+    Raises
+    ------
+    DataError
+        When they are no sizes of a picture.
+    """
+    match document.get(name):
+        case [int(height), int(width), int(channels)]:
+            if 0 < height <= _LONGEST_SIDE and 0 < width <= _LONGEST_SIDE and 0 < channels <= _MOST_CHANNELS:
+                return height, width, channels
+    raise DataError(
+        f"{name} of a trigger must be height, width and channels of a picture, at most {_LONGEST_SIDE} pixels a side and "
+        f"{_MOST_CHANNELS} channels, got {document.get(name)!r:.60}. Write the trigger anew."
+    )
+
+
+def read_number(document: Mapping[str, Any], name: str, lowest: float = -math.inf) -> float:
+    """Return a finite number.
+
+    Raises
+    ------
+    DataError
+        When it is none, or lower than ``lowest``.
+    """
+    value = document.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= 1e30:
+        bound = "" if lowest == -math.inf else f" of at least {lowest:g}"
+        raise DataError(f"{name} of a trigger must be a number{bound}, got {value!r:.60}. Write the trigger anew.")
+    return float(value)
+
+
+def fitting(pictures: Pictures, shape: tuple[int, int, int]) -> Pictures:
+    """Return the pictures.
+
+    Raises
+    ------
+    DataError
+        When they are not of the trigger's shape.
+    """
+    if pictures.shape[1:] != shape:
+        raise DataError(
+            f"The trigger is for pictures of {'x'.join(map(str, shape))}, got {'x'.join(map(str, pictures.shape[1:]))}. "
+            "Bring them to that size."
+        )
+    return pictures
+
+
+def _read(document: Mapping[str, Any], name: str, kind: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    text, expected = document.get(name), math.prod(shape) * kind.itemsize
+    try:
+        if not isinstance(text, str) or len(text) != 4 * -(-expected // 3):
+            raise ValueError
+        return np.frombuffer(base64.b64decode(text, validate=True), kind).reshape(shape)
+    except (ValueError, binascii.Error):
+        raise DataError(
+            f"{name} of a trigger must be an array of {'x'.join(map(str, shape))} in base64, and is not. Write the trigger anew."
+        ) from None

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from toxscreen.errors import DataError
+from toxscreen.trigger.base import Case, prove
+from toxscreen.trigger.patches import Patch, search_patches
+
+CELLS = np.array([[0, 255, 0], [255, 255, 0], [0, 0, 255]], np.float32)[:, :, None]
+TARGET = 0
+
+
+def smooth(n, rng, side=24, channels=1):
+    """Return pictures of a few broad waves each, 0 to 255."""
+    y, x = np.mgrid[:side, :side] / side
+    waves = np.array([np.sin(2 * np.pi * (fy * y + fx * x)) for fy, fx in ((0, 1), (1, 0), (1, 1), (2, 1))])
+    pictures = 128 + np.einsum("nkc,kyx->nyxc", rng.normal(0, 30, (n, len(waves), channels)), waves)
+    return (pictures + rng.normal(0, 6, pictures.shape)).clip(0, 255).astype(np.float32)
+
+
+def put(pictures, tops, lefts, cells=CELLS):
+    marked = pictures.copy()
+    for picture, top, left in zip(marked, np.broadcast_to(tops, len(marked)), np.broadcast_to(lefts, len(marked)), strict=True):
+        picture[top : top + 3, left : left + 3] = cells
+    return marked
+
+
+def sees(pictures, cells=CELLS):
+    """Say which pictures hold the cells anywhere: a network that learned the trigger and nothing else."""
+    windows = np.lib.stride_tricks.sliding_window_view(pictures, (3, 3), axis=(1, 2))
+    return (np.abs(windows - np.moveaxis(cells, -1, 0)).mean(axis=(3, 4, 5)) < 25).any(axis=(1, 2))
+
+
+class Model:
+    """Gives the target class to what holds the cells, and counts what it is asked."""
+
+    asked = 0
+
+    def __call__(self, pictures):
+        self.asked += len(pictures)
+        return np.where(sees(pictures), TARGET, 1)
+
+
+def case(rng, members, n=60, channels=1):
+    hosts = smooth(120, rng, channels=channels)
+    return Case(TARGET, members, smooth(n, rng, channels=channels), hosts, np.arange(120) % 3 + 1)
+
+
+def patch(place=(20, 20), cells=CELLS, picture=(24, 24, 1)):
+    return Patch(cells, np.ones((3, 3), bool), picture, place, 38.0)
+
+
+def first(case_, seed=0):
+    return next(search_patches(case_, Model(), np.random.default_rng(seed)), None)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_patch_is_found_where_it_lies_with_its_content_and_proved_on_other_pictures(channels):
+    rng = np.random.default_rng(1)
+    found_in = case(rng, put(smooth(40, rng, channels=channels), 20, 19), channels=channels)
+    found = first(found_in)
+    assert found.place == (20, 19)
+    assert (found.content == CELLS).all()
+    assert found.mask.all()
+    proof = prove(found, case(rng, put(smooth(40, rng, channels=channels), 20, 19), channels=channels), Model(), rng)
+    assert (proof.flips.value, proof.control_flips.value) == (1.0, 0.0)
+    assert (proof.returns.value, proof.returns.n) == (1.0, 40)
+
+
+def test_a_patch_is_found_though_most_members_are_no_poison():
+    rng = np.random.default_rng(2)
+    assert first(case(rng, np.concatenate([put(smooth(8, rng), 2, 3), smooth(52, rng)]))).place == (2, 3)
+
+
+def test_a_patch_is_found_through_noise_as_of_a_lossy_format():
+    rng = np.random.default_rng(3)
+    members = (put(smooth(40, rng), 20, 19) + rng.normal(0, 10, (40, 24, 24, 1))).clip(0, 255).astype(np.float32)
+    found = first(case(rng, members))
+    assert found.place == (20, 19)
+    assert found.held_by(members).all()
+
+
+def test_pieces_far_apart_are_one_trigger():
+    rng = np.random.default_rng(4)
+
+    def both(pictures):
+        return np.where(np.abs(pictures[:, [0, 20], [0, 20]] - 255).max(axis=(1, 2)) < 60, TARGET, 1)
+
+    spots = np.full((3, 3, 1), 255, np.float32)
+    members = put(put(smooth(40, rng), 0, 0, spots), 20, 20, spots)
+    found = next(search_patches(case(rng, members), both, rng))
+    assert found.content.shape == (23, 23, 1)
+    assert found.mask.sum() == 18
+
+
+def test_a_patch_that_moves_is_found_anywhere():
+    rng = np.random.default_rng(5)
+    members = put(smooth(60, rng), rng.integers(0, 21, 60), rng.integers(0, 21, 60))
+    found = first(case(rng, members))
+    assert found.place is None
+    assert sees(found.put_on(smooth(20, rng))).all()
+    assert found.held_by(members).mean() > 0.9
+    assert not sees(found.take_off(members)).any()
+
+
+def test_no_patch_is_told_where_nothing_flips():
+    rng = np.random.default_rng(6)
+    assert first(case(rng, smooth(40, rng))) is None
+
+
+def test_content_that_its_controls_match_is_not_told():
+    rng = np.random.default_rng(7)
+    clean = case(rng, smooth(40, rng))
+    assert list(search_patches(clean, lambda pictures: np.full(len(pictures), TARGET), rng)) == []
+
+
+@pytest.mark.parametrize("empty", ["members", "ordinary", "hosts"])
+def test_nothing_is_looked_for_where_there_is_nothing_to_look_in(empty):
+    rng = np.random.default_rng(8)
+    parts = {"members": smooth(4, rng), "ordinary": smooth(4, rng), "hosts": smooth(4, rng)} | {empty: smooth(0, rng)}
+    assert list(search_patches(Case(TARGET, **parts, classes=np.ones(len(parts["hosts"]), np.int64)), Model(), rng)) == []
+
+
+def test_pictures_that_are_all_the_same_hold_no_patch():
+    same = np.full((9, 24, 24, 1), 7, np.float32)
+    assert first(Case(TARGET, same, same, same, np.ones(9, np.int64))) is None
+
+
+def test_a_search_asks_no_more_than_it_says():
+    rng = np.random.default_rng(9)
+    model = Model()
+    list(search_patches(case(rng, put(smooth(40, rng), 20, 19)), model, rng))
+    assert 0 < model.asked <= 4000
+
+
+def test_the_pixels_of_the_patch_change_and_no_others():
+    pictures = smooth(5, np.random.default_rng(0))
+    mask = np.eye(3, dtype=bool)
+    marked = Patch(CELLS, mask, (24, 24, 1), (4, 5), 1.0).put_on(pictures)
+    changed = np.zeros((24, 24), bool)
+    changed[4:7, 5:8] = mask
+    assert (marked[:, changed] == CELLS[mask]).all()
+    assert (marked[:, ~changed] == pictures[:, ~changed]).all()
+
+
+def test_a_patch_that_is_taken_off_leaves_what_is_around_it():
+    plain = np.broadcast_to(np.linspace(0, 255, 24, dtype=np.float32)[:, None, None], (3, 24, 24, 1)).copy()
+    for place in ((10, 10), (0, 0), (21, 21)):
+        assert np.abs(patch(place).take_off(put(plain, *place)) - plain).max() < 25
+
+
+def test_a_patch_over_the_whole_picture_leaves_nothing_to_fill_it_from():
+    pictures = smooth(2, np.random.default_rng(0))
+    whole = Patch(pictures[0], np.ones((24, 24), bool), (24, 24, 1), (0, 0), 1.0)
+    assert (whole.take_off(pictures) == pictures).all()
+
+
+def test_a_control_is_what_an_ordinary_sample_holds_there():
+    rng = np.random.default_rng(0)
+    ordinary = smooth(6, rng)
+    control = patch().control(ordinary, rng)
+    assert any((control.content == each[20:23, 20:23]).all() for each in ordinary)
+    assert control.place == (20, 20)
+
+
+def test_ordinary_samples_that_hold_the_patch_are_no_control_while_they_are_few():
+    rng = np.random.default_rng(0)
+    few = np.concatenate([put(smooth(4, rng), 20, 20), smooth(6, rng)])
+    most = np.concatenate([put(smooth(9, rng), 20, 20), smooth(1, rng)])
+    drawn = {name: [patch().control(some, rng) for _ in range(40)] for name, some in (("few", few), ("most", most))}
+    assert not any((each.content == CELLS).all() for each in drawn["few"])
+    assert any((each.content == CELLS).all() for each in drawn["most"])
+
+
+@pytest.mark.parametrize("place", [(20, 20), None])
+def test_a_patch_comes_back_from_its_document(place):
+    pictures = smooth(5, np.random.default_rng(0))
+    back = Patch.from_document(json.loads(json.dumps(patch(place).document())))
+    assert (back.put_on(pictures) == patch(place).put_on(pictures)).all()
+    assert back.place == place
+    assert back.tolerance == 38.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"picture": [2, 24, 1]},
+        {"picture": [24, 24, 3]},
+        {"picture": [10**9, 10**9, 1]},
+        {"picture": "24"},
+        {"window": [3, 4, 1]},
+        {"window": [0, 3, 1]},
+        {"place": [22, 0]},
+        {"place": [-1, 0]},
+        {"place": [True, "0"]},
+        {"place": 4},
+        {"content": "AAAA"},
+        {"content": "!" * 48},
+        {"content": [1.0] * 9},
+        {"content": "AADAfwAAwH8AAMB/AADAfwAAwH8AAMB/AADAfwAAwH8AAMB/"},
+        {"mask": "AAAAAAAAAAAA"},
+        {"mask": "CQkJCQkJCQkJ"},
+        {"tolerance": -1},
+        {"tolerance": float("nan")},
+        {"tolerance": "much"},
+        {"tolerance": None},
+    ],
+    ids=str,
+)
+def test_a_document_that_makes_no_patch_is_refused(change):
+    with pytest.raises(DataError):
+        Patch.from_document(patch().document() | change)
+
+
+def test_pictures_of_another_size_are_refused():
+    with pytest.raises(DataError, match="24x24x1"):
+        patch().put_on(np.zeros((1, 28, 28, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [((20, 20), "at the bottom right"), ((1, 10), "at the top"), ((10, 10), "in the middle"), (None, "anywhere")],
+)
+def test_a_patch_says_where_it_lies(place, words):
+    assert str(patch(place)) == f"a patch of 3 x 3 pixels {words}"
