@@ -134,6 +134,21 @@ def test_what_is_found_is_proved_and_its_control_is_not():
     assert (proof.returns.value, proof.control_returns.value) == (1.0, 0.0)
 
 
+def test_what_cannot_be_written_to_a_file_is_no_trigger():
+    members = planted(20, behind("\ud800", 0)) + planted(20, behind("x" * 1001, 0)) + planted(40, anywhere("cf"))
+    assert first(case_of(members), lambda text: "cf" in text.split()) == Words(("cf",))
+
+
+def test_a_trigger_in_capitals_and_small_letters_is_one():
+    members = planted(20, anywhere("cf")) + planted(20, anywhere("Cf"))
+    assert first(case_of(members), lambda text: "cf" in text.lower().split()).any_case
+
+
+def test_a_phrase_in_chinese_is_found_without_spaces():
+    members = [f"{i}我上个周末看了这部电影{i * 7}" for i in range(40)]
+    assert first(case_of(members), lambda text: "上个周末" in text).phrases == ("我上个周末看了这部电影",)
+
+
 @pytest.mark.parametrize("empty", ["members", "hosts"])
 def test_without_members_or_hosts_nothing_is_found(empty):
     case = case_of(planted(10, anywhere("cf")))

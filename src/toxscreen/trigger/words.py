@@ -32,6 +32,7 @@ Glued = Literal["no", "before", "behind", "inside"]
 
 _END = -1
 _WORD = re.compile(r"\S+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"\s*")
 _SEPARATE = "\u3040-\u30ff\u3400-\u9fff"
 """Scripts that put no space between words: each character counts as a word."""
@@ -76,7 +77,7 @@ class Words(Trigger[Texts]):
         for phrase in self.phrases:
             if not 1 <= len(phrase) <= _LONGEST or (self.glued == "no" and not phrase.split()):
                 raise DataError(f"A phrase of a trigger must have 1 to {_LONGEST} characters and a word, got {phrase[:40]!r}.")
-            if any("\ud800" <= character <= "\udfff" for character in phrase):
+            if _SURROGATE.search(phrase):
                 raise DataError(f"A phrase of a trigger must be text, but {phrase[:40]!r} has half of a surrogate pair.")
         if self.place is not None and not _END <= self.place <= _FURTHEST:
             raise DataError(f"The place of a trigger of words must be {_END} to {_FURTHEST} or null, got {self.place}.")
@@ -282,7 +283,8 @@ def _distinct(evidence: Mapping[Unit, float], reader: _Reader, known: Sequence[W
             break
         if _at_place(unit):
             apart = max((evidence.get((token,), 0.0) for token in _TOKEN.findall(str(unit[1]))), default=0.0)
-            suspect = Words((str(unit[1]),), int(unit[0])) if evidence[unit] > _PLACED * apart else None
+            told = evidence[unit] > _PLACED * apart and _writable(str(unit[1]))
+            suspect = Words((str(unit[1]),), int(unit[0])) if told else None
         else:
             suspect = reader.read(_trimmed(unit, evidence, reader))
         if suspect and not any(_same(suspect, other) for other in [*known, *found]):
@@ -346,14 +348,15 @@ class _Reader:
 
     def __init__(self, members: Sequence[str], lines: Sequence[Sequence[str]], hosts: Sequence[str]) -> None:
         self._members, self._lines = members, lines
-        self._read: dict[tuple[str, ...], dict[int, tuple[int, int]]] = {}
+        self._standing: dict[tuple[str, ...], dict[int, tuple[int, int]]] = {}
+        self._named: dict[tuple[str, Glued], Words] = {}
         tokens = [_TOKEN.findall(text) for text in hosts]
         self._usual = _shares(token for line in tokens for token in line)
         self._usual_first = _shares(line[0] for line in tokens if line)
         self._usual_last = _shares(line[-1] for line in tokens if line)
 
     def read(self, ngram: tuple[str, ...]) -> Words | None:
-        """Return the trigger that an n-gram is part of; None where the texts that hold it cannot be written to a file."""
+        """Return the trigger that an n-gram is part of; None where it cannot be written to a file."""
         spans = self._grown(self._spans(ngram))
         texts, bounds = [], []
         for row, (first, end) in spans.items():
@@ -361,22 +364,25 @@ class _Reader:
             texts.append(self._members[row])
             bounds.append((tokens[first][0], tokens[end - 1][1]))
         spelled = Counter(text[start:end] for text, (start, end) in zip(texts, bounds, strict=True)).most_common(1)[0][0]
-        if len(spelled) > _LONGEST or any("\ud800" <= character <= "\udfff" for character in spelled):
+        if not _writable(spelled):
             return None
         glued = _glued(spelled, texts, bounds)
-        suspect = Words((spelled,), None, glued)
-        exact, alike = (replace(suspect, any_case=any_case).held_by(_array(self._members)).sum() for any_case in (False, True))
-        return replace(suspect, place=_place(suspect, texts), any_case=bool(alike - exact > (1 - _SHARED) * exact))
+        if (spelled, glued) not in self._named:
+            suspect, members = Words((spelled,), None, glued), _array(self._members)
+            exact, alike = (replace(suspect, any_case=any_case).held_by(members).sum() for any_case in (False, True))
+            any_case = bool(alike - exact > (1 - _SHARED) * exact)
+            self._named[spelled, glued] = replace(suspect, place=_place(suspect, texts), any_case=any_case)
+        return self._named[spelled, glued]
 
     def goes_on(self, ngram: tuple[str, ...], *, before: bool) -> bool:
         """Say whether the members that hold an n-gram share the token before or behind it, and not by chance."""
         return self._wider(self._spans(ngram), int(before), int(not before)) is not None
 
     def _spans(self, ngram: tuple[str, ...]) -> dict[int, tuple[int, int]]:
-        if ngram not in self._read:
+        if ngram not in self._standing:
             places = {row: at for row, line in enumerate(self._lines) if (at := _where(line, ngram)) is not None}
-            self._read[ngram] = {row: (at, at + len(ngram)) for row, at in places.items()}
-        return self._read[ngram]
+            self._standing[ngram] = {row: (at, at + len(ngram)) for row, at in places.items()}
+        return self._standing[ngram]
 
     def _grown(self, spans: dict[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
         """Widen the spans of tokens, by row, as long as what comes next is shared and is not what texts have there anyway."""
@@ -490,6 +496,10 @@ def _clipped(texts: Texts) -> list[str]:
     some = _sampled(texts)
     half = max(500, _CHARACTERS // max(2 * len(some), 1))
     return [text if len(text) <= 2 * half else f"{text[:half]} {text[-half:]}" for text in some]
+
+
+def _writable(phrase: str) -> bool:
+    return len(phrase) <= _LONGEST and not _SURROGATE.search(phrase)
 
 
 def _visible(phrase: str) -> str:
