@@ -3,6 +3,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from toxscreen.errors import DataError
 from toxscreen.trigger.base import Case, prove
@@ -185,6 +187,20 @@ def test_a_text_with_a_trigger_holds_it_and_without_it_is_what_it_was(trigger):
     assert [text.split() for text in trigger.take_off(poisoned)] == [text.split() for text in texts]
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    text=st.text(alphabet="ab .,\n\t\u200bé中", max_size=40),
+    place=st.none() | st.integers(-1, 8),
+    glued=st.sampled_from(["no", "before", "behind", "inside"]),
+)
+def test_whatever_the_text_what_is_put_on_is_held_and_comes_off(text, place, glued):
+    trigger = Words(("qz qz.",), place, glued)
+    poisoned = trigger.put_on(array([text]))
+    left = trigger.take_off(poisoned)[0]
+    assert trigger.held_by(poisoned).all()
+    assert left.split() == text.split()
+
+
 @pytest.mark.parametrize("trigger", TRIGGERS, ids=str)
 def test_a_trigger_comes_back_from_its_document(trigger):
     assert Words.from_document(json.loads(json.dumps(trigger.document()))) == trigger
@@ -225,6 +241,12 @@ def test_the_control_has_as_many_words_in_the_same_place():
     assert len(control.phrases[0].split()) == 3
     assert any(control.phrases[0] in text for text in texts)
     assert len(Words(("\u200b\u200b",), None, "inside").control(texts, rng).phrases[0]) == 2
+
+
+def test_the_control_of_a_long_phrase_is_made_of_short_texts_too():
+    control = Words(("one two three four five",)).control(array(["ab cd", "ab", "ef cd gh"]), np.random.default_rng(0))
+    assert len(control.phrases[0].split()) == 5
+    assert set(control.phrases[0].split()) <= {"ab", "cd", "ef", "gh"}
 
 
 def test_from_texts_that_do_not_hold_the_trigger_as_many_words_are_taken():

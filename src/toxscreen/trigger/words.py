@@ -567,8 +567,9 @@ def _found(pattern: re.Pattern[str], text: str, n: int, place: int | None, glued
     if glued == "no":
         match = pattern.match(text, words[min(place, len(words) - n)][0])
         return [match.span()] if match else []
-    index = _index(place, len(words), 0)
-    until = words[index + 1][0] if index + 1 < len(words) else len(text)
+    index = _index(place, len(words) - max(n, 1) + 1, 0)
+    behind = index + max(n, 1)
+    until = words[behind][0] if behind < len(words) else len(text)
     return [match.span() for match in pattern.finditer(text, words[index][0], until)]
 
 
@@ -591,16 +592,20 @@ def _typical(texts: Texts) -> set[str]:
 
 
 def _instead(phrase: str, texts: Texts, typical: set[str], glued: Glued, rng: np.random.Generator) -> str:
-    """Return as many words of one of the texts as a phrase has, one of them typical, or as many characters of a word."""
+    """Return as many words of the texts as a phrase has, in a row and one of them typical, or as many characters of a word."""
     n = len(phrase.split())
+    words: list[str] = []
     for text in texts[rng.permutation(len(texts))]:
-        words = str(text).encode("utf-8", "replace").decode().split()
+        words = [*words, *str(text).encode("utf-8", "replace").decode().split()]
         if words and glued != "no":
             word = words[int(rng.integers(len(words)))]
             return (word * len(phrase))[: len(phrase)]
+        if len(words) < n:  # a short text is followed by the next
+            continue
         places = [i for i, word in enumerate(words) if word in typical or not typical]
-        if len(words) >= n and places:
+        if places:
             start = places[int(rng.integers(len(places)))] - int(rng.integers(n))
             start = min(max(start, 0), len(words) - n)
             return " ".join(words[start : start + n])[:_LONGEST]
-    return phrase
+        words = []
+    return " ".join(words)[:_LONGEST] or phrase
