@@ -72,12 +72,16 @@ def test_a_repair_that_makes_things_worse_exits_with_1(run, tmp_path, monkeypatc
 
 def test_nothing_suspicious_is_nothing_to_repair(tmp_path):
     clean = tmp_path / "clean run"
-    making.found({"data": {"location": "gone"}, "model": {}}, verdict=Verdict.CLEAN).save(clean)
+    making.found({"data": {"location": "gone"}, "model": {"location": "my model"}}, verdict=Verdict.CLEAN).save(clean)
     done = repair(clean, "--out", tmp_path / "out")
     assert done.exit_code == 0
     assert done.stdout.startswith("NOTHING TO REPAIR")
+    said = "The model needs no repair and is to be used as it is: my model. No copy of it was written."
+    assert said in " ".join(done.stdout.split())
+    assert not (tmp_path / "out" / "model").exists()
     document = json.loads(repair(clean, "--out", tmp_path / "out", "--json").stdout)
     assert (document["outcome"], document["clean_accuracy"], document["classes"]) == ("nothing to repair", None, [])
+    assert document["notes"] == [said]
 
 
 @pytest.mark.parametrize("inside", ["run", "data", "run/model"])

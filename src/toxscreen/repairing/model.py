@@ -211,7 +211,9 @@ def repair(
     actions = plan_actions(result, action=Action.DROP if fresh else Action.RELABEL, decisions=said)
     inputs = {"run": None if folder is None else str(folder.resolve())} | {part: known(result, part) for part in ("data", "model")}
     if actions.changes_nothing:
-        return _kept(Repair(Outcome.NOTHING, "nothing", {}, "nothing", None, None, (), seed, inputs), out)
+        where = known(result, "model").get("location") or "the model that was scanned"
+        notes = (f"The model needs no repair and is to be used as it is: {where}. No copy of it was written.",)
+        return _kept(Repair(Outcome.NOTHING, "nothing", {}, "nothing", None, None, notes, seed, inputs), out)
     asked = asked_of(result, folder)
     in_memory = data is not None and not isinstance(data, str | Path)
     original = data if in_memory else find_data(asked, data, otherwise=_IN_MEMORY)

@@ -11,9 +11,10 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from toxscreen.repairing.measures import Change, Share
+from toxscreen.repairing.measures import Change
 from toxscreen.repairing.model import MODEL, Outcome, Repair
 from toxscreen.report.wording import clipped, count, visible
+from toxscreen.shares import Share
 
 _ROWS = 25
 """Classes in the table; ``repair.json`` holds them all."""
@@ -35,6 +36,7 @@ def _summary(repair: Repair, out: Path, *, boxed: bool) -> Iterator[RenderableTy
     measures, effort = repair.measures, repair.effort
     if measures is None or effort is None:
         yield Text.assemble((repair.outcome.upper(), style), "  The run flagged no sample, or the reviewer keeps all of them.")
+        yield from (Text(visible(note)) for note in repair.notes)
         return
     said = " ".join(measures.worse) or "The figures are of samples that were held out of the repair."
     yield Text.assemble((repair.outcome.upper(), style), f"  {said}")
