@@ -73,7 +73,7 @@ def test_a_live_network_and_a_data_set_of_torch_are_scanned_and_left_as_they_wer
     pixels, given = images.copy(), labels.copy()
     result = ts.scan(Pictures(images, labels), network)
     hook.remove()
-    assert [str(found.verdict) for found in result.classes] == ["clean", "suspicious", "clean"]
+    assert [str(found.verdict) for found in result.classes] == ["clean", "poisoned", "clean"]
     assert np.flatnonzero(result.samples["flagged"]).tolist() == list(range(20))
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert [module.training for module in network.modules()] == flags
@@ -92,7 +92,7 @@ def test_a_network_without_poison_accuses_nobody(planted):
 
 
 @pytest.mark.parametrize("reduction", ["pca", "ica"])
-def test_data_arrays_and_a_store_read_back_give_the_same_bytes(planted, tmp_path, reduction):
+def test_arrays_and_a_store_read_back_give_the_same_bytes_and_flag_what_the_data_does(planted, tmp_path, reduction):
     images, labels, network = planted
     names = ("cat", "dog", "fox")
     settings = {"class_names": names, "reduction": reduction, "seed": 4}
@@ -102,7 +102,9 @@ def test_data_arrays_and_a_store_read_back_give_the_same_bytes(planted, tmp_path
     arrays = {name: np.asarray(values) for name, values in read.layers.items()}
     for number, layers in enumerate((read.layers, arrays)):
         ts.scan(activations=layers, labels=labels, logits=read.logits, out=tmp_path / str(number), **settings)
-        assert samples(tmp_path / str(number)) == samples(tmp_path / "run")
+    assert samples(tmp_path / "0") == samples(tmp_path / "1")
+    found, with_trigger = (ts.load(tmp_path / name).samples.drop_columns(["score", "verdict"]) for name in ("0", "run"))
+    assert found.equals(with_trigger)
 
 
 def test_two_scans_with_one_seed_give_the_same_bytes(planted, tmp_path):

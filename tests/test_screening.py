@@ -144,7 +144,7 @@ def test_one_class_may_be_a_third_of_all_samples(target):
 
 
 def test_one_of_many_small_classes_is_found():
-    training_set = poisoned(sizes=(30,) * 200, target=7, n=12)
+    training_set = poisoned(sizes=(40,) * 60, target=7, n=16)
     screening = screened(training_set)
     assert accused(screening) == ["class 7"]
     np.testing.assert_array_equal(column(screening, "flagged"), training_set.planted)

@@ -7,10 +7,23 @@ from hypothesis import strategies as st
 
 from toxscreen.analysis.base import FEWEST_SAMPLES
 from toxscreen.result import Verdict
-from toxscreen.verdict import NOTHING_APART, NOTHING_APART_UNASKED, POLICY, Facts, judge_group, obstacle, plausibility, reason
+from toxscreen.verdict import (
+    NOTHING_APART,
+    NOTHING_APART_UNASKED,
+    POLICY,
+    Facts,
+    judge_group,
+    judge_trigger,
+    level,
+    obstacle,
+    p_value,
+    plausibility,
+    reason,
+)
 
 APART, STANDING_OUT = POLICY["separation"].value, POLICY["standing_out"].value
-VOUCHED, CONFLICT = POLICY["vouched_separation"].value, POLICY["label_conflict"].value
+CONFLICT = POLICY["label_conflict"].value
+ALPHA = 0.01
 FITTED = POLICY["fitted_share"].value
 
 LESS = 0.999
@@ -29,7 +42,8 @@ def is_one_sentence(text):
 
 
 def test_each_rule_says_what_it_means_and_where_it_comes_from():
-    screen = {"vouched_separation", "label_conflict", "separation", "standing_out", "fitted_share"}
+    screen = {"label_conflict", "separation", "standing_out", "fitted_share"}
+    screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "trigger_flips", "trigger_control"}
     confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy", "exre_recall"}
     assert set(POLICY) == screen | confirmation
     for rule in POLICY.values():
@@ -51,9 +65,9 @@ def test_nobody_moves_a_threshold_while_a_scan_runs():
 @pytest.mark.parametrize(
     ("separation", "lower", "verdict"),
     [
-        (VOUCHED / 0.9, 0.9, Verdict.SUSPICIOUS),
-        (VOUCHED / 0.9 * LESS, 0.9, Verdict.CLEAN),  # not far enough for so much conflict
-        (100, CONFLICT, Verdict.SUSPICIOUS),
+        (20, 0.9, Verdict.SUSPICIOUS),
+        (20, CONFLICT, Verdict.SUSPICIOUS),
+        (4, 0.9, Verdict.CLEAN),  # not far enough for so much conflict
         (100, CONFLICT * LESS, Verdict.CLEAN),  # however far it lies
         (100, 0.0, Verdict.CLEAN),
         (100, -np.inf, Verdict.CLEAN),  # nothing can be said of its inputs
@@ -61,17 +75,71 @@ def test_nobody_moves_a_threshold_while_a_scan_runs():
     ],
 )
 def test_a_group_is_suspicious_when_it_lies_apart_and_its_inputs_are_in_conflict_with_the_label(separation, lower, verdict):
-    assert judge_group(evidence(separation, lower), others=()) is verdict
-
-
-def test_where_the_inputs_were_asked_the_other_classes_do_not_matter():
     for others in ([], [0.0], [50.0] * 9):
-        assert judge_group(evidence(2 * VOUCHED, 0.9), others) is Verdict.SUSPICIOUS
-        assert judge_group(evidence(2 * VOUCHED, 0.1), others) is Verdict.CLEAN
+        assert judge_group(evidence(separation, lower), others, ALPHA) is verdict
 
 
 def test_the_lower_bound_decides_and_not_the_conflict_itself():
-    assert judge_group(evidence(100, lower=CONFLICT * LESS, conflict=1.0), others=()) is Verdict.CLEAN
+    assert judge_group(evidence(100, lower=CONFLICT * LESS, conflict=1.0), (), ALPHA) is Verdict.CLEAN
+
+
+def test_a_group_is_accused_up_to_the_level_at_which_it_is_judged():
+    found = evidence(8, 0.9)
+    assert judge_group(found, (), p_value(found)) is Verdict.SUSPICIOUS
+    assert judge_group(found, (), LESS * p_value(found)) is Verdict.CLEAN
+
+
+# How probable so much evidence is in a clean class
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(-1, 2))
+def test_more_evidence_is_never_more_probable(less, more, lower):
+    less, more = sorted((less, more))
+    assert 0 <= p_value(evidence(more, lower)) <= p_value(evidence(less, lower)) <= 1
+
+
+def test_without_conflict_every_clean_class_shows_as_much():
+    assert p_value(evidence(1e9, CONFLICT * LESS)) == 1
+    assert p_value(evidence(1e9, -np.inf)) == 1
+
+
+def test_the_tail_falls_by_e_with_each_scale():
+    first, scale = 10.0, POLICY["clean_tail_scale"].value
+    assert p_value(evidence(first, 1.0)) / p_value(evidence(first + scale, 1.0)) == pytest.approx(np.e)
+
+
+def test_the_classes_are_judged_together():
+    assert level([], 0.01) == 0.01
+    assert level([0.2, 0.5], 0.01) == 0.005
+    assert level([0.004, 0.5, 0.9, 0.9], 0.01) == 0.0025
+    assert level([0.002, 0.5, 0.9, 0.9], 0.01) == 0.0025
+    assert level([0.004, 0.004, 0.007, 0.9], 0.01) == 0.0075  # three vouch for each other
+
+
+@given(st.integers(1, 50), st.integers(0, 2**32 - 1))
+def test_as_many_are_rejected_as_the_slow_definition_says(n, seed):
+    p_values = np.random.default_rng(seed).random(n) ** 4
+    slow = max((rank for rank, p in enumerate(sorted(p_values), start=1) if p <= 0.05 * rank / n), default=0)
+    assert (p_values <= level(p_values.tolist(), 0.05)).sum() == slow
+
+
+def test_of_clean_scans_as_many_are_accused_as_alpha_says():
+    draws = np.random.default_rng(0).random((20_000, 10))
+    assert np.mean([row.min() <= level(row.tolist(), 0.05) for row in draws]) == pytest.approx(0.05, abs=0.006)
+
+
+# Triggers
+
+
+def proof(lower, control):
+    return {"trigger_flips_lower": lower, "trigger_control_upper": control}
+
+
+def test_a_trigger_is_proved_when_most_hosts_obey_it_and_few_its_control():
+    flips, control = POLICY["trigger_flips"].value, POLICY["trigger_control"].value
+    assert judge_trigger(proof(flips, control * flips)) is Verdict.POISONED
+    assert judge_trigger(proof(flips * LESS, 0.0)) is Verdict.SUSPICIOUS
+    assert judge_trigger(proof(flips, 1.01 * control * flips)) is Verdict.SUSPICIOUS
 
 
 # Groups whose inputs were not asked
@@ -91,12 +159,12 @@ def test_the_lower_bound_decides_and_not_the_conflict_itself():
     ],
 )
 def test_without_the_inputs_a_suspicious_group_lies_apart_and_stands_out_among_the_classes(separation, others, verdict):
-    assert judge_group(evidence(separation), others) is verdict
+    assert judge_group(evidence(separation), others, ALPHA) is verdict
 
 
 def test_the_screen_alone_never_says_poisoned():
     for lower in (None, 1.0):
-        assert judge_group(evidence(1e9, lower), [0.0]) is Verdict.SUSPICIOUS
+        assert judge_group(evidence(1e9, lower), [0.0], ALPHA) is Verdict.SUSPICIOUS
 
 
 # How far a group has come
@@ -105,7 +173,7 @@ def test_the_screen_alone_never_says_poisoned():
 @given(st.floats(0, 1e15), st.none() | st.floats(-1e6, 2) | st.just(-np.inf), st.lists(st.floats(0, 100), max_size=4))
 def test_plausibility_is_above_one_half_for_the_accused_alone(separation, lower, others):
     found = evidence(separation, lower)
-    verdict = judge_group(found, others)
+    verdict = judge_group(found, others, ALPHA)
     value = plausibility(found, verdict)
     assert 0 <= value <= 1
     assert (value > 0.5) == (verdict is Verdict.SUSPICIOUS)
@@ -203,4 +271,4 @@ def test_of_two_natural_parts_the_smaller_is_named_and_of_an_accused_group_its_o
 @given(st.floats(0, 30), st.none() | st.floats(-1, 1) | st.just(-np.inf), st.lists(st.floats(0, 30), max_size=4))
 def test_every_reason_is_one_sentence(separation, lower, others):
     found = evidence(separation, lower, 0.0 if lower == -np.inf else None)
-    assert is_one_sentence(reason(judge_group(found, others), found, (12, 50), others))
+    assert is_one_sentence(reason(judge_group(found, others, ALPHA), found, (12, 50), others))

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from toxscreen import runs
 from toxscreen.audit import audit, audit_arrays, resolve_device
-from toxscreen.config import AnalysisConfig, ConfirmationConfig, ExtractionConfig, ReductionConfig, ScanConfig
+from toxscreen.config import AnalysisConfig, ConfirmationConfig, ExtractionConfig, ReductionConfig, ScanConfig, VerdictConfig
 from toxscreen.errors import UsageError
 from toxscreen.result import ScanResult, load
 from toxscreen.screening import Progress
@@ -46,6 +46,7 @@ def scan(
     device: str = "auto",
     confirm: bool = False,
     trainer: Trainer | str | None = None,
+    alpha: float = 0.01,
     seed: int = 0,
     out: str | Path | None = None,
     progress: Progress | None = None,
@@ -88,6 +89,8 @@ def scan(
         Put suspicious groups to exclusionary reclassification: a model is trained once without them, and asked about them.
     trainer
         Your own recipe for that model, a function or ``"module:function"``; see :data:`toxscreen.retraining.Trainer`.
+    alpha
+        The part of scans of clean data, at most, that accuse some class.
     seed
         The same seed gives the same result.
     out
@@ -101,7 +104,7 @@ def scan(
         See :mod:`toxscreen.errors`.
     """
     stages = ExtractionConfig(layer, batch_size, device), ReductionConfig(reduction, n_components)
-    config = ScanConfig(*stages, seed, AnalysisConfig(analysis), ConfirmationConfig(confirm))
+    config = ScanConfig(*stages, seed, AnalysisConfig(analysis), ConfirmationConfig(confirm), VerdictConfig(alpha))
     if trainer is not None and not confirm:
         raise UsageError("A trainer trains the model for confirm=True, which was not asked for.")
     if out is not None:

@@ -23,23 +23,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from toxscreen import verdict as policy
 from toxscreen import views
 from toxscreen.activations import Activations, extract, from_arrays, plan
 from toxscreen.config import ScanConfig
 from toxscreen.confirmation import Suspect, confirm
 from toxscreen.errors import DataError, ToxscreenError, UsageError
 from toxscreen.exhibits.make import make_exhibits
-from toxscreen.result import ScanResult
+from toxscreen.result import ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
-from toxscreen.settling import answers_table, settle, suspects
+from toxscreen.settling import answers_table, convict, leads, predicted_classes, settle, suspects
 from toxscreen.sources.data import find_split, open_training_set
 from toxscreen.sources.data.base import NotExamined, TrainingSet, abridged, spread
 from toxscreen.sources.data.labels import encode_labels, labels_array
 from toxscreen.sources.model import align_classes, open_classifier
 from toxscreen.sources.model.base import Classifier
 from toxscreen.store import ActivationStore, Manifest, package_versions
+from toxscreen.trigger.base import Proof
+from toxscreen.trigger.recover import Recovered, recover
 
 if TYPE_CHECKING:
     from toxscreen.retraining import Trainer
@@ -149,6 +152,8 @@ def audit(
         labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
         with log.stage("screening"):
             screening = screen(activations, labels, outputs, layer, config, progress=progress)
+        with log.stage("triggers"):
+            screening, _ = _recovered(screening, labels, subject.classifier, training_set, outputs, config, log)
         answers, reading = None, {"split": split, **columns}
         if config.confirmation.asked and (found := suspects(screening, labels)):
             if kept:  # a training may take the process with it, and the finding must not go too
@@ -312,6 +317,32 @@ def _activations(
         told = None if progress is None else lambda done, total: progress("computing activations", done, total)
         activations = extract(training_set, classifier, steps, store, batch_size=config.extraction.batch_size, progress=told)
     return activations, layer
+
+
+def _recovered(
+    screening: Screening,
+    labels: Labels,
+    classifier: Classifier,
+    training_set: TrainingSet,
+    outputs: NDArray[np.int64] | None,
+    config: ScanConfig,
+    log: _Log,
+) -> tuple[Screening, tuple[Recovered, ...]]:
+    """Look for the triggers behind what the screen found; where that fails, what it found stands."""
+    rng = np.random.default_rng(config.seed)
+    predicted = predicted_classes(screening, labels)
+    try:
+        found = leads(screening, labels)
+        recovered = recover(classifier, training_set, found, predicted, outputs, proves=_proves, rng=rng, progress=log.progress)
+        return convict(screening, labels, recovered), recovered
+    except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
+        said = str(error) if isinstance(error, ToxscreenError) else f"{type(error).__name__}: {error}"
+        log.notes.append(f"Looking for triggers failed, so none is shown: {said}")
+        return screening, ()
+
+
+def _proves(proof: Proof) -> bool:
+    return policy.judge_trigger(proof.evidence()) is Verdict.POISONED
 
 
 def _confirmed(

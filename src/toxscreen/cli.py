@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,13 @@ def _errors(code: int | None = None) -> Iterator[None]:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option("--confirm", is_flag=True, help="Train once without the suspicious groups, and ask that model about them.")
 @click.option("--trainer", metavar="MODULE:FUNCTION", help="Your code that trains the model for --confirm.")
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Scans of clean data that may accuse a class, as a part of all.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed gives the same result.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Run folder. Default: runs/<time>-<name>.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result document alone.")
@@ -322,6 +330,20 @@ def poison(data: Path, split: str | None, input_column: str | None, label_column
 
 
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as a document.")
+def policy(as_json: bool) -> None:
+    """Print what makes a class clean, suspicious, poisoned or inconclusive, and where each number comes from."""
+    from toxscreen.report.terminal import print_policy
+    from toxscreen.verdict import POLICY, VERDICTS
+
+    if as_json:
+        _print_json({"verdicts": dict(VERDICTS), "rules": {name: asdict(rule) for name, rule in POLICY.items()}})
+        return
+    with _errors(), _console() as console:
+        print_policy(VERDICTS, POLICY, console)
+
+
+@main.command()
 @click.argument("table")
 @click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of data sets.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds of each row. Default: 5 for paper, 3 for scan, 1 for the others.")
@@ -375,12 +397,12 @@ def _trainer(options: dict[str, Any]) -> Trainer | None:
 
 def _config(options: dict[str, Any]) -> ScanConfig:
     """Take the settings of the stages out of the options."""
-    from toxscreen.config import AnalysisConfig, ConfirmationConfig, ExtractionConfig, ReductionConfig, ScanConfig
+    from toxscreen.config import AnalysisConfig, ConfirmationConfig, ExtractionConfig, ReductionConfig, ScanConfig, VerdictConfig
 
     extraction = ExtractionConfig(*(options.pop(name) for name in ("layer", "batch_size", "device")))
     reduction = ReductionConfig(options.pop("reduction"), options.pop("components"))
     analysis, confirmation = AnalysisConfig(options.pop("analysis")), ConfirmationConfig(options.pop("confirm"))
-    return ScanConfig(extraction, reduction, options.pop("seed"), analysis, confirmation)
+    return ScanConfig(extraction, reduction, options.pop("seed"), analysis, confirmation, VerdictConfig(options.pop("alpha")))
 
 
 def _show(result: ScanResult, *, as_json: bool = False, truth: tuple[str, ...] = ()) -> None:

@@ -66,6 +66,17 @@ class ConfirmationConfig:
 
 
 @dataclass(frozen=True)
+class VerdictConfig:
+    """Step 9. ``alpha``: the part of scans of clean data, at most, that accuse some class."""
+
+    alpha: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise UsageError(f"alpha must lie between 0 and 1, got {self.alpha}.")
+
+
+@dataclass(frozen=True)
 class ScanConfig:
     """Everything that decides a result, beside the data and the model."""
 
@@ -74,6 +85,7 @@ class ScanConfig:
     seed: int = 0
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
     confirmation: ConfirmationConfig = field(default_factory=ConfirmationConfig)
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)
 
     def __post_init__(self) -> None:
         if self.seed < 0:

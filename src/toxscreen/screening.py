@@ -21,7 +21,7 @@ from toxscreen import views
 from toxscreen.activations import Activations
 from toxscreen.analysis import ANALYSES
 from toxscreen.analysis.base import Analysis, Findings, Group, Ruling
-from toxscreen.config import ScanConfig
+from toxscreen.config import ScanConfig, VerdictConfig
 from toxscreen.conflict import Affinity, affinity
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
 from toxscreen.segments import segments
@@ -144,6 +144,7 @@ def screen(
         examined=activations.examined,
         predicted=predicted,
         inputs=inputs,
+        alpha=config.verdict.alpha,
         progress=progress,
     )
     findings = detection.findings
@@ -165,6 +166,7 @@ def detect(
     examined: NDArray[np.bool_] | None = None,
     predicted: NDArray[np.int64] | None = None,
     inputs: Affinity | None = None,
+    alpha: float = VerdictConfig.alpha,
     progress: Progress | None = None,
 ) -> Detection:
     """Run steps 4 to 9 of the flow on one layer with any analysis.
@@ -189,6 +191,8 @@ def detect(
         Index of the class that the model gives each sample, shape ``(n_samples,)``; None when nobody knows.
     inputs
         How the inputs fit the labels; None when they cannot be asked.
+    alpha
+        The part of scans of clean data, at most, that accuse some class.
     progress
         Called per class.
     """
@@ -199,11 +203,17 @@ def detect(
             progress("clustering the classes", done, n_classes)
 
     classes = segments(labels, usable, predicted, n_classes)
-    findings = analysis.search(activations, classes, rng=rng, inputs=inputs, accused=_accused, told=told)
+
+    def accused(group: Group) -> bool:
+        """Say whether a group is accused even where it is the only one of its scan."""
+        return policy.judge_group(group.evidence, (0.0,), alpha / n_classes) is Verdict.SUSPICIOUS
+
+    findings = analysis.search(activations, classes, rng=rng, inputs=inputs, accused=accused, told=told)
     columns = _Columns.of(len(labels))
     names = class_names or [str(index) for index in range(n_classes)]
     separations = [_separation(f) for f in findings]
-    results = tuple(_judge(f, names, _others(separations, i), columns) for i, f in enumerate(findings))
+    at = policy.level([_p_value(f) for f, known in zip(findings, separations, strict=True) if np.isfinite(known)], alpha)
+    results = tuple(_judge(f, names, _others(separations, i), at, columns) for i, f in enumerate(findings))
     return Detection(columns.score, columns.flagged, columns.group, columns.severity, results, findings)
 
 
@@ -228,8 +238,13 @@ def _ask_inputs(activations: Activations, labels: Labels, rng: np.random.Generat
     return None
 
 
-def _accused(group: Group) -> bool:
-    return policy.judge_group(group.evidence, others=(0.0,)) is Verdict.SUSPICIOUS
+def _p_value(findings: Findings) -> float:
+    """Return that of the most telling group of a class; 1 where nothing lies apart or the inputs were not asked."""
+    return min((_known_p_value(group) for _, group in findings.groups), default=1.0)
+
+
+def _known_p_value(group: Group) -> float:
+    return policy.p_value(group.evidence) if "label_conflict_lower" in group.evidence else 1.0
 
 
 def _facts(findings: Findings) -> policy.Facts:
@@ -247,7 +262,7 @@ def _others(separations: Sequence[float], index: int) -> list[float]:
     return [value for i, value in enumerate(separations) if i != index and np.isfinite(value)]
 
 
-def _judge(findings: Findings, class_names: Sequence[str], others: Sequence[float], columns: _Columns) -> ClassResult:
+def _judge(findings: Findings, class_names: Sequence[str], others: Sequence[float], at: float, columns: _Columns) -> ClassResult:
     """Judge one class and fill in its part of the samples' table."""
     segment = findings.segment
     name, n = class_names[segment.class_index], len(segment.rows)
@@ -257,14 +272,15 @@ def _judge(findings: Findings, class_names: Sequence[str], others: Sequence[floa
     columns.severity[segment.rows] = Verdict.CLEAN.severity
     groups, reasons = [], [] if findings.ruling is None else [findings.ruling.reason]
     for number, (rows, group) in enumerate(findings.groups, start=1):
-        verdict, score = _judge_group(findings.ruling, group, others)
+        verdict, score = _judge_group(findings.ruling, group, others, at)
         members = rows[group.members]
         columns.group[members] = number
         columns.severity[members] = verdict.severity
         columns.score[rows] = np.maximum(columns.score[rows], score)
         columns.flagged[members] |= verdict is Verdict.SUSPICIOUS
         source = None if group.rival is None or verdict is Verdict.CLEAN else class_names[group.rival]
-        groups.append(GroupResult(number, len(members), len(members) / n, verdict, group.evidence, source))
+        evidence = group.evidence if findings.ruling is not None else group.evidence | _judged(group)
+        groups.append(GroupResult(number, len(members), len(members) / n, verdict, evidence, source))
         if findings.ruling is None:
             reasons.append(policy.reason(verdict, group.evidence, (len(members), len(rows) - len(members)), others))
     rest = n - sum(group.n for group in groups)
@@ -273,17 +289,21 @@ def _judge(findings: Findings, class_names: Sequence[str], others: Sequence[floa
     return ClassResult(name, n, worst, tuple(reasons) or (policy.NOTHING_APART,), tuple(groups))
 
 
+def _judged(group: Group) -> dict[str, float]:
+    return {"p_value": policy.p_value(group.evidence)} if "label_conflict_lower" in group.evidence else {}
+
+
 def _undecided(findings: Findings) -> str | None:
     """Say why the rule that was asked decides nothing about a class, or None when it does."""
     ruling = findings.ruling
     return ruling.reason if ruling is not None and ruling.verdict is Verdict.INCONCLUSIVE else None
 
 
-def _judge_group(ruling: Ruling | None, group: Group, others: Sequence[float]) -> tuple[Verdict, NDArray[np.float64]]:
+def _judge_group(ruling: Ruling | None, group: Group, others: Sequence[float], at: float) -> tuple[Verdict, NDArray[np.float64]]:
     """Return the verdict of a group and the score of each row: by the ruling where there is one, else by the policy."""
     if ruling is not None:
         return ruling.verdict, group.posterior
-    verdict = policy.judge_group(group.evidence, others)
+    verdict = policy.judge_group(group.evidence, others, at)
     return verdict, group.posterior * policy.plausibility(group.evidence, verdict)
 
 

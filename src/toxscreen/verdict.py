@@ -5,6 +5,7 @@ The screen alone says at most ``suspicious``; ``poisoned`` takes a confirmation,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -24,20 +25,36 @@ class Rule:
     source: str
 
 
+_CALIBRATION = (
+    "616 class-draws of 13 networks trained on MNIST, Fashion-MNIST and CIFAR-10, merged classes, 5 % label noise and the clean "
+    "classes of poisoned data among them; see docs/method.md"
+)
+
 POLICY: Mapping[str, Rule] = MappingProxyType(
     {
-        "vouched_separation": Rule(
-            5.0,
-            "The separation of a suspicious group, times the lower bound of its label conflict, is at least this.",
-            "trials on MNIST, Fashion-MNIST, CIFAR-10, GTSRB, Rotten Tomatoes and AG News: clean groups in conflict reached 4.7 (a "
-            "track of 31 near-duplicates), planted ones that the model had learned began at 5.2; see benchmarks/results",
-        ),
         "label_conflict": Rule(
             0.5,
-            "And the lower bound of its label conflict is at least this: 0 is how the inputs of the rest of the class fit the "
-            "label, and 1 how those of other classes do.",
-            "the same trials: merged classes, the hardest clean case, reached 0.43, planted groups began at 0.59 (a third of every "
-            "class of MNIST)",
+            "The lower bound of the label conflict of a suspicious group is at least this: 0 is how the inputs of the rest of the "
+            "class fit the label, and 1 how those of other classes do.",
+            "trials on MNIST, Fashion-MNIST, CIFAR-10, GTSRB, Rotten Tomatoes and AG News: merged classes, the hardest clean case, "
+            "reached 0.43, planted groups that the model had learned began at 0.59 (a third of every class of MNIST)",
+        ),
+        "clean_tail": Rule(
+            2.0,
+            "Evidence is the separation of the group times that lower bound. Above this number its distribution over clean classes "
+            "is taken as exponential.",
+            _CALIBRATION,
+        ),
+        "clean_tail_share": Rule(
+            0.18,
+            "So many clean classes show a group in conflict with more evidence than that.",
+            "the same calibration",
+        ),
+        "clean_tail_scale": Rule(
+            0.8,
+            "Their mean excess over it. The probability p that a clean class shows as much follows, and the classes of a scan are "
+            "judged together by Benjamini and Hochberg's procedure at the level --alpha.",
+            "the same calibration; Benjamini and Hochberg 1995",
         ),
         "separation": Rule(
             7.0,
@@ -54,6 +71,18 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             0.5,
             "The model gives at least this part of a class its own label; otherwise the class is inconclusive.",
             "a model that misreads most of a class has not learned it, and a backdoor is something learned",
+        ),
+        "trigger_flips": Rule(
+            0.5,
+            "Of inputs of other classes that the model reads rightly, the recovered trigger sends surely at least this part to the "
+            "class: the lower end of the 95 % interval. Then the group is poisoned.",
+            "what most inputs obey is a command; see benchmarks/results",
+        ),
+        "trigger_control": Rule(
+            0.5,
+            "And the controls (the same place, pattern or words of ordinary samples of the class) send surely at most this part of "
+            "that: the upper end of their interval over the lower end of the trigger's.",
+            "the trigger must do more than whatever is typical of the class; see benchmarks/results",
         ),
         "exre_score": Rule(
             1.0,
@@ -89,6 +118,20 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
 )
 
 
+VERDICTS: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.POISONED: "Samples lie apart or share something, and a cause was shown: the recovered trigger makes the model give "
+        "the class to inputs of other classes, or a model trained without them takes them for another class.",
+        Verdict.SUSPICIOUS: "A group lies apart from its class and its inputs fit the label no better than those of other classes "
+        "do, more clearly than in clean classes. No cause was shown.",
+        Verdict.INCONCLUSIVE: "The class could not be judged: too few samples, a model that has not learned it, or nothing that "
+        "tells a natural sub-population from poison.",
+        Verdict.CLEAN: "Nothing of that was found. Poison that the model has not learned, or too little of it, may be there.",
+    }
+)
+"""What each verdict on a class means."""
+
+
 NOTHING_APART = "No group of its samples both stands far apart and contradicts the label."
 NOTHING_APART_UNASKED = "No group of its samples stands far apart from the rest; whether they fit the label was not asked."
 
@@ -102,7 +145,30 @@ class Facts:
     constant: bool = False
 
 
-def judge_group(evidence: Mapping[str, float], others: Sequence[float]) -> Verdict:
+def p_value(evidence: Mapping[str, float]) -> float:
+    """Return the probability that the most telling group of a clean class tells as much as this one, in [0, 1].
+
+    **Source:** Pickands 1975, Annals of Statistics 3, 119-131 (the tail above a high number; its exponential case).
+    """
+    conflict = evidence["label_conflict_lower"]
+    if conflict < POLICY["label_conflict"].value:
+        return 1.0
+    beyond = (evidence["separation"] * conflict - POLICY["clean_tail"].value) / POLICY["clean_tail_scale"].value
+    return min(1.0, POLICY["clean_tail_share"].value * math.exp(min(0.0, -beyond))) if beyond > 0 else 1.0
+
+
+def level(p_values: Sequence[float], alpha: float) -> float:
+    """Return the level at which each of several p-values is judged, so that they are judged together at the level ``alpha``.
+
+    **Source:** Benjamini and Hochberg 1995, Journal of the Royal Statistical Society B 57, 289-300.
+    """
+    n = max(1, len(p_values))
+    steps = alpha * np.arange(1, n + 1) / n
+    passed = np.flatnonzero(np.sort(np.asarray(p_values, np.float64)) <= steps[: len(p_values)])
+    return float(steps[passed.max(initial=0)])
+
+
+def judge_group(evidence: Mapping[str, float], others: Sequence[float], at: float) -> Verdict:
     """Judge one group.
 
     Parameters
@@ -112,11 +178,12 @@ def judge_group(evidence: Mapping[str, float], others: Sequence[float]) -> Verdi
     others
         Separation of the most telling group of each other class that can be judged, 0 where nothing lies apart; asked only where
         there is no label conflict.
+    at
+        The level at which p-values are judged (:func:`level`); asked only where there is label conflict.
     """
     separation = evidence["separation"]
-    if (conflict := evidence.get("label_conflict_lower")) is not None:
-        vouched = conflict >= POLICY["label_conflict"].value and separation * conflict >= POLICY["vouched_separation"].value
-        return Verdict.SUSPICIOUS if vouched else Verdict.CLEAN
+    if "label_conflict_lower" in evidence:
+        return Verdict.SUSPICIOUS if p_value(evidence) <= at else Verdict.CLEAN
     if separation < POLICY["separation"].value:
         return Verdict.CLEAN
     stands_out = len(others) > 0 and separation >= POLICY["standing_out"].value * float(np.median(others))
@@ -144,14 +211,27 @@ def judge_excluded(evidence: Mapping[str, float], accuracy: float) -> Verdict:
     return Verdict.POISONED if misread and alike else Verdict.SUSPICIOUS
 
 
+def judge_trigger(evidence: Mapping[str, float]) -> Verdict:
+    """Judge a group by the trigger that was recovered from it: poisoned, or nothing new.
+
+    Parameters
+    ----------
+    evidence
+        Of :meth:`toxscreen.trigger.base.Proof.evidence`.
+    """
+    flips, control = evidence["trigger_flips_lower"], evidence["trigger_control_upper"]
+    proved = flips >= POLICY["trigger_flips"].value and control <= POLICY["trigger_control"].value * flips
+    return Verdict.POISONED if proved else Verdict.SUSPICIOUS
+
+
 def plausibility(evidence: Mapping[str, float], verdict: Verdict) -> float:
     """Return how far, in [0, 1], a group has come towards an accusation: 1 when it is accused, below one half when it is not."""
     if verdict is Verdict.SUSPICIOUS:
         return 1.0
-    conflict = evidence.get("label_conflict_lower")
-    if conflict is None:
+    if "label_conflict_lower" not in evidence:
         return min(0.49, 0.49 * evidence["separation"] / POLICY["separation"].value)
-    return min(0.49, 0.49 * evidence["separation"] * max(conflict, 0.0) / POLICY["vouched_separation"].value)
+    told = evidence["separation"] * max(evidence["label_conflict_lower"], 0.0)
+    return 0.49 * told / (told + POLICY["clean_tail"].value)
 
 
 def obstacle(facts: Facts) -> str | None:
@@ -220,6 +300,25 @@ def reason_excluded(verdict: Verdict, evidence: Mapping[str, float], n: int, sou
     if evidence["exre_l_share_lower"] > POLICY["exre_score"].value * evidence["exre_p_share_upper"]:
         return f"{said} ({score}), but it did not start from fresh weights, or knows some class too little, to clear them."
     return f"{said} ({score}), which is too close to settle it."
+
+
+def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], trigger: str) -> str:
+    """Say in one sentence what the recovered trigger came to.
+
+    Parameters
+    ----------
+    verdict, evidence
+        As in :func:`judge_trigger`.
+    trigger
+        A description of it.
+    """
+    did = (
+        f"sends {evidence['trigger_flips']:.0%} of inputs of other classes to this class, "
+        f"and its control {evidence['trigger_control']:.0%}"
+    )
+    if verdict is Verdict.POISONED:
+        return f"The trigger was found: {trigger} {did}."
+    return f"No trigger was found that proves it: the best candidate, {trigger}, {did}."
 
 
 def _because_of_inputs(verdict: Verdict, evidence: Mapping[str, float]) -> str:

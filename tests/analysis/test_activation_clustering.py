@@ -43,7 +43,7 @@ def analysed(activations, fit=None, *, n_class=None, seed=0, method="pca"):
 
 
 def accused(group):
-    return group is not None and judge_group(group.evidence, others=(0.0,)) == "suspicious"
+    return group is not None and judge_group(group.evidence, (0.0,), 0.001) == "suspicious"
 
 
 # What is found

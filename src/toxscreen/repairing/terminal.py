@@ -41,7 +41,12 @@ def _summary(repair: Repair, out: Path, *, boxed: bool) -> Iterator[RenderableTy
     said = " ".join(measures.worse) or "The figures are of samples that were held out of the repair."
     yield Text.assemble((repair.outcome.upper(), style), f"  {said}")
     yield ""
-    yield _table("measure", {"clean accuracy": measures.clean_accuracy, "attack success": measures.attack_success}, boxed=boxed)
+    measured = {"clean accuracy": measures.clean_accuracy, "attack success": measures.attack_success}
+    if measures.plain_error.after.n:
+        measured["plain error"] = measures.plain_error
+    yield _table("measure", measured, boxed=boxed)
+    if measures.plain_error.after.n:
+        yield Text("Plain error: ordinary samples of the source classes that go to the target without an attack.")
     yield ""
     lost = sorted(measures.classes.items(), key=lambda entry: entry[1].after.value - entry[1].before.value)
     yield _table("clean accuracy of class", dict(lost[:_ROWS]), boxed=boxed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from toxscreen.report.wording import clipped, count, headline
 from toxscreen.result import ClassResult, ScanResult, Verdict
+from toxscreen.verdict import Rule
 
 _ROWS, _EXPLAINED, _UNEXAMINED = 25, 10, 5
 """Classes in the table, classes whose reasons are printed, and samples that were not examined; the report holds more."""
@@ -39,6 +40,21 @@ def print_summary(result: ScanResult, console: Console) -> None:
     """
     for renderable in _summary(result, boxed=console.is_terminal):
         console.print(renderable, highlight=False)
+
+
+def print_policy(verdicts: Mapping[Verdict, str], rules: Mapping[str, Rule], console: Console) -> None:
+    """Print what each verdict means, and each rule with its number, its meaning and its source."""
+    for verdict, meaning in verdicts.items():
+        console.print(Text.assemble((verdict, _STYLES[verdict]), f": {meaning}"), highlight=False)
+    console.print()
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    table.add_column("rule", no_wrap=True)
+    table.add_column("number", justify="right", no_wrap=True)
+    table.add_column("meaning", ratio=3)
+    table.add_column("source", ratio=2)
+    for name, rule in rules.items():
+        table.add_row(name, f"{rule.value:g}", rule.meaning, rule.source)
+    console.print(table, highlight=False)
 
 
 def _summary(result: ScanResult, *, boxed: bool) -> Iterator[RenderableType]:

@@ -25,6 +25,13 @@ EVIDENCE = {
     "label_conflict": "How badly the group's inputs fit their label, asked of something that never saw the trigger: 0 like the rest"
     " of the class, 1 like samples of other classes. A natural kind of its own stays near 0.",
     "label_conflict_lower": "The same less two standard errors: small groups have to be clearer than large ones.",
+    "p_value": "The probability that the most telling group of a clean class tells as much as this one.",
+    "trigger_flips": "The part of inputs of other classes that the model gives this class once they carry the recovered trigger.",
+    "trigger_flips_lower": "The lower end of its 95 % interval.",
+    "trigger_control": "The same with what ordinary samples of the class hold in the trigger's place.",
+    "trigger_control_upper": "The upper end of its 95 % interval.",
+    "trigger_returns": "The part of the group's samples with the trigger that leave the class when it is taken off.",
+    "trigger_control_returns": "The part of ordinary samples that leave the class when the same place is filled.",
     "exre_l": "Samples of the group that a model trained without it gives their own label: l of exclusionary reclassification.",
     "exre_p": "Those that it gives the most frequent other class: p.",
     "exre_score": "l/p. Above 1 the group fits its label, below 1 it looks like another class.",

@@ -85,6 +85,10 @@ class Trigger(ABC, Generic[Inputs]):
         """Return what an ordinary sample of the class, drawn by ``rng``, holds in the trigger's place."""
 
     @abstractmethod
+    def __str__(self) -> str:
+        """Return what it is in a few words, such as ``a patch of 3 x 3 pixels at the bottom right``."""
+
+    @abstractmethod
     def document(self) -> dict[str, Any]:
         """Return the trigger as plain values for a JSON file; with ``kind``."""
 
@@ -124,6 +128,22 @@ class Proof:
     flips_by_class: Mapping[int, Share]
     returns: Share
     control_returns: Share
+
+    def evidence(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return {
+            "trigger_flips": self.flips.value,
+            "trigger_flips_lower": self.flips.interval[0],
+            "trigger_control": self.control_flips.value,
+            "trigger_control_upper": self.control_flips.interval[1],
+            "trigger_returns": self.returns.value,
+            "trigger_control_returns": self.control_returns.value,
+        }
+
+    def document(self) -> dict[str, Any]:
+        """Return the counts with their intervals as plain values."""
+        names = ("flips", "control_flips", "returns", "control_returns")
+        return {name: getattr(self, name).to_dict() for name in names}
 
 
 def prove(trigger: Trigger[Inputs], case: Case[Inputs], ask: Ask[Inputs], rng: np.random.Generator) -> Proof:

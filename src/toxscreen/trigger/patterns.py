@@ -1,0 +1,244 @@
+"""Triggers in pictures that are mixed into all of it: blended images, waves, noise; x' = scale x + offset.
+
+1. Match each member with pictures that look like it as a whole, among ordinary samples and hosts, and look at how their details
+   differ. What a trigger adds is the same in all of them; what is a picture's own averages out.
+2. The members whose details lie along that mean difference hold the trigger, others are no poison: the mean is taken anew of the
+   holders alone, until it rests.
+3. The scale is how much less holders vary than what they are matched with, the offset is the mean of what remains; both give better
+   matches, so this is done twice.
+4. Try it on a few hosts, beside its controls, also stronger than the members show it: an attacker may do so too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+from scipy.spatial.distance import cdist
+
+from toxscreen.errors import DataError
+from toxscreen.trigger.base import Ask, Case, Trigger
+from toxscreen.trigger.pictures import (
+    FEWEST_EXCESS,
+    NO_WORSE,
+    SIDE,
+    Pictures,
+    coarse,
+    enough,
+    fitting,
+    read_number,
+    read_numbers,
+    read_shape,
+    trial,
+    written,
+)
+
+_DETAIL = 5
+"""Pixels of a picture of 32x32 that a detail spans."""
+
+_MATCHES = 3
+"""Pictures that a member is matched with."""
+
+_ROUNDS, _ALIGNMENTS = 4, 2
+"""Times that the holders are chosen anew, and that they are matched anew."""
+
+_FEWEST = 4
+"""Members that must hold the trigger."""
+
+_HELD = 0.5
+"""Part of the trigger's details that a picture which holds it shows."""
+
+_LEAST_SCALE = 0.5
+"""Part of the picture that is left under the trigger, at least."""
+
+_TINY = 1e-12
+
+_SCALES = (1.0, 0.9, 0.8, 0.7)
+"""Parts of the picture that are tried beside the estimated one: pictures nearest to others vary less than those, which hides it."""
+
+_STRENGTHS = (1.0, 1.5, 2.0)
+"""How much stronger it is tried. **Source:** Barni et al. 2019, who double theirs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern(Trigger[Pictures]):
+    """What is mixed into the whole picture.
+
+    Attributes
+    ----------
+    scale
+        Part of the picture that is left under it.
+    offset
+        What is added, shape ``(height, width, channels)``.
+    usual
+        Mean of pictures like those that hold it, as they would be without it but scaled; what controls are held against.
+    samples
+        Number of pictures that it is the mean of.
+    lowest, highest
+        What pixels are clipped to.
+    """
+
+    kind: ClassVar[str] = "pattern"
+
+    scale: float
+    offset: Pictures
+    usual: Pictures
+    samples: int
+    lowest: float
+    highest: float
+
+    def put_on(self, inputs: Pictures) -> Pictures:
+        """Return the pictures with the pattern mixed in."""
+        mixed = self.scale * fitting(inputs, self._picture) + self.offset
+        return mixed.clip(self.lowest, self.highest).astype(np.float32)
+
+    def take_off(self, inputs: Pictures) -> Pictures:
+        """Return the pictures as they were before it was mixed in."""
+        alone = (fitting(inputs, self._picture) - self.offset) / self.scale
+        return alone.clip(self.lowest, self.highest).astype(np.float32)
+
+    def held_by(self, inputs: Pictures) -> NDArray[np.bool_]:
+        """Say which pictures show at least half of it in their details."""
+        details = _details(self.offset[None])[0]
+        shown = ((_details(fitting(inputs, self._picture)) - _details(self.usual[None])) * details).sum(axis=(1, 2, 3))
+        held: NDArray[np.bool_] = shown >= _HELD * max(float((details**2).sum()), _TINY)
+        return held
+
+    def control(self, ordinary: Pictures, rng: np.random.Generator) -> Pattern:
+        """Return what some ordinary samples have of their own, mixed in as strongly.
+
+        An ordinary sample and those most like it, as many as hold the pattern but at most half, are matched with the other ones,
+        as a group is: so it shows what any sub-population of the class would.
+        """
+        order = np.argsort(cdist(coarse(ordinary[[rng.integers(len(ordinary))]]), coarse(ordinary))[0], kind="stable")
+        alike, others = np.split(ordinary[order], [max(1, min(self.samples, len(ordinary) // 2))])
+        own = alike.mean(axis=0) - (_matched(alike, others).mean(axis=0) if len(others) else self.usual)
+        strength = self.offset.std() / max(float(own.std()), _TINY)
+        return replace(self, offset=(strength * own).astype(np.float32))
+
+    def __str__(self) -> str:
+        """Return how much of it is mixed in."""
+        left = "added to" if self.scale == 1 else f"mixed into {self.scale:.0%} of"
+        return f"a pattern over the whole picture, {left} it"
+
+    def document(self) -> dict[str, Any]:
+        """Return the pattern as plain values."""
+        return {
+            "kind": self.kind,
+            "picture": list(self._picture),
+            "scale": self.scale,
+            "offset": written(self.offset),
+            "usual": written(self.usual),
+            "samples": self.samples,
+            "lowest": self.lowest,
+            "highest": self.highest,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Pattern:
+        """Make the pattern from such values.
+
+        Raises
+        ------
+        DataError
+            When they do not make a pattern.
+        """
+        picture = read_shape(document, "picture")
+        lowest, highest = read_number(document, "lowest"), read_number(document, "highest")
+        scale, samples = read_number(document, "scale", _LEAST_SCALE), read_number(document, "samples", 1)
+        if not (scale <= 1 and lowest < highest and samples == int(samples)):
+            raise DataError(
+                f"A trigger's scale must be at most 1, its lowest value below its highest, and its samples whole, got {scale:g}, "
+                f"{lowest:g}, {highest:g} and {samples:g}. Write the trigger anew."
+            )
+        offset, usual = (read_numbers(document, name, picture) for name in ("offset", "usual"))
+        return cls(scale, offset, usual, int(samples), lowest, highest)
+
+    @property
+    def _picture(self) -> tuple[int, int, int]:
+        height, width, channels = self.offset.shape
+        return height, width, channels
+
+
+def search_patterns(case: Case[Pictures], ask: Ask[Pictures], rng: np.random.Generator) -> Iterator[Pattern]:
+    """Yield the pattern that may be the trigger of a case, as strong as it flips most hosts beyond its controls.
+
+    Parameters
+    ----------
+    case
+        A group of pictures.
+    ask
+        The model; asked about some 2,000 pictures at most.
+    rng
+        Draws the controls.
+    """
+    if not enough(case) or (found := _estimate(case)) is None:
+        return
+    tried = trial(case, ask)
+    mixed = [_scaled(found, scale, strength) for strength in _STRENGTHS for scale in sorted({found.scale, *_SCALES}, reverse=True)]
+    excess = [tried.excess(each, rng) for each in mixed]
+    if max(excess) >= FEWEST_EXCESS:
+        yield next(each for part, each in zip(excess, mixed, strict=True) if part >= max(excess) - NO_WORSE)
+
+
+def _scaled(pattern: Pattern, scale: float, strength: float) -> Pattern:
+    """Return the pattern as it is if it leaves that part of a picture, and stronger."""
+    usual = pattern.usual / pattern.scale
+    offset = pattern.offset + (pattern.scale - scale) * usual
+    scale_then = max(_LEAST_SCALE, 1 - strength * (1 - scale))
+    return replace(
+        pattern,
+        scale=scale_then,
+        offset=(strength * offset).astype(np.float32),
+        usual=(scale_then * usual).astype(np.float32),
+    )
+
+
+def _estimate(case: Case[Pictures]) -> Pattern | None:
+    """Return what members hold and the pictures that look like them do not; None where they share nothing."""
+    others = np.concatenate([case.ordinary, case.hosts])
+    lowest, highest = float(min(others.min(), case.members.min())), float(max(others.max(), case.members.max()))
+    scale, offset = 1.0, np.zeros(case.members.shape[1:], np.float32)
+    for _ in range(_ALIGNMENTS):
+        alone = _matched((case.members - offset) / scale, others)
+        holders = _holders(_details(case.members - scale * alone).reshape(len(case.members), -1))
+        if holders.sum() < _FEWEST:
+            return None
+        held, alone = case.members[holders], alone[holders]
+        varies = _matched((held - offset) / scale, others, 1).var(axis=0).sum()
+        scale = float(np.clip(np.sqrt(held.var(axis=0).sum() / max(float(varies), _TINY)), _LEAST_SCALE, 1))
+        clipped = ((held == lowest) & (alone == lowest)) | ((held == highest) & (alone == highest))
+        offset = np.where(clipped, 0, held - scale * alone).sum(axis=0) / np.maximum((~clipped).sum(axis=0), 1)
+    usual = (scale * alone.mean(axis=0)).astype(np.float32)
+    return Pattern(scale, offset.astype(np.float32), usual, int(holders.sum()), lowest, highest)
+
+
+def _matched(pictures: Pictures, others: Pictures, most: int = _MATCHES) -> Pictures:
+    """Return for each picture the mean of the others that look most like it."""
+    apart = cdist(coarse(pictures), coarse(others))
+    matched: Pictures = others[np.argsort(apart, axis=1, kind="stable")[:, :most]].mean(axis=1)
+    return matched
+
+
+def _holders(own: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which rows of ``own`` ``(n, n_pixels)`` share the mean of the holders, none of them judged by its own part in it."""
+    holders = np.ones(len(own), bool)
+    for _ in range(_ROUNDS):
+        n, total = holders.sum(), own[holders].sum(axis=0)
+        along = own @ total - holders * (own**2).sum(axis=1)
+        along = along / np.maximum(n - holders, 1)
+        if not along[holders].mean() > 0:
+            return np.zeros(len(own), bool)
+        holders = along >= _HELD * along[holders].mean()
+    return holders
+
+
+def _details(pictures: Pictures) -> Pictures:
+    """Return what pictures have beyond the mean of their surroundings."""
+    span = _DETAIL * max(1, round(min(pictures.shape[1:3]) / SIDE))
+    details: Pictures = pictures - uniform_filter(pictures, (1, span, span, 1), mode="nearest")
+    return details
