@@ -16,7 +16,7 @@ def change(before, after, n):
 
 
 def measures(clean, attack):
-    return Measures(change(*clean), {}, change(*attack))
+    return Measures(change(*clean), {}, change(*attack), change(0, 0, 0))
 
 
 def test_every_threshold_says_what_it_means_and_where_it_comes_from():
@@ -68,6 +68,23 @@ def test_both_models_are_asked_about_the_same_samples_those_without_label_or_inp
     assert found.clean_accuracy == change(2, 3, 6)
     assert found.classes == {"class 0": change(2, 0, 2), "class 1": change(0, 3, 3), "class 2": change(0, 0, 1)}
     assert found.attack_success == change(0, 2, 3)
+
+
+def test_what_an_attack_would_seem_to_reach_by_plain_error_is_measured_on_ordinary_samples_of_the_source_classes():
+    """Of samples of hard classes some go to the target without any trigger."""
+    source = FakeTrainingSet([np.full(3, row) for row in range(8)], [0, 0, 0, 0, 1, 1, 2, 2])
+    told = np.array([0, 2, 2, 1, 1, 2, 2, 0])  # what the model after says of each row
+    after = FakeClassifier(3, vector=lambda value: np.eye(3, dtype=np.float32)[told[int(value[0])]])
+    flagged = (source, np.array([7]))
+
+    def plain_error(*routes):
+        return compare(constant(0), after, (source, np.arange(7)), flagged, routes).plain_error
+
+    assert plain_error((0, 2)) == change(0, 2, 4)
+    assert plain_error((0, 2), (1, 2)) == change(0, 3, 6)
+    assert plain_error((0, 1)) == change(0, 1, 4)
+    assert plain_error((1, 0)) == change(2, 0, 2)
+    assert plain_error() == change(0, 0, 0)
 
 
 def test_a_model_that_answers_no_finite_number_after_the_repair_has_no_sample_right():

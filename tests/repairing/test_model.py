@@ -252,6 +252,17 @@ def test_a_repair_that_makes_things_worse_says_so(case):
     assert done.to_dict()["worse"] == list(done.measures.worse)
 
 
+@pytest.mark.parametrize(("source", "n"), [("ant", N // 10), (None, 0), ("cat", 0)])
+def test_plain_error_is_of_the_held_out_samples_of_the_source_class(case, source, n):
+    def answering_cat(network, _samples):
+        nn.init.zeros_(network[2].weight)
+        network[2].bias.data = torch.tensor([0.0, 0.0, 1.0])
+
+    done = repair(making.found(case.result.inputs, source=source), trainer=answering_cat, **case.given())
+    document = done.to_dict()["plain_error"]
+    assert [(document[when]["count"], document[when]["n"]) for when in ("before", "after")] == [(0, n), (n, n)]
+
+
 def test_a_backdoor_that_is_left_is_said_to_be(case):
     def nothing(network, _samples):
         network.load_state_dict(case.network.state_dict())

@@ -44,7 +44,16 @@ def test_a_repair_prints_its_figures_writes_the_model_and_touches_nothing_else(r
     done = repair(run, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("REPAIRED")
-    for part in ("clean accuracy", "attack success", "class 1", "95 % interval", "epochs in", "relabelled", "not confirmed"):
+    for part in (
+        "clean accuracy",
+        "attack success",
+        "class 1",
+        "95 % interval",
+        "epochs in",
+        "relabelled",
+        "not confirmed",
+        "plain error",
+    ):
         assert part in done.stdout
     assert f"Repaired model: {(tmp_path / 'out' / 'model').resolve()}" in done.stdout.replace("\n", "")
     assert contents(run.parent) == before
@@ -153,7 +162,8 @@ def test_an_interrupted_retraining_says_how_to_go_on_and_goes_on(run, tmp_path, 
 def test_names_from_the_data_reach_no_terminal_as_commands(tmp_path):
     names = ("a\x1b[31mb", "[bold]c[/bold]")
     share = Change(Share(1, 2), Share(2, 2))
-    measures = Measures(share, dict.fromkeys(names, share), Change(Share(0, 0), Share(0, 0)))
+    nothing = Change(Share(0, 0), Share(0, 0))
+    measures = Measures(share, dict.fromkeys(names, share), nothing, nothing)
     made = Repair(Outcome.REPAIRED, "\x1b[2J", {"trusted": 3}, "there", measures, Effort(None, 1.0), ("[red]note",), 0, {})
     console = Console(width=100, color_system=None)
     with console.capture() as captured:

@@ -1,14 +1,15 @@
 """How good a model is before a repair and after it, on samples that were held out of the repair.
 
 On data of unknown origin nobody has the trigger. What stands in for triggered inputs are the flagged samples that were held out:
-the attack succeeds where one of them still goes to its given label, which is the target.
+the attack succeeds where one of them still goes to its given label, which is the target. A model without a backdoor sends some of
+them there too, by plain error: about as many as of the ordinary samples of their source class.
 
 **Source:** Wilson 1927, Journal of the American Statistical Association 22, 209-212 (the intervals).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -62,11 +63,14 @@ class Measures:
         The same for each class by name, those with such samples.
     attack_success
         Of held-out flagged samples, those that get their given label.
+    plain_error
+        Of held-out samples of their source classes that nothing speaks against, those that get that label too.
     """
 
     clean_accuracy: Change
     classes: Mapping[str, Change]
     attack_success: Change
+    plain_error: Change
 
     @property
     def worse(self) -> tuple[str, ...]:
@@ -94,6 +98,7 @@ def compare(
     after: Classifier,
     clean: tuple[TrainingSet, NDArray[np.int64]],
     flagged: tuple[TrainingSet, NDArray[np.int64]],
+    routes: Collection[tuple[int, int]] = (),
 ) -> Measures:
     """Ask two models about the same samples.
 
@@ -105,27 +110,32 @@ def compare(
         A data set and the rows of it that nothing speaks against.
     flagged
         The training set and the flagged rows that were held out.
+    routes
+        Class indexes of source and target of the groups whose source class is known, each pair once.
     """
-    accuracy, per_class = _agreement(before, after, *clean)
-    success, _ = _agreement(before, after, *flagged)
-    return Measures(accuracy, per_class, success)
+    labels, answers = _answers(before, after, *clean)
+    right, names = answers == labels, clean[0].class_names
+    of_class = {index: labels == index for index in np.unique(labels).tolist()}
+    misread = [answers[:, of_class[source]] == target for source, target in routes if source in of_class]
+    given, told = _answers(before, after, *flagged)
+    return Measures(
+        _change(right),
+        {names[index]: _change(right[:, rows]) for index, rows in of_class.items()},
+        _change(told == given),
+        _change(np.concatenate([right[:, :0], *misread], axis=1)),
+    )
 
 
-def _agreement(
+def _change(hits: NDArray[np.bool_]) -> Change:
+    """Count the samples that a model before and a model after hit, shape ``(2, n)``."""
+    return Change(*(Share(int(of.sum()), len(of)) for of in hits))
+
+
+def _answers(
     before: Classifier, after: Classifier, source: TrainingSet, rows: NDArray[np.int64]
-) -> tuple[Change, dict[str, Change]]:
-    """Return how many of some rows get their given label, in all and by class; a row that cannot be read does not count."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the given labels of some rows, ``(n,)``, and the classes they get, ``(2, n)``; unreadable rows are left out."""
     rows = rows[source.labels[rows] >= 0]
     first = ask(before, source, rows).classes
-    known = first >= 0
-    rows, first = rows[known], first[known]
-    labels = source.labels[rows]
-    right = np.stack([first == labels, ask(after, source, rows).classes == labels])
-
-    def change(of: NDArray[np.bool_]) -> Change:
-        n = int(of.sum())
-        return Change(*(Share(int(answers[of].sum()), n) for answers in right))
-
-    everything = np.ones(len(rows), dtype=bool)
-    classes = {source.class_names[index]: change(labels == index) for index in np.unique(labels).tolist()}
-    return change(everything), classes
+    rows, first = rows[first >= 0], first[first >= 0]
+    return source.labels[rows], np.stack([first, ask(after, source, rows).classes])

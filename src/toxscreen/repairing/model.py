@@ -128,10 +128,10 @@ class Repair:
     def to_dict(self) -> dict[str, Any]:
         """Return the document of the repair, which ``repair.json`` holds, as plain values.
 
-        ``schema_version``; ``outcome``; ``trained``; ``samples`` by name; ``measured_on``; ``clean_accuracy`` and
-        ``attack_success`` with ``before`` and ``after``, each with ``count``, ``n``, ``value`` and the 95 % interval ``lower`` to
-        ``upper``; ``classes``, the clean accuracy of each with its ``name``; ``effort`` with ``epochs``, ``seconds`` and
-        ``losses``; ``worse`` and ``notes``, sentences; ``seed``; ``inputs``. What was not measured is None.
+        ``schema_version``; ``outcome``; ``trained``; ``samples`` by name; ``measured_on``; ``clean_accuracy``,
+        ``attack_success`` and ``plain_error`` with ``before`` and ``after``, each with ``count``, ``n``, ``value`` and the 95 %
+        interval ``lower`` to ``upper``; ``classes``, the clean accuracy of each with its ``name``; ``effort`` with ``epochs``,
+        ``seconds`` and ``losses``; ``worse`` and ``notes``, sentences; ``seed``; ``inputs``. What was not measured is None.
         """
         measures = self.measures
         return {
@@ -142,6 +142,7 @@ class Repair:
             "measured_on": self.measured_on,
             "clean_accuracy": measures and measures.clean_accuracy.to_dict(),
             "attack_success": measures and measures.attack_success.to_dict(),
+            "plain_error": measures and measures.plain_error.to_dict(),
             "classes": [{"name": name, **change.to_dict()} for name, change in measures.classes.items()] if measures else [],
             "effort": self.effort
             and {"epochs": self.effort.epochs, "seconds": self.effort.seconds, "losses": [*self.effort.losses]},
@@ -225,7 +226,7 @@ def repair(
     with ExitStack() as stack:
         place = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toxscreen-")))
         done = case.trained_anew(place, trainer, device or "cpu", progress) if fresh else case.gone_on(place, progress)
-        measures = compare(classifier, done.classifier, case.clean, (training_set, done.measured))
+        measures = compare(classifier, done.classifier, case.clean, (training_set, done.measured), case.routes)
         if out is not None:
             _write(done.classifier, place / MODEL, arch)
     repaired = Repair(
@@ -295,6 +296,17 @@ class _Case:
     def clean(self) -> tuple[TrainingSet, NDArray[np.int64]]:
         """Return the data set and the rows that clean accuracy is measured on."""
         return (self.training_set, self.tenth) if self.held_out is None else (self.held_out, np.arange(len(self.held_out)))
+
+    @property
+    def routes(self) -> set[tuple[int, int]]:
+        """Return the class indexes of source and target of the accused groups whose source class is known."""
+        names = self.actions.class_names
+        return {
+            (names.index(group.source_class), names.index(found.name))
+            for found in self.result.classes
+            for group in found.accused
+            if group.source_class in names and group.source_class != found.name
+        }
 
     @property
     def measured_on(self) -> str:
