@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 from rich.console import Console
 
 from tests.scans import scan_result
@@ -12,7 +14,7 @@ from toxscreen.inspection import Inspection
 from toxscreen.listing import print_cleaning, print_inspection
 from toxscreen.repairing.actions import plan_actions
 from toxscreen.repairing.cleaning import Cleaning, Outcome, Places
-from toxscreen.result import Verdict
+from toxscreen.result import CONFIRMATION_SCHEMA, Verdict
 from toxscreen.sources.model.base import Layer
 
 
@@ -49,3 +51,20 @@ def test_hostile_names_in_a_cleaning_are_shown_as_plain_text() -> None:
     assert "\x1b" not in text
     assert "Cleaned copy: /x/a⟨U+202E⟩b.csv\n" in text
     assert "1,230 of 1,242 samples stay." in text
+    assert "instead of" not in text
+
+
+def test_what_was_to_be_relabelled_and_is_dropped_is_said_with_the_reason() -> None:
+    result = scan_result({"a": [30, 12], "b": [1200]}, {"a": Verdict.SUSPICIOUS})
+    ids = [str(row) for row in range(30, 35)]
+    answers = pa.table({"id": ids, "answer": ["a", "a", "a", "b", "b"], "certainty": [0.9] * 5}, schema=CONFIRMATION_SCHEMA)
+    stream = io.StringIO()
+    actions = plan_actions(replace(result, confirmation=answers), action="relabel")
+    print_cleaning(Cleaning(actions, Outcome.PLANNED), Console(file=stream, width=40))
+    assert stream.getvalue().endswith(
+        "1,232 of 1,242 samples stay, 2 of them with a new label.\n"
+        "Dropped instead of relabelled: 3 samples, because a model trained without the flagged samples agrees with the given "
+        "label.\n"
+        "Dropped instead of relabelled: 7 samples, because no source class is known.\n"
+        "Nothing was written.\n"
+    )

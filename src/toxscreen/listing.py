@@ -51,6 +51,9 @@ def print_cleaning(cleaning: Cleaning, console: Console) -> None:
     else:
         relabelled = len(actions.rows_of(Action.RELABEL))
         sentences = [f"{stay:,} of {count(n, 'sample')} stay{f', {relabelled:,} of them with a new label' if relabelled else ''}."]
+    sentences += [
+        f"Dropped instead of relabelled: {count(found, 'sample')}, because {why}." for why, found in actions.unsettled.items()
+    ]
     if cleaning.outcome is Outcome.PLANNED:
         sentences.append("Nothing was written.")
     elif places is not None:

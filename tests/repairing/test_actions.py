@@ -62,6 +62,8 @@ def test_a_relabelled_sample_gets_the_source_class_of_its_group_and_is_dropped_w
     assert actions.kept.tolist() == list(range(9))
     assert "source class of its group" in actions.reason[0].as_py()
     assert "no source class is known, so it is dropped" in actions.reason[2].as_py()
+    assert actions.unsettled == {"no source class is known": 1}
+    assert plan_actions(scan({"a": "b"})).unsettled == {}
 
 
 @pytest.mark.parametrize("source", ["a", "of another data set"])
@@ -74,7 +76,7 @@ def test_the_answer_of_the_confirmation_comes_before_the_source_class_of_the_gro
     assert actions.action.tolist() == ["drop", "relabel", "relabel"]
     assert actions.new_labels.tolist() == [-1, 1, 0]
     own, read, group = actions.reason.to_pylist()
-    assert own.endswith("gives it the label that it has, so it is dropped")
+    assert own.endswith("agrees with the given label, so it is dropped")
     assert read.endswith("a model trained without it reads it as the new label")
     assert group.endswith("source class of its group")
 

@@ -24,6 +24,9 @@ from toxscreen.sources.data.base import MISSING_LABEL
 SCAN, REVIEWER = "scan", "reviewer"
 """Who decided what is done with a sample."""
 
+_UNSETTLED = ("a model trained without the flagged samples agrees with the given label", "no source class is known")
+"""Why a sample that was to get a new label gets none."""
+
 
 class Action(StrEnum):
     """What is done with a sample; KEEP is a reviewer's decision against the scan's."""
@@ -67,6 +70,12 @@ class Actions:
     def rows_of(self, *actions: Action) -> NDArray[np.int64]:
         """Return the row numbers of the samples with one of these actions, ascending."""
         return self.rows[np.isin(self.action, actions)]
+
+    @property
+    def unsettled(self) -> dict[str, int]:
+        """Return how many samples were to get a new label and get none, by why."""
+        counts = {why: pc.sum(pc.ends_with(self.reason, f"; {why}, so it is dropped")).as_py() or 0 for why in _UNSETTLED}
+        return {why: n for why, n in counts.items() if n}
 
     @property
     def kept(self) -> NDArray[np.int64]:
@@ -167,9 +176,9 @@ def _sources(
     how = np.select(
         [asked & unknown, asked, unknown],
         [
-            "; a model trained without it gives it the label that it has, so it is dropped",
+            f"; {_UNSETTLED[0]}, so it is dropped",
             "; a model trained without it reads it as the new label",
-            "; no source class is known, so it is dropped",
+            f"; {_UNSETTLED[1]}, so it is dropped",
         ],
         "; the new label is the source class of its group",
     )
