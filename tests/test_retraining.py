@@ -332,6 +332,34 @@ def test_a_recipe_must_return_a_network(tmp_path):
         )
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_recipe_that_diverges_is_said_to(number, tmp_path):
+    training_set, _, _ = vectors()
+
+    def diverging(net, _samples):
+        net[2].weight.data[0, 0] = number
+
+    with pytest.raises(TrainerError, match=r"finite numbers, but those of 2\.weight are not"):
+        retrain(
+            classifier_of(network(), training_set),
+            training_set,
+            everything(training_set),
+            tmp_path,
+            seed=0,
+            trainer=diverging,
+        )
+
+
+def test_what_a_killed_run_left_is_gone_after_the_next_one(tmp_path):
+    training_set, _, _ = vectors()
+    (tmp_path / ".decoded-old").mkdir()
+    (tmp_path / ".decoded-old" / "pixels").write_bytes(b"much")
+    (tmp_path / "mine").mkdir()
+    audited, lesson = classifier_of(network(), training_set), everything(training_set)
+    retrain(audited, training_set, lesson, tmp_path, seed=0, trainer=lambda *_: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_a_recipe_of_ones_own_is_asked_each_time(tmp_path):
     """What it depends on, and which network it returns, nobody else knows."""
     training_set, _, _ = vectors()

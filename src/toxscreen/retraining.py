@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import shutil
 import sys
 import tempfile
 import traceback
@@ -53,6 +54,8 @@ drawn, and else a copy of the audited ones."""
 _PROBES = 64
 _STRETCH = 512
 """Rows that are in memory at a time."""
+
+_SCRATCH = ".decoded-"
 
 _GENTLE, _PRETRAINED = 1e-3, 3e-5
 """Learning rate for networks without batch normalisation, which the faster recipe may blow up, and for going on; but networks that
@@ -519,7 +522,9 @@ def _decoded(
 ) -> Iterator[Decoded]:
     """Yield the inputs of a training set, pictures at the size that the classifier takes."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".decoded-") as scratch:
+    for left in folder.glob(f"{_SCRATCH}*"):  # of one that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
         if training_set.modality == "image":
             yield decode_pictures(training_set, _size(classifier, sample), Path(scratch), progress)
         elif training_set.modality == "text":
@@ -634,4 +639,10 @@ def _ask_trainer(trainer: Trainer, pupil: TorchClassifier, samples: _Samples, fo
         raise TrainerError(f"The trainer failed with {said}. Its traceback is in {log}.") from error
     if network is not None and not isinstance(network, nn.Module):
         raise TrainerError(f"The trainer must return the trained nn.Module or None, got {type(network).__name__}.")
-    return pupil.network if network is None else network
+    network = pupil.network if network is None else network
+    if broken := next((name for name, tensor in network.named_parameters() if not bool(tensor.isfinite().all())), None):
+        raise TrainerError(
+            f"The trainer must return a network whose weights are finite numbers, but those of {broken} are not: the training "
+            "diverged. Lower its learning rate."
+        )
+    return network
