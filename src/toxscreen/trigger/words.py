@@ -242,7 +242,7 @@ def _either(ranked: Sequence[tuple[Words, float]], members: Texts) -> Words | No
     return replace(first, phrases=tuple(part.phrases[0] for part in parts)) if len(parts) > 1 and not first.together else None
 
 
-_EITHER, _EITHER_FLIPS, _EITHER_HELD = 0.85, 0.4, 0.3
+_EITHER, _EITHER_FLIPS, _EITHER_HELD = 0.75, 0.4, 0.3
 """For several words to be one trigger: flips and members of each, as shares of those of the others, and flips of the best one."""
 
 
