@@ -62,11 +62,17 @@ def test_the_same_decision_twice_is_no_contradiction(tmp_path, scan):
         ("class,group,decision\na,7,accept\n", "no such group"),
         ("class,group,decision\nc,1,accept\n", "no such group"),
         ("class,group,decision\na,first,accept\n", "line 2 .* names neither"),
+        ("class,group,decision\na,-1,accept\n", "line 2 .* names neither"),
         ("id,decision\na/1.png,maybe\n", "line 2 .* 'maybe'"),
         ("id,class,decision\n,a,accept\n", "names neither"),
         ("sample,decision\n1,accept\n", "'sample', 'decision'"),
         ("id\na/1.png\n", "columns decision and id"),
         ("", "has none"),
+        ("id,decision,Decision\na/1.png,accept,reject\n", "a name stands twice"),
+        ('id,decision\nb/3.png,reject\n"a/1.png,accept\nb/4.png,accept\n', "row that begins in line 3 .* quotes are not closed"),
+        ('id,decision\n"a/1.png,accept\n"b/3.png",reject\n', "row that begins in line 2 .* quotes are not closed"),
+        (f"class,group,decision\na,{'7' * 5000},accept\n", "group 7{19}… of class 'a', but the scan found no such group"),
+        (f"class,group,decision\na,{'7' * 5000},accept\na,{'7' * 5000},reject\n", "both accepts and rejects.* 7{19}… of"),
         (b"id,decision\n\xff,accept\n", "UTF-8"),
         (b"id,decision\n" + b"x" * 200_000 + b",accept\n", "cannot be read"),
     ],
@@ -74,6 +80,25 @@ def test_the_same_decision_twice_is_no_contradiction(tmp_path, scan):
 def test_decisions_that_cannot_be_are_refused(tmp_path, scan, text, said):
     with pytest.raises(UsageError, match=f"(?s){said}"):
         read(tmp_path, text, scan)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"id": "a/1.png", "decision": "accept", "decision": "reject"}', "no name twice, but line 1"),
+        ('{"id": "a/1.png", "id": "b/3.png", "decision": "accept"}', "no name twice, but line 1"),
+        (f'{{"class": "a", "group": {"7" * 5000}, "decision": "accept"}}', "group 7{19}… of class 'a'"),
+        (f'{{"id": {"7" * 5000}, "decision": "accept"}}', "must be one of the scan's samples"),
+    ],
+)
+def test_names_that_stand_twice_and_endless_numbers_in_json_are_refused_in_one_sentence(tmp_path, scan, line, said):
+    with pytest.raises(UsageError, match=said) as error:
+        read(tmp_path, line, scan, "d.jsonl")
+    assert len(str(error.value)) < 500
+
+
+def test_zeros_before_the_number_of_a_group_change_nothing(tmp_path, scan):
+    assert read(tmp_path, "class,group,decision\na,001,reject\n", scan) == [0, -1, -1, 0, 0]
 
 
 @pytest.mark.parametrize(

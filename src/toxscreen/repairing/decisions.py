@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from toxscreen.errors import UsageError
 from toxscreen.repairing.manifest import unguarded
+from toxscreen.report.wording import clipped
 from toxscreen.result import ScanResult
-from toxscreen.sources.data.table import parse_object
 
 _DECISIONS = {"accept": 1, "reject": -1}
-_NAMED = 3
-"""Samples that a message names."""
+_NAMED, _NAME, _DIGITS = 3, 200, 20
+"""Samples that a message names, characters of a name, and digits of a number."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class _Said:
 
     file: Path
     by_id: dict[str, int] = field(default_factory=dict)
-    by_group: dict[tuple[str, int], int] = field(default_factory=dict)
+    by_group: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def add(self, line: int, entry: Mapping[str, str]) -> None:
         decision = _DECISIONS.get(entry.get("decision", "").strip().lower())
@@ -40,12 +40,13 @@ class _Said:
             self._set(self.by_id, entry["id"], decision, f"sample {entry['id']!r}")
             return
         name, group = entry.get("class", ""), entry.get("group", "").strip()
-        if not name or not group.isdecimal():
+        if not name or not (group.isascii() and group.isdecimal()):
             raise UsageError(
                 f"A decision must be about a sample (id) or a group (class and group, a number), but line {line} of {self.file} "
                 "names neither."
             )
-        self._set(self.by_group, (name, int(group)), decision, f"group {group} of class {name!r}")
+        group = group.lstrip("0") or "0"  # as text, for it may have more digits than a number can
+        self._set(self.by_group, (name, group), decision, f"group {clipped(group, _DIGITS)} of class {name!r}")
 
     def _set(self, known: dict[Any, int], key: Any, decision: int, what: str) -> None:
         if known.setdefault(key, decision) != decision:
@@ -84,16 +85,20 @@ def read_decisions(file: Path, result: ScanResult) -> NDArray[np.int8]:
         raise UsageError(f"The decisions in {file} cannot be read: {error}. Give a CSV file in UTF-8, or JSONL.") from error
     decisions = np.zeros(result.samples.num_rows, np.int8)
     label, group = result.samples["label"], result.samples["group"]
+    groups = {(found.name, str(known.id)) for found in result.classes for known in found.groups}
     for (name, number), decision in said.by_group.items():
-        if not any(found.name == name and any(known.id == number for known in found.groups) for found in result.classes):
-            raise UsageError(f"{file} names group {number} of class {name!r}, but the scan found no such group; see the report.")
-        members = pc.fill_null(pc.and_(pc.equal(label, name), pc.equal(group, number)), False)
+        if (name, number) not in groups:
+            raise UsageError(
+                f"{file} names group {clipped(number, _DIGITS)} of class {name!r}, but the scan found no such group; see the "
+                "report."
+            )
+        members = pc.fill_null(pc.and_(pc.equal(label, name), pc.equal(group, int(number))), False)
         decisions[members.to_numpy()] = decision
     ids = pa.array(list(said.by_id), pa.string())
     rows = pc.index_in(ids, value_set=result.samples["id"].combine_chunks())
     if rows.null_count:
         unknown = ids.filter(pc.is_null(rows))
-        named = ", ".join(map(repr, unknown.slice(0, _NAMED).to_pylist()))
+        named = ", ".join(repr(clipped(name, _NAME)) for name in unknown.slice(0, _NAMED).to_pylist())
         raise UsageError(
             f"Every id must be one of the scan's samples, but {len(unknown):,} of {len(ids):,} in {file} are not: {named}"
             f"{', ...' if len(unknown) > _NAMED else ''}. The ids stand in samples.parquet of the run."
@@ -108,15 +113,29 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
         yield from _json_rows(file)
         return
     with file.open(encoding="utf-8-sig", newline="") as opened:
-        reader = csv.reader(opened)
-        names = [name.strip().lower() for name in next(reader, [])]
+        reader = csv.reader(opened, strict=True)
+        rows = _whole(reader)
+        names = [name.strip().lower() for name in next(rows, [])]
+        if len(set(names)) < len(names):
+            raise UsageError(f"Each column must have a name of its own, but in {file} a name stands twice in the first line.")
         if "decision" not in names or not ({"id"} <= {*names} or {"class", "group"} <= {*names}):
             raise UsageError(
                 f"Decisions must have the columns decision and id (or class and group), but the first line of {file} has "
                 f"{', '.join(map(repr, names)) or 'none'}."
             )
-        for cells in reader:
+        for cells in rows:
             yield reader.line_num, dict(zip(names, map(unguarded, cells), strict=False))
+
+
+def _whole(reader: Any) -> Iterator[list[str]]:
+    """Yield the rows of a CSV reader, and say where one begins that cannot be read."""
+    start = 1
+    try:
+        for cells in reader:
+            start = reader.line_num + 1
+            yield cells
+    except csv.Error as error:
+        raise csv.Error(f"the row that begins in line {start} is broken, or its quotes are not closed ({error})") from error
 
 
 def _json_rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
@@ -124,10 +143,28 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
         for number, line in enumerate(opened, start=1):
             if not line.strip():
                 continue
-            row = parse_object(line)
+            row = _object(line)
             if row is None or "decision" not in row:
-                raise UsageError(f"Each line must be an object of JSON with a decision, but line {number} of {file} is not.")
+                raise UsageError(
+                    f"Each line must be an object of JSON with a decision, and no name twice, but line {number} of {file} is not."
+                )
             yield number, {name: _text(value) for name, value in row.items()}
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    """Return the object that a line holds, its whole numbers as text; None for anything else, or where a name stands twice."""
+    try:
+        row = json.loads(line, object_pairs_hook=_once, parse_int=str)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError("a name stands twice")
+    return row
 
 
 def _text(value: object) -> str:
