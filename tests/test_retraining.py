@@ -384,12 +384,21 @@ def test_weights_that_are_kept_under_another_name_are_not_taken_for_fresh_ones(w
     assert not retraining.starts_fresh(classifier_of(audited, training_set))
 
 
-@pytest.mark.parametrize(
-    ("reference", "error"), [("nothing", UsageError), ("json:nothing", ModelError), ("missing_module:f", ModelError)]
-)
-def test_a_recipe_that_is_not_there_is_refused(reference, error):
-    with pytest.raises(error, match="--trainer"):
+@pytest.mark.parametrize("reference", ["nothing", "json:nothing", "missing_module:f", "json.missing:f", "recipe.py:train"])
+def test_a_recipe_that_is_not_there_is_a_mistake_of_the_command_and_nothing_is_run(reference, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.py").write_text("open('sprung', 'w')\ndef train(network, samples): pass\n")
+    with pytest.raises(UsageError, match="--trainer"):
         load_trainer(reference)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("code", ["import missing_module_of_theirs", "raise SystemExit(0)", "syntax error"])
+def test_a_recipe_whose_own_code_fails_is_said_to(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken_recipe.py").write_text(f"{code}\n")
+    with pytest.raises(ModelError, match="--trainer broken_recipe:train must be importable, but failed with"):
+        load_trainer("broken_recipe:train")
 
 
 # On from the weights that are there

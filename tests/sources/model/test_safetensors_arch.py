@@ -98,7 +98,7 @@ def test_two_modules_of_one_name_are_not_mixed_up(weights: Path, tmp_path: Path)
 def test_a_strangers_folder_cannot_stand_in_for_an_installed_package(weights: Path, tmp_path: Path) -> None:
     (weights.parent / "wave.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
     sys.modules.pop("wave", None)
-    with pytest.raises(ModelError, match="no such function"):
+    with pytest.raises(UsageError, match="no such function"):
         opened(weights, "wave:no_such_function")
     assert not (tmp_path / "sprung").exists()
 
@@ -115,8 +115,8 @@ def test_code_beside_the_weights_is_not_run_unless_it_is_named(weights: Path, tm
     ("arch", "error", "said"),
     [
         ("architectures_beside", UsageError, "must be module:function"),
-        ("no_such_module_anywhere:make", ModelError, "No module named"),
-        ("architectures_beside:nothing", ModelError, "no such function"),
+        ("no_such_module_anywhere:make", UsageError, "there is no 'no_such_module_anywhere'"),
+        ("architectures_beside:nothing", UsageError, "no such function"),
         ("architectures_beside:failing", ModelError, "RuntimeError: no such luck"),
         ("architectures_beside:number", ModelError, "must return an nn.Module, got int"),
     ],

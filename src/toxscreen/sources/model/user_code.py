@@ -28,22 +28,27 @@ def load_function(reference: str, option: str, folder: Path | None = None) -> Ca
     Raises
     ------
     UsageError
-        The reference is of another form.
+        The reference is of another form, or there is no such module or function.
     ModelError
-        The module cannot be imported, or has no such function.
+        The module cannot be imported.
     """
     module_name, _, function_name = reference.partition(":")
-    if not module_name or not function_name:
-        raise UsageError(f"{option} must be module:function, got {reference!r}.")
+    if not module_name or not function_name or module_name.endswith(".py"):
+        raise UsageError(f"{option} must be module:function, without a folder and without .py, got {reference!r}.")
     try:
         folders = [Path.cwd()] if folder is None else [Path.cwd(), folder.resolve()]
         with _importable(module_name.partition(".")[0], folders), redirect_stdout(sys.stderr):  # stdout is for results
             module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            searched = ", ".join(map(str, folders))
+            raise UsageError(
+                f"{option} must name a module that is installed or lies in {searched}, but there is no {error.name!r}."
+            ) from error
         raise ModelError(f"{option} {reference} must be importable, but failed with {type(error).__name__}: {error}.") from error
     function: Callable[..., Any] | None = getattr(module, function_name, None)
     if function is None or not callable(function):
-        raise ModelError(f"{option} names {function_name!r}, but {getattr(module, '__file__', module_name)} has no such function.")
+        raise UsageError(f"{option} names {function_name!r}, but {getattr(module, '__file__', module_name)} has no such function.")
     return function
 
 
