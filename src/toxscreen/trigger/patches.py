@@ -22,6 +22,7 @@ from toxscreen.errors import DataError
 from toxscreen.trigger.base import Ask, Case, Trigger
 from toxscreen.trigger.pictures import (
     FEWEST_EXCESS,
+    NO_WORSE,
     SIDE,
     Pictures,
     Trial,
@@ -53,7 +54,7 @@ _HOLDS = 0.15
 _FEWEST = 3
 """Members that must share content."""
 
-_TRIED, _YIELDED = 6, 3
+_TRIED, _YIELDED = 5, 3
 """Candidates of each sort that are tried on hosts, and all that are given out."""
 
 _AGREES = 0.8
@@ -61,9 +62,6 @@ _AGREES = 0.8
 
 _PIXEL_RATIO = 4.0
 """Likelihood ratio (its logarithm) from which holders share a pixel that others do not: 55 to 1."""
-
-_NO_WORSE = 0.035
-"""Flips in a trial that do not tell two candidates apart: one host in a half of it."""
 
 _LEVELS, _FLAT = 4, 0.3
 """Grey levels of moving content, and the range that it spans at least, in parts of that of the data: a flat piece is everywhere."""
@@ -78,8 +76,8 @@ _PIECES = 4
 _MOVING = 3
 """Contents that move, at most."""
 
-_MOST_COVERED = 1 / 4
-"""Part of a picture that a patch covers at most: what covers more is the picture."""
+_MOST_COVERED = 0.08
+"""Part of a picture that a patch covers at most: four corners cover 0.05. With 0.19 a clean group is found by its own outline."""
 
 _MODULUS = (1 << 40) - 87
 _SOME_WEIGHT = 1e-3
@@ -278,7 +276,7 @@ def search_patches(case: Case[Pictures], ask: Ask[Pictures], rng: np.random.Gene
     seeds = [*_fixed_seeds(case, lowest, unit), *_moving_seeds(case, lowest, unit)]
     nested = [patches for seed in seeds if (patches := _nested(seed, case, unit))]
     excess = [tried.excess(patches[-1], rng) for patches in nested]
-    lost = [max(0.0, max(excess) - _NO_WORSE - each) for each in excess]
+    lost = [max(0.0, max(excess) - NO_WORSE - each) for each in excess]
     order = sorted(range(len(nested)), key=lambda number: (lost[number], nested[number][-1].mask.sum()))
     told: list[Patch] = []
     for number in order:
@@ -301,7 +299,7 @@ def _repeats(patch: Patch, other: Patch) -> bool:
 def _best(patches: list[Patch], excess: float, tried: Trial, rng: np.random.Generator) -> Patch:
     """Return the first of the patches that flips nearly as many hosts as any; ``excess`` is that of the last one."""
     flips = [*(tried.excess(each, rng) for each in patches[:-1]), excess]
-    return next(each for part, each in zip(flips, patches, strict=True) if part >= max(flips) - _NO_WORSE)
+    return next(each for part, each in zip(flips, patches, strict=True) if part >= max(flips) - NO_WORSE)
 
 
 def _fixed_seeds(case: Case[Pictures], lowest: float, unit: float) -> list[_Seed]:

@@ -26,8 +26,11 @@ SIDE = 32
 _SPREAD, _ALIKE, _CONTROLS = 32, 32, 8
 """Hosts of a trial that are spread over the classes, those that look most like the members, and the controls of both."""
 
-FEWEST_EXCESS = 0.1
+FEWEST_EXCESS = 0.06
 """Flips beyond the controls' below which a candidate is not worth a proof."""
+
+NO_WORSE = 0.035
+"""Flips in a trial that do not tell two candidates apart: two hosts."""
 
 _COARSE = 16
 """The longer side of a picture, in pixels, when pictures are compared as wholes: few enough that a patch decides nothing."""
@@ -46,28 +49,26 @@ class Trial:
     ----------
     case, ask
         What they were taken from, and the model.
-    everywhere, alike
+    hosts
         The hosts.
     """
 
     case: Case[Pictures]
     ask: Ask[Pictures]
-    everywhere: Pictures
-    alike: Pictures
+    hosts: Pictures
 
     def excess(self, trigger: Trigger[Pictures], rng: np.random.Generator) -> float:
-        """Return the part of the hosts that the trigger flips beyond that of its controls, in the half where it is higher.
+        """Return the part of the hosts that the trigger flips, less that which its controls flip.
 
         Where it flips too few to matter, the model is not asked about controls.
         """
-        flips = [self._rate([trigger], hosts) for hosts in (self.everywhere, self.alike)]
-        if max(flips) < FEWEST_EXCESS:
-            return max(flips)
-        controls = [trigger.control(self.case.ordinary, child) for child in rng.spawn(_CONTROLS)]
-        return max(part - self._rate(controls, hosts) for part, hosts in zip(flips, (self.everywhere, self.alike), strict=True))
+        flips = self._flips([trigger])
+        if flips < FEWEST_EXCESS:
+            return flips
+        return flips - self._flips([trigger.control(self.case.ordinary, child) for child in rng.spawn(_CONTROLS)])
 
-    def _rate(self, triggers: list[Trigger[Pictures]], hosts: Pictures) -> float:
-        parts = [each.put_on(hosts[number :: len(triggers)]) for number, each in enumerate(triggers)]
+    def _flips(self, triggers: list[Trigger[Pictures]]) -> float:
+        parts = [each.put_on(self.hosts[number :: len(triggers)]) for number, each in enumerate(triggers)]
         return float((self.ask(np.concatenate(parts)) == self.case.target).mean())
 
 
@@ -77,7 +78,7 @@ def trial(case: Case[Pictures], ask: Ask[Pictures]) -> Trial:
     nearest = cdist(coarse(case.members), coarse(case.hosts)).argmin(axis=1)
     which, times = np.unique(nearest, return_counts=True)
     alike = which[np.argsort(-times, kind="stable")][:_ALIKE]
-    return Trial(case, ask, case.hosts[by_class[spread(len(by_class), _SPREAD)]], case.hosts[alike])
+    return Trial(case, ask, case.hosts[np.concatenate([by_class[spread(len(by_class), _SPREAD)], alike])])
 
 
 def enough(case: Case[Pictures]) -> bool:
