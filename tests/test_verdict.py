@@ -43,7 +43,7 @@ def is_one_sentence(text):
 
 def test_each_rule_says_what_it_means_and_where_it_comes_from():
     screen = {"label_conflict", "separation", "standing_out", "fitted_share"}
-    screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "trigger_flips", "trigger_control"}
+    screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "trigger_flips", "trigger_margin", "trigger_returns"}
     confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy", "exre_recall"}
     assert set(POLICY) == screen | confirmation
     for rule in POLICY.values():
@@ -131,15 +131,31 @@ def test_of_clean_scans_as_many_are_accused_as_alpha_says():
 # Triggers
 
 
-def proof(lower, control):
-    return {"trigger_flips_lower": lower, "trigger_control_upper": control}
+def proof(flips, control, returns=0.0, control_returns=0.0):
+    return {
+        "trigger_flips_lower": flips,
+        "trigger_control_upper": control,
+        "trigger_returns_lower": returns,
+        "trigger_control_returns_upper": control_returns,
+    }
 
 
-def test_a_trigger_is_proved_when_most_hosts_obey_it_and_few_its_control():
-    flips, control = POLICY["trigger_flips"].value, POLICY["trigger_control"].value
-    assert judge_trigger(proof(flips, control * flips)) is Verdict.POISONED
-    assert judge_trigger(proof(flips * LESS, 0.0)) is Verdict.SUSPICIOUS
-    assert judge_trigger(proof(flips, 1.01 * control * flips)) is Verdict.SUSPICIOUS
+MARGIN, RETURNS, FLIPS = (POLICY[name].value for name in ("trigger_margin", "trigger_returns", "trigger_flips"))
+
+
+@pytest.mark.parametrize("suspicious", [True, False])
+def test_a_trigger_is_proved_when_hosts_obey_it_and_samples_leave_without_it(suspicious):
+    other = Verdict.SUSPICIOUS if suspicious else Verdict.CLEAN
+    assert judge_trigger(proof(0.1 + 1.01 * MARGIN, 0.1, RETURNS), suspicious=suspicious) is Verdict.POISONED
+    assert judge_trigger(proof(0.1 + MARGIN * LESS, 0.1, 1.0), suspicious=suspicious) is other
+    assert judge_trigger(proof(FLIPS * LESS, 0.0, RETURNS * LESS), suspicious=suspicious) is other
+    assert judge_trigger(proof(0.4, 0.0, 0.6, control_returns=0.6), suspicious=suspicious) is other  # any sample leaves
+
+
+def test_what_only_flips_proves_poison_in_a_suspicious_group_alone():
+    assert judge_trigger(proof(0.98, 0.05), suspicious=True) is Verdict.POISONED
+    assert judge_trigger(proof(0.98, 0.05), suspicious=False) is Verdict.CLEAN  # what is natural to a class may flip others
+    assert judge_trigger(proof(FLIPS, 0.51 * FLIPS), suspicious=True) is Verdict.SUSPICIOUS
 
 
 # Groups whose inputs were not asked

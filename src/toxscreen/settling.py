@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,7 @@ _LEAST_FITTING, _FEWEST_IN_LEAD = 0.06, 25
 """Part of a class, and samples at least, that are looked at because they fit their label least: with 5 % of a class poisoned,
 a third of them were poison in trials on CIFAR-10 and Fashion-MNIST."""
 
-_LEAST_LEADS, _SAMPLES_PER_LEAD = 20, 3000
+_LEAST_LEADS, _SAMPLES_PER_LEAD = 10, 6000
 """Leads that are followed at least; and samples of the data set for each further one, as often as following one asks the model."""
 
 _FEWEST_IN_GROUP = 10
@@ -33,9 +33,9 @@ _CLEARED = 0.49
 def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
     """Return where a trigger is worth looking for, the accused groups first.
 
-    Of every class that is not accused: the samples that fit their label least, among which poison gathers before it makes a group;
-    and the group that lies farthest from the rest, since clean-label poison fits its label. How many classes are followed is
-    bounded by the size of the data, so that the model is not asked much more often than in the scan itself.
+    Of every class that is not accused: the samples that fit their label least, among which poison gathers before it makes a group.
+    How many classes are followed is bounded by the size of the data, so that the model is not asked much more often than in the
+    scan itself.
     """
     predicted = predicted_classes(screening, labels)
     number = pc.fill_null(screening.samples["group"], -1).to_numpy()
@@ -50,29 +50,21 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
         for group in result.accused:
             rival = labels.class_names.index(group.source_class) if group.source_class is not None else None
             accused.append(Lead(index, group.id, fitted[number[fitted] == group.id], ordinary, rival))
-        if not bad:
+        if not bad and screening.inputs is not None and len(fitted) > _FEWEST_IN_LEAD:
             telling = max((_telling(group) for group in result.groups), default=0.0)
-            quiet.extend((telling, lead) for lead in _quiet(index, result, fitted, number, screening.inputs))
+            quiet.append((telling, _least_fitting(index, fitted, screening.inputs)))
     quiet.sort(key=lambda pair: -pair[0])
     most = max(_LEAST_LEADS, len(labels.given) // _SAMPLES_PER_LEAD)
     return (*accused[:most], *(lead for _, lead in quiet[:most]))
 
 
-def _quiet(
-    index: int, result: ClassResult, fitted: NDArray[np.int64], number: NDArray[np.int64], inputs: Affinity | None
-) -> Iterator[Lead]:
-    """Yield what may be worth a look in a class that is not accused."""
-    if inputs is not None and len(fitted) > _FEWEST_IN_LEAD:
-        order = fitted[np.argsort(inputs.own[fitted], kind="stable")]
-        n = max(_FEWEST_IN_LEAD, round(_LEAST_FITTING * len(fitted)))
-        votes = np.bincount(inputs.rival[order[:n]])
-        rival = int(votes.argmax()) if 2 * votes.max() > n else None
-        yield Lead(index, None, order[:n], order[n:], rival)
-    apart = max(result.groups, key=lambda group: group.evidence.get("separation", 0.0), default=None)
-    if apart is not None and apart.id > 0:
-        inside = number[fitted] == apart.id
-        small = inside if 2 * inside.sum() <= len(fitted) else ~inside
-        yield Lead(index, None, fitted[small], fitted[~small])
+def _least_fitting(index: int, fitted: NDArray[np.int64], inputs: Affinity) -> Lead:
+    """Return the samples of a class that fit their label least."""
+    order = fitted[np.argsort(inputs.own[fitted], kind="stable")]
+    n = max(_FEWEST_IN_LEAD, round(_LEAST_FITTING * len(fitted)))
+    votes = np.bincount(inputs.rival[order[:n]])
+    rival = int(votes.argmax()) if 2 * votes.max() > n else None
+    return Lead(index, None, order[:n], order[n:], rival)
 
 
 def _telling(group: GroupResult) -> float:
@@ -130,8 +122,8 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
     columns = _Columns(screening.samples)
     for found in recovered:
         evidence = found.proof.evidence()
-        verdict = policy.judge_trigger(evidence)
         index, number = found.lead.class_index, found.lead.group
+        verdict = policy.judge_trigger(evidence, suspicious=number is not None)
         if number is None and (verdict is not Verdict.POISONED or len(found.holding) < _FEWEST_IN_GROUP):
             continue
         accused = [group.id for group in classes[index].accused]

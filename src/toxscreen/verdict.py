@@ -30,6 +30,11 @@ _CALIBRATION = (
     "classes of poisoned data among them; see docs/method.md"
 )
 
+_TRIGGERS = (
+    "trials on texts: planted triggers reached 0.2 to 1.0 and 0.58 to 0.72 (of 29 to 533 samples), what is natural to a class up to "
+    "0.9 (the name of a news agency), but 0.25 (0.5 of at most 16)"
+)
+
 POLICY: Mapping[str, Rule] = MappingProxyType(
     {
         "label_conflict": Rule(
@@ -72,17 +77,24 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "The model gives at least this part of a class its own label; otherwise the class is inconclusive.",
             "a model that misreads most of a class has not learned it, and a backdoor is something learned",
         ),
+        "trigger_margin": Rule(
+            0.15,
+            "The recovered trigger of a poisoned group sends surely more inputs of other classes to the class than its controls do "
+            "(the same place, pattern or words of ordinary samples): from the upper end of the control's 95 % interval to the lower "
+            "end of the trigger's it is at least this far.",
+            _TRIGGERS,
+        ),
+        "trigger_returns": Rule(
+            0.3,
+            "And of the samples of the class that hold it, at least this part leaves the class when it is taken off (the lower end "
+            "of the interval), and more than of ordinary samples where the same place is filled.",
+            _TRIGGERS,
+        ),
         "trigger_flips": Rule(
             0.5,
-            "Of inputs of other classes that the model reads rightly, the recovered trigger sends surely at least this part to the "
-            "class: the lower end of the 95 % interval. Then the group is poisoned.",
-            "what most inputs obey is a command; see benchmarks/results",
-        ),
-        "trigger_control": Rule(
-            0.5,
-            "And the controls (the same place, pattern or words of ordinary samples of the class) send surely at most this part of "
-            "that: the upper end of their interval over the lower end of the trigger's.",
-            "the trigger must do more than whatever is typical of the class; see benchmarks/results",
+            "Or the group was suspicious before, and the trigger sends at least this part of other inputs to the class, and its "
+            "controls surely at most half as many.",
+            "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
         ),
         "exre_score": Rule(
             1.0,
@@ -211,17 +223,24 @@ def judge_excluded(evidence: Mapping[str, float], accuracy: float) -> Verdict:
     return Verdict.POISONED if misread and alike else Verdict.SUSPICIOUS
 
 
-def judge_trigger(evidence: Mapping[str, float]) -> Verdict:
-    """Judge a group by the trigger that was recovered from it: poisoned, or nothing new.
+def judge_trigger(evidence: Mapping[str, float], *, suspicious: bool) -> Verdict:
+    """Judge samples by the trigger that was recovered from them: poisoned, or what they were.
 
     Parameters
     ----------
     evidence
         Of :meth:`toxscreen.trigger.base.Proof.evidence`.
+    suspicious
+        Whether they are a group that the screen suspects.
     """
     flips, control = evidence["trigger_flips_lower"], evidence["trigger_control_upper"]
-    proved = flips >= POLICY["trigger_flips"].value and control <= POLICY["trigger_control"].value * flips
-    return Verdict.POISONED if proved else Verdict.SUSPICIOUS
+    returns = evidence["trigger_returns_lower"]
+    obeyed = flips - control >= POLICY["trigger_margin"].value
+    taken_off = returns >= POLICY["trigger_returns"].value and returns > evidence["trigger_control_returns_upper"]
+    command = flips >= POLICY["trigger_flips"].value and 2 * control <= flips
+    if obeyed and (taken_off or (suspicious and command)):
+        return Verdict.POISONED
+    return Verdict.SUSPICIOUS if suspicious else Verdict.CLEAN
 
 
 def plausibility(evidence: Mapping[str, float], verdict: Verdict) -> float:

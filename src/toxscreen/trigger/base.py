@@ -119,8 +119,8 @@ class Proof:
     flips_by_class
         The same as ``flips`` for each class of hosts, by class index.
     returns, control_returns
-        Samples of the group that leave the class when the trigger is taken off, of those that hold it; and ordinary samples of the
-        class that leave it when the same place is filled.
+        Samples that leave the class when the trigger is taken off, of those that hold it; and ordinary samples of the class that
+        leave it when the same place is filled.
     """
 
     flips: Share
@@ -137,7 +137,9 @@ class Proof:
             "trigger_control": self.control_flips.value,
             "trigger_control_upper": self.control_flips.interval[1],
             "trigger_returns": self.returns.value,
+            "trigger_returns_lower": self.returns.interval[0],
             "trigger_control_returns": self.control_returns.value,
+            "trigger_control_returns_upper": self.control_returns.interval[1],
         }
 
     def document(self) -> dict[str, Any]:

@@ -5,13 +5,15 @@
 2. Look for what may be the trigger in one half of them, and keep what flips most hosts of that half.
 3. Prove it on the other half (:func:`toxscreen.trigger.base.prove`), with hosts of the classes that it works on: a trigger may be
    made for some source classes alone.
-4. Look for it in all samples of the class: a sample that holds it and leaves the class without it is poison, wherever it lies.
+4. Look for it in all samples of the class, and take it off those that hold it: the poisoned ones leave the class, which is what
+   tells it from something natural that the model goes by as well (a news agency's name sends any text to its topic, but texts of
+   that topic stay there without it).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
@@ -19,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toxscreen.decoded import Progress, model_size
+from toxscreen.shares import Share
 from toxscreen.sources.data.base import Input, TrainingSet, spread
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
@@ -91,7 +94,7 @@ class Recovered:
     sources
         Indices of the classes that it works on.
     holding
-        Row numbers of the samples of the class that hold it and, where taking it off moves the suspected ones, leave the class too.
+        Row numbers of the samples of the class that hold it, and leave the class when it is taken off.
     shown
         Some hosts with and without it.
     """
@@ -111,7 +114,6 @@ def recover(
     predicted: NDArray[np.int64],
     outputs: NDArray[np.int64] | None,
     *,
-    proves: Callable[[Proof], bool],
     rng: np.random.Generator,
     progress: Progress | None = None,
 ) -> tuple[Recovered, ...]:
@@ -127,8 +129,6 @@ def recover(
         Class index that the model gives each sample, shape ``(n_samples,)``.
     outputs
         Model output of each class; None where they are in the same order.
-    proves
-        Whether the policy takes a proof for one; the samples of the class are searched for such triggers alone.
     rng
         Draws inputs and controls.
     progress
@@ -144,7 +144,7 @@ def recover(
         return ()
     found = []
     for number, (lead, child) in enumerate(zip(leads, rng.spawn(len(leads)), strict=True), start=1):
-        if (one := _follow(medium, lead, training_set.labels, predicted, proves, child)) is not None:
+        if (one := _follow(medium, lead, training_set.labels, predicted, child)) is not None:
             found.append(one)
         if progress is not None:
             progress("looking for triggers", number, len(leads))
@@ -156,10 +156,9 @@ def _follow(
     lead: Lead,
     labels: NDArray[np.int64],
     predicted: NDArray[np.int64],
-    proves: Callable[[Proof], bool],
     rng: np.random.Generator,
 ) -> Recovered | None:
-    case, rows = _case(medium, lead, labels, predicted, rng)
+    case, members, rows = _case(medium, lead, labels, predicted, rng)
     if min(len(case.members), len(case.ordinary), len(case.hosts)) < _FEWEST:
         return None
     searched, tested = case.halves()
@@ -174,19 +173,24 @@ def _follow(
         return None
     chosen = np.isin(tested.classes, sources)
     tested = replace(tested, hosts=tested.hosts[chosen], classes=tested.classes[chosen])
-    proof = prove(trigger, tested, medium.ask, rng)
-    holding = _holding(medium, lead, labels, trigger, proof) if proves(proof) else np.zeros(0, np.int64)
+    proof, holding = prove(trigger, tested, medium.ask, rng), np.zeros(0, np.int64)
+    if proof.flips.interval[0] > proof.control_flips.interval[1]:
+        own = np.flatnonzero((labels == lead.class_index) & (predicted == labels))
+        held, leaves = _held(medium, own, trigger, lead.class_index)
+        unseen = ~np.isin(held, members[0::2])
+        proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
+        holding = held[leaves]
     return Recovered(lead, trigger, proof, sources, holding, _shown(medium, trigger, tested, rows[1::2][chosen]))
 
 
 def _case(
     medium: _Medium, lead: Lead, labels: NDArray[np.int64], predicted: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[Case[Any], NDArray[np.int64]]:
-    """Read the inputs of a lead and return them with the row numbers of the hosts."""
+) -> tuple[Case[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """Read the inputs of a lead and return them with the row numbers of the members and the hosts."""
     hosts = _hosts(labels, predicted, lead, rng)
     members, ordinary = (rng.permutation(rows)[:most] for rows, most in ((lead.members, _MEMBERS), (lead.ordinary, _ORDINARY)))
-    (members, _), (ordinary, _), (pictures, hosts) = (medium.read(rows) for rows in (members, ordinary, hosts))
-    return Case(lead.class_index, members, ordinary, pictures, labels[hosts]), hosts
+    (inside, members), (outside, _), (others, hosts) = (medium.read(rows) for rows in (members, ordinary, hosts))
+    return Case(lead.class_index, inside, outside, others, labels[hosts]), members, hosts
 
 
 def _hosts(labels: NDArray[np.int64], predicted: NDArray[np.int64], lead: Lead, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -202,17 +206,17 @@ def _hosts(labels: NDArray[np.int64], predicted: NDArray[np.int64], lead: Lead, 
     return mixed
 
 
-def _holding(medium: _Medium, lead: Lead, labels: NDArray[np.int64], trigger: Trigger[Any], proof: Proof) -> NDArray[np.int64]:
-    """Return which samples of the class hold a trigger; where taking it off decides, only those that then leave the class."""
-    rows = np.flatnonzero(labels == lead.class_index)
-    found = []
+def _held(
+    medium: _Medium, rows: NDArray[np.int64], trigger: Trigger[Any], target: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return which of some samples hold a trigger, and whether the model gives them another class when it is taken off."""
+    held, leaves = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     for start in range(0, len(rows), _STRETCH):
         inputs, read = medium.read(rows[start : start + _STRETCH])
-        held = trigger.held_by(inputs) if len(read) else np.zeros(0, bool)
-        if held.any() and 2 * proof.returns.count >= proof.returns.n:
-            held[held] = medium.ask(trigger.take_off(inputs[held])) != lead.class_index
-        found.append(read[held])
-    return np.concatenate(found)
+        if len(read) and (found := trigger.held_by(inputs)).any():
+            held.append(read[found])
+            leaves.append(medium.ask(trigger.take_off(inputs[found])) != target)
+    return np.concatenate(held), np.concatenate(leaves)
 
 
 def _shown(medium: _Medium, trigger: Trigger[Any], case: Case[Any], rows: NDArray[np.int64]) -> Shown:
