@@ -41,7 +41,6 @@ from toxscreen.sources.data.labels import encode_labels, labels_array
 from toxscreen.sources.model import align_classes, open_classifier
 from toxscreen.sources.model.base import Classifier
 from toxscreen.store import ActivationStore, Manifest, package_versions
-from toxscreen.trigger.base import Proof
 from toxscreen.trigger.recover import Recovered, recover
 
 if TYPE_CHECKING:
@@ -333,16 +332,12 @@ def _recovered(
     predicted = predicted_classes(screening, labels)
     try:
         found = leads(screening, labels)
-        recovered = recover(classifier, training_set, found, predicted, outputs, proves=_proves, rng=rng, progress=log.progress)
+        recovered = recover(classifier, training_set, found, predicted, outputs, rng=rng, progress=log.progress)
         return convict(screening, labels, recovered), recovered
     except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
         said = str(error) if isinstance(error, ToxscreenError) else f"{type(error).__name__}: {error}"
         log.notes.append(f"Looking for triggers failed, so none is shown: {said}")
         return screening, ()
-
-
-def _proves(proof: Proof) -> bool:
-    return policy.judge_trigger(proof.evidence()) is Verdict.POISONED
 
 
 def _confirmed(
