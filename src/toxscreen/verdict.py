@@ -31,8 +31,8 @@ _CALIBRATION = (
 )
 
 _TRIGGERS = (
-    "trials on texts: planted triggers reached 0.2 to 1.0 and 0.58 to 0.72 (of 29 to 533 samples), what is natural to a class up to "
-    "0.9 (the name of a news agency), but 0.25 (0.5 of at most 16)"
+    "trials on texts: planted triggers reached 0.2 to 1.0 and 0.58 to 0.72 (of 29 to 533 samples), what is natural to a class up "
+    "to 0.9 (the name of a news agency), but 0.25 (0.5 of at most 16)"
 )
 
 POLICY: Mapping[str, Rule] = MappingProxyType(
@@ -80,8 +80,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         "trigger_margin": Rule(
             0.15,
             "The recovered trigger of a poisoned group sends surely more inputs of other classes to the class than its controls do "
-            "(the same place, pattern or words of ordinary samples): from the upper end of the control's 95 % interval to the lower "
-            "end of the trigger's it is at least this far.",
+            "(the same place, pattern or words of ordinary samples): from the upper end of the control's 95 % interval to the "
+            "lower end of the trigger's it is at least this far.",
             _TRIGGERS,
         ),
         "trigger_returns": Rule(
