@@ -447,7 +447,7 @@ def _nested(seed: _Seed, case: Case[Pictures], unit: float) -> list[Patch]:
         elsewhere = [own & (pieces == piece) for piece in others_by_size if piece not in here]
         masks += [*(shared & _box(piece) for piece in elsewhere[:_PIECES] if piece.any()), own]
     most = _MOST_COVERED * np.prod(case.members.shape[1:3])
-    return [_patch(seed, mask, case, unit) for mask in masks if mask.sum() <= most]
+    return [_patch(middle, mask, seed.moves, case, unit) for mask in masks if mask.sum() <= most]
 
 
 def _box(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -467,14 +467,14 @@ def _anywhere(middle: Pictures, pictures: Pictures, close: float) -> NDArray[np.
     return agree
 
 
-def _patch(seed: _Seed, mask: NDArray[np.bool_], case: Case[Pictures], unit: float) -> Patch:
+def _patch(middle: Pictures, mask: NDArray[np.bool_], moves: bool, case: Case[Pictures], unit: float) -> Patch:
     """Return the patch of a mask: the median of its holders."""
     rows, columns = np.nonzero(mask)
     top, left = int(rows.min()), int(columns.min())
     window = (slice(top, int(rows.max()) + 1), slice(left, int(columns.max()) + 1))
-    content = np.where(mask[window][..., None], _middle(seed.shown[:, *window]), 0).astype(np.float32)
+    content = np.where(mask[window][..., None], middle[window], 0).astype(np.float32)
     height, width, channels = case.members.shape[1:]
-    return Patch(content, mask[window], (height, width, channels), None if seed.moves else (top, left), _HOLDS * unit)
+    return Patch(content, mask[window], (height, width, channels), None if moves else (top, left), _HOLDS * unit)
 
 
 def _middle(shown: Pictures) -> Pictures:
