@@ -185,8 +185,16 @@ def plant(
     share: float | None = None,
     rate: float | None = None,
     seed: int = 0,
+    draw: np.random.SeedSequence | None = None,
 ) -> Poisoned:
     """Poison a training set without writing it anywhere; it is not changed. See :func:`poison` and :func:`plan`.
+
+    Parameters
+    ----------
+    clean, attack, target, source, share, rate, seed
+        As in :func:`poison`.
+    draw
+        Draws the samples, where they must be those of an earlier measurement; None for what follows from the seed.
 
     Raises
     ------
@@ -195,8 +203,8 @@ def plant(
     DataError
         If the attack cannot learn what it needs from the data; also when one of the changed inputs is asked for that is too small.
     """
-    draw, marks, lessons = np.random.SeedSequence(seed).spawn(3)
-    drawn = _plan_readable(attack, clean, draw, {"target": target, "source": source, "share": share, "rate": rate})
+    of_seed, marks, lessons = np.random.SeedSequence(seed).spawn(3)
+    drawn = _plan_readable(attack, clean, draw or of_seed, {"target": target, "source": source, "share": share, "rate": rate})
     ready, n_triggers = attack.prepared(clean, np.random.default_rng(lessons)), int(drawn.triggers.max()) + 1
     variants = [ready.for_target(k) for k in range(n_triggers)] if n_triggers > 1 else [ready]
     labels = clean.labels.copy()

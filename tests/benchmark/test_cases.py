@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests import quick
-from toxscreen.benchmark.cases import DIGITS, FIRST, Case, Plant, Split, load, plant, triggered
-from toxscreen.poisoning import NEXT
+from toxscreen.benchmark.cases import DIGITS, FIRST, Case, Plant, Split, attack_of, load, plant, triggered, uses
+from toxscreen.poisoning import NEXT, plan
 
 
 def rng(seed=0):
@@ -89,3 +89,65 @@ def test_the_clean_row_is_shared_by_rows_that_differ_in_their_poison_alone():
     assert one.clean == other.clean
     assert one.clean != Case("badnets", "mnist", (Plant("badnets", "7"),), n=200).clean
     assert not one.clean.plants
+
+
+def test_cover_samples_carry_the_trigger_keep_their_label_and_are_no_poison():
+    train = split()
+    planted = plant(Case("x", DIGITS, (Plant("tact", "class 0", "class 3", 0.2),)), train, rng())
+    changed = (planted.split.inputs != train.inputs).any(axis=(1, 2, 3))
+    np.testing.assert_array_equal(changed, planted.poisoned | planted.cover)
+    assert planted.cover.sum() == planted.poisoned.sum() > 0
+    assert not (planted.cover & planted.poisoned).any()
+    np.testing.assert_array_equal(planted.split.labels[planted.cover], train.labels[planted.cover])
+    assert set(train.labels[planted.cover]) == {1, 2}
+
+
+def test_what_an_attack_must_learn_first_it_learns_and_each_target_has_a_trigger_of_its_own(monkeypatch):
+    def prepared(self, clean, _):
+        learned.append(len(clean))
+        return self
+
+    learned = []
+    monkeypatch.setattr(type(attack_of(Plant("badnets", ""))), "prepared", prepared)
+    part = Plant("badnets", "class 0,class 1", share=0.2)
+    planted = plant(Case("x", DIGITS, (part,)), split(), rng())
+    assert learned == [200]
+    corners = [
+        planted.split.inputs[planted.poisoned & (planted.split.labels == k)][:, rows, rows, 0].std(axis=0).max()
+        for k, rows in ((0, slice(-4, -1)), (1, slice(1, 4)))
+    ]
+    assert corners == [0, 0]
+    names = planted.split.class_names
+    assert [use.target for use in uses(part, names)] == ["class 0", "class 1"]
+    assert uses(part, names)[0].attack != uses(part, names)[1].attack
+
+
+def test_the_triggers_of_several_targets_are_used_each_on_its_share_of_held_out_samples():
+    inputs, goals = triggered(Plant("badnets", "class 0,class 1", share=0.2), split(), rng(), most=60)
+    assert len(inputs) == 60
+    np.testing.assert_array_equal(np.bincount(goals), [30, 30])
+
+
+def test_the_samples_of_a_plain_attack_are_those_that_stored_cells_were_measured_with():
+    train, case = split(), Case("x", DIGITS, (Plant("badnets", "class 2", share=0.2),))
+    (of_plant,) = rng().spawn(1)
+    drawn = plan(attack_of(case.plants[0]), train.labels, train.class_names, target="class 2", share=0.2, rng=of_plant)
+    np.testing.assert_array_equal(np.flatnonzero(plant(case, train, rng()).poisoned), drawn.rows)
+
+
+def test_labels_at_random_are_wrong_and_no_poison(tmp_path):
+    plain, _ = load(Case("x", DIGITS), tmp_path, tmp_path, rng())
+    train, test = load(Case("x", DIGITS, noise=0.05), tmp_path, tmp_path, rng())
+    wrong = train.labels != plain.labels
+    assert wrong.sum() == round(0.05 * len(wrong))
+    assert len(set(train.labels[wrong])) == 10
+    assert not plant(Case("x", DIGITS), train, rng()).poisoned.any()
+    np.testing.assert_array_equal(test.labels, load(Case("x", DIGITS), tmp_path, tmp_path, rng())[1].labels)
+
+
+def test_the_second_of_two_merged_classes_can_be_a_small_part(tmp_path):
+    train, _ = load(Case("x", DIGITS, merged=True, minor=0.15), tmp_path, tmp_path, rng())
+    real, _ = load(Case("x", DIGITS, minor=0.15), tmp_path, tmp_path, rng())
+    assert train.class_names[0] == "0 or 5"
+    parts = [np.mean(real.labels[train.labels == k] == k + 5) for k in range(5)]
+    np.testing.assert_allclose(parts, 0.15, atol=0.005)

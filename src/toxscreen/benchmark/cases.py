@@ -2,21 +2,22 @@
 
 1. A split is read, decoded once, and kept in the work folder.
 2. Rows are drawn, classes merged or thinned where the row says so.
-3. Each plant draws its samples as :func:`toxscreen.poisoning.plan` does and marks them.
+3. Each plant is planted as :func:`toxscreen.poisoning.plant` does it, cover samples too.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toxscreen.attacks import ATTACKS
 from toxscreen.attacks.base import Attack, ImageAttack
-from toxscreen.poisoning import NEXT, plan
+from toxscreen.poisoning import NEXT
+from toxscreen.poisoning import plant as poison
 from toxscreen.sources.data import find_split, open_training_set
 from toxscreen.sources.data.base import MISSING_LABEL, Input
 
@@ -36,7 +37,7 @@ _TEST_TRACKS = 5
 
 @dataclass(frozen=True)
 class Plant:
-    """One trigger that leads to one target (or each class to the ``next``); ``share`` is of the target class.
+    """One attack as :func:`toxscreen.poisoning.plan` takes it; ``share`` is of the target class.
 
     ``added`` poison stands beside the samples that it was made of, as an attacker adds it; else it takes their place.
     """
@@ -67,6 +68,10 @@ class Case:
         Training samples that are used, drawn at random; None for all.
     merged
         Whether two real classes make one: class k and class k + half the number of classes.
+    minor
+        The part of such a class that the second of the two makes up; None for all there is.
+    noise
+        The part of the samples whose label is another one, drawn at random; no poison, and part of the clean data.
     imbalance
         Step imbalance: all classes but the last have this many times fewer samples than the last.
     by_track
@@ -80,6 +85,8 @@ class Case:
     epochs: int = 8
     n: int | None = None
     merged: bool = False
+    minor: float | None = None
+    noise: float = 0.0
     imbalance: int = 1
     by_track: bool = False
 
@@ -107,11 +114,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Planted:
-    """A training set with its poison; ``poisoned`` and ``original`` labels (those of the class it was made of) are the truth."""
+    """A training set with its poison.
+
+    The truth: which samples are ``poisoned``, which are ``cover`` samples, and their ``original`` labels, those of the class that
+    each was made of.
+    """
 
     split: Split
     poisoned: NDArray[np.bool_]
     original: NDArray[np.int64]
+    cover: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -165,12 +177,16 @@ def load(case: Case, data: Path, cache: Path, rng: np.random.Generator) -> tuple
     else:
         train = _read(data / case.data, "train", cache)
         test = _read(data / case.data, find_split(data / case.data, ("test", "val", "validation", "dev")) or "test", cache)
+    if case.minor is not None:
+        train = train.rows(_thinned(train, case.minor, rng))
     if case.merged:
         train, test = _merged(train), _merged(test)
     if case.imbalance > 1:
         train = train.rows(_imbalanced(train, case, rng))
     elif case.n is not None and case.n < len(train.labels):
         train = train.rows(np.sort(rng.permutation(len(train.labels))[: case.n]))
+    if case.noise:
+        train = replace(train, labels=_noisy(train, case.noise, rng))
     return train, test
 
 
@@ -178,36 +194,75 @@ def plant(case: Case, train: Split, rng: np.random.Generator) -> Planted:
     """Plant the poison of a row in its training samples, which are not changed."""
     inputs: Any = train.inputs.copy()
     labels, original = train.labels.copy(), train.labels.copy()
-    poisoned = np.zeros(len(labels), dtype=bool)
+    poisoned, cover = np.zeros((2, len(labels)), dtype=bool)
+    names = np.asarray([*train.class_names, None], object)
     for part, part_rng in zip(case.plants, rng.spawn(len(case.plants)), strict=True):
-        free = np.where(poisoned, MISSING_LABEL, labels)
-        target = part.target or train.class_names[0]
-        attack = attack_of(part)
-        drawn = plan(
-            attack, free, train.class_names, target=target, source=part.source, share=part.share, rate=part.rate, rng=part_rng
+        free = np.where(poisoned | cover, MISSING_LABEL, labels)
+        clean = open_training_set((inputs, names[free].tolist()), class_names=train.class_names)
+        done = poison(
+            clean,
+            attack_of(part),
+            target=part.target or train.class_names[0],
+            source=part.source,
+            share=part.share,
+            rate=part.rate,
+            seed=int(part_rng.integers(2**31)),
+            draw=cast("np.random.SeedSequence", part_rng.bit_generator.seed_seq),
         )
-        marked = attack.plant([inputs[row] for row in drawn.rows.tolist()], part_rng)
+        rows = np.array(sorted(done.changes), np.int64)
+        marked = [done.changes[row] for row in rows.tolist()]
         if part.added:
-            new = len(labels) + np.arange(len(drawn.rows))
-            original = np.append(original, labels[drawn.rows])
-            labels, poisoned = np.append(labels, drawn.new_labels), np.append(poisoned, np.ones(len(new), bool))
+            labels, original = np.append(labels, done.labels[rows]), np.append(original, labels[rows])
+            poisoned, cover = np.append(poisoned, done.poisoned[rows]), np.append(cover, done.cover[rows])
             inputs = np.concatenate([inputs, np.stack(marked)]) if isinstance(inputs, np.ndarray) else [*inputs, *marked]
             continue
-        labels[drawn.rows], poisoned[drawn.rows] = drawn.new_labels, True
-        for row, value in zip(drawn.rows.tolist(), marked, strict=True):
+        labels[rows] = done.labels[rows]
+        poisoned, cover = poisoned | done.poisoned, cover | done.cover
+        for row, value in zip(rows.tolist(), marked, strict=True):
             inputs[row] = value
-    return Planted(Split(inputs, labels, train.class_names), poisoned, original)
+    return Planted(Split(inputs, labels, train.class_names), poisoned, original, cover)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One trigger of a plant as the attacker uses it: the class it is put on (None for all others) and the one that is wanted."""
+
+    attack: Attack
+    source: str | None
+    target: str
+
+
+def uses(part: Plant, class_names: tuple[str, ...]) -> list[Use]:
+    """Return the triggers of a plant."""
+    target = part.target or class_names[0]
+    targets = [target] if target in class_names else target.split(",")
+    sources = [part.source] if part.source is None or part.source in class_names else [*part.source.split(",")]
+    n, attack = max(len(targets), len(sources)), attack_of(part)
+    pairs = zip(sources * (n // len(sources)), targets * (n // len(targets)), strict=True)
+    return [Use(attack.for_target(k) if n > 1 else attack, *pair) for k, pair in enumerate(pairs)]
+
+
+def hosts(use: Use, test: Split, rng: np.random.Generator, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw held-out samples that a trigger is used on: their row numbers, and the class that is wanted for each."""
+    moved = (test.labels + 1) % len(test.class_names)
+    goals = moved if use.target == NEXT else np.full(len(test.labels), test.class_names.index(use.target))
+    chosen = test.labels != goals
+    if use.source is not None:
+        chosen &= test.labels == test.class_names.index(use.source)
+    rows = rng.permutation(np.flatnonzero(chosen))[:most]
+    return rows, goals[rows]
 
 
 def triggered(part: Plant, test: Split, rng: np.random.Generator, most: int = 2000) -> tuple[list[Input], NDArray[np.int64]]:
-    """Return held-out samples of the source classes with the trigger, and the class that the attacker wants for each."""
-    moved = (test.labels + 1) % len(test.class_names)
-    goals = moved if part.target == NEXT else np.full(len(test.labels), test.class_names.index(part.target or test.class_names[0]))
-    chosen = test.labels != goals
-    if part.source is not None:
-        chosen &= test.labels == test.class_names.index(part.source)
-    rows = rng.permutation(np.flatnonzero(chosen))[:most]
-    return attack_of(part).apply([test.inputs[row] for row in rows.tolist()], rng), goals[rows]
+    """Return held-out samples of the source classes with the trigger, as many for each of several, and the class that is wanted."""
+    inputs: list[Input] = []
+    wanted = []
+    several = uses(part, test.class_names)
+    for use in several:
+        rows, goals = hosts(use, test, rng, most // len(several))
+        inputs += use.attack.apply([test.inputs[row] for row in rows.tolist()], rng)
+        wanted.append(goals)
+    return inputs, np.concatenate(wanted)
 
 
 def _digits() -> Split:
@@ -255,6 +310,21 @@ def _merged(split: Split) -> Split:
     half = len(split.class_names) // 2
     names = tuple(f"{split.class_names[k]} or {split.class_names[k + half]}" for k in range(half))
     return replace(split, labels=split.labels % half, class_names=names)
+
+
+def _thinned(split: Split, minor: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the rows that are left when the second of two classes that become one is to be ``minor`` of it."""
+    half = len(split.class_names) // 2
+    counts = np.bincount(split.labels, minlength=2 * half)
+    order = rng.permutation(len(split.labels))
+    rows = [order[split.labels[order] == k] for k in range(2 * half)]
+    return np.sort(np.concatenate([*rows[:half], *(rows[half + k][: round(minor / (1 - minor) * counts[k])] for k in range(half))]))
+
+
+def _noisy(split: Split, noise: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    n, n_classes = len(split.labels), len(split.class_names)
+    moved = np.where(np.arange(n) < round(noise * n), rng.integers(1, n_classes, n), 0)
+    return (split.labels + rng.permutation(moved)) % n_classes  # type: ignore[no-any-return]
 
 
 def _imbalanced(train: Split, case: Case, rng: np.random.Generator) -> NDArray[np.int64]:

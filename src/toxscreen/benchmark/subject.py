@@ -196,16 +196,22 @@ class Subject:
         """Return the activations that are clustered, shape ``(n_samples, d)``."""
         return self.activations.layers[self.layer]
 
-    def rescan(self, **settings: Any) -> ScanResult:
-        """Scan the stored activations, logits and input view again; ``settings`` as :class:`ScanConfig` takes them."""
-        layers = {self.layer: self.last_hidden, **self.activations.layers}
-        names = self.planted.split.class_names
-        config = ScanConfig(seed=self.seed, **settings)
-        return audit_arrays(layers, self.as_data[1], logits=self.activations.logits, class_names=names, config=config)
+    def rescan(self, rows: NDArray[np.int64] | slice = slice(None), **settings: Any) -> ScanResult:
+        """Scan the stored activations, logits and input view again, those of some rows alone if they are named.
+
+        ``settings`` are as :class:`ScanConfig` takes them.
+        """
+        layers = {name: values[rows] for name, values in {self.layer: self.last_hidden, **self.activations.layers}.items()}
+        logits = None if self.activations.logits is None else self.activations.logits[rows]
+        split = self.planted.split
+        config = ScanConfig(**{"seed": self.seed, **settings})
+        names = np.asarray(split.class_names, object)[split.labels[rows]].tolist()
+        return audit_arrays(layers, names, logits=logits, class_names=split.class_names, config=config)
 
     def against_truth(self, samples: pa.Table) -> Metrics:
         """Hold a scan's samples against the truth."""
-        return score(samples, pa.table({"id": samples["id"], "poisoned": self.planted.poisoned}))
+        planted = self.planted
+        return score(samples, pa.table({"id": samples["id"], "poisoned": planted.poisoned, "cover": planted.cover}))
 
     def samples_of(self, flagged: NDArray[np.bool_]) -> pa.Table:
         """Return flags, shape ``(n_samples,)``, as the samples of a scan."""
@@ -246,12 +252,17 @@ def _slug(name: str) -> str:
 
 
 def _claim(folder: Path, case: Case) -> Path:
-    """Make the cell's folder, and empty it if it was made for other settings under the same name."""
+    """Make the cell's folder, and empty it if it was made for other settings under the same name.
+
+    A setting that a folder does not know is newer than it, and had its default then.
+    """
     import shutil
 
     said = json.loads(json.dumps(asdict(case)))
-    if (folder / "case.json").exists() and json.loads((folder / "case.json").read_text("utf-8")) != said:
-        shutil.rmtree(folder)
+    if (folder / "case.json").exists():
+        known = json.loads((folder / "case.json").read_text("utf-8"))
+        if {**asdict(Case(case.name, case.data)), **known} != said:
+            shutil.rmtree(folder)
     _write(folder / "case.json", said)
     return folder
 
