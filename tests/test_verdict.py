@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from toxscreen.analysis.base import FEWEST_SAMPLES
 from toxscreen.result import Verdict
@@ -43,11 +44,12 @@ def is_one_sentence(text):
 
 def test_each_rule_says_what_it_means_and_where_it_comes_from():
     screen = {"label_conflict", "separation", "standing_out", "fitted_share"}
-    screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "trigger_flips", "trigger_margin", "trigger_returns"}
+    screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "clean_tail_shape"}
+    screen |= {"trigger_flips", "trigger_margin", "trigger_returns"}
     confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy", "exre_recall"}
     assert set(POLICY) == screen | confirmation
     for rule in POLICY.values():
-        assert rule.value > 0
+        assert rule.value != 0
         assert rule.meaning.endswith(".")
         assert rule.source
 
@@ -103,9 +105,10 @@ def test_without_conflict_every_clean_class_shows_as_much():
     assert p_value(evidence(1e9, -np.inf)) == 1
 
 
-def test_the_tail_falls_by_e_with_each_scale():
-    first, scale = 10.0, POLICY["clean_tail_scale"].value
-    assert p_value(evidence(first, 1.0)) / p_value(evidence(first + scale, 1.0)) == pytest.approx(np.e)
+@pytest.mark.parametrize("told", [2.5, 4.0, 6.0])
+def test_the_tail_is_a_generalised_pareto_distribution(told):
+    tail = stats.genpareto(POLICY["clean_tail_shape"].value, POLICY["clean_tail"].value, POLICY["clean_tail_scale"].value)
+    assert p_value(evidence(told, 1.0)) == pytest.approx(POLICY["clean_tail_share"].value * tail.sf(told))
 
 
 def test_the_classes_are_judged_together():

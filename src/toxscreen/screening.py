@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,13 +47,24 @@ class Labels:
 
 @dataclass(frozen=True)
 class Screening:
-    """What the screen found: the classes, the samples' table, where the samples lie, and how their inputs fit (None: not asked)."""
+    """What the screen found.
+
+    Attributes
+    ----------
+    classes, samples, views, notes
+        As in :class:`toxscreen.result.ScanResult`.
+    inputs
+        How the inputs fit their labels; None where that was not asked.
+    apart
+        By class index, the row numbers of a group that no evidence accuses though it lies as far away as poison does.
+    """
 
     classes: tuple[ClassResult, ...]
     samples: pa.Table
     views: tuple[ClassView, ...]
     notes: tuple[str, ...]
     inputs: Affinity | None = field(default=None, repr=False)
+    apart: Mapping[int, NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
 
 @dataclass
@@ -152,7 +163,9 @@ def screen(
     if analysis.rule is not None:
         notes = {BY_RULE.format(analysis.rule): None} | notes
     views = tuple(_view(f, detection) for f in findings)
-    return Screening(detection.classes, _table(labels, predicted, detection), views, tuple(notes), inputs)
+    far = ((f.segment.class_index, f.rows, f.farthest) for f in findings if f.farthest is not None)
+    apart = {index: rows[group.members] for index, rows, group in far if _is_apart(group)}
+    return Screening(detection.classes, _table(labels, predicted, detection), views, tuple(notes), inputs, apart)
 
 
 def detect(
@@ -249,6 +262,10 @@ def _known_p_value(group: Group) -> float:
 
 def _facts(findings: Findings) -> policy.Facts:
     return policy.Facts(len(findings.segment.rows), int(findings.segment.fitted.sum()), findings.constant)
+
+
+def _is_apart(group: Group) -> bool:
+    return group.evidence["separation"] >= policy.POLICY["separation"].value
 
 
 def _separation(findings: Findings) -> float:

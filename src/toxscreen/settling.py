@@ -24,6 +24,9 @@ a third of them were poison in trials on CIFAR-10 and Fashion-MNIST."""
 _LEAST_LEADS, _SAMPLES_PER_LEAD = 10, 6000
 """Leads that are followed at least; and samples of the data set for each further one, as often as following one asks the model."""
 
+_MOST_OF_A_CLASS = 0.9
+"""Part of a class from which a side is no lead: what it shares is what the class is."""
+
 _FEWEST_IN_GROUP = 10
 
 _CLEARED = 0.49
@@ -33,7 +36,8 @@ _CLEARED = 0.49
 def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
     """Return where a trigger is worth looking for, the accused groups first.
 
-    Of every class that is not accused: the samples that fit their label least, among which poison gathers before it makes a group.
+    Of every class that is not accused: the samples that fit their label least, among which poison gathers before it makes a group;
+    and both sides of a group that lies far apart though its inputs fit the label, as far as anybody can tell.
     How many classes are followed is bounded by the size of the data, so that the model is not asked much more often than in the
     scan itself.
     """
@@ -53,6 +57,10 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
         if not bad and screening.inputs is not None and len(fitted) > _FEWEST_IN_LEAD:
             telling = max((_telling(group) for group in result.groups), default=0.0)
             quiet.append((telling, _least_fitting(index, fitted, screening.inputs)))
+        if not bad and index in screening.apart:
+            inside = np.isin(fitted, screening.apart[index])
+            sides = (side for side in (inside, ~inside) if side.mean() < _MOST_OF_A_CLASS)
+            accused.extend(Lead(index, None, fitted[side], fitted[~side]) for side in sides)
     quiet.sort(key=lambda pair: -pair[0])
     most = max(_LEAST_LEADS, len(labels.given) // _SAMPLES_PER_LEAD)
     return (*accused[:most], *(lead for _, lead in quiet[:most]))
@@ -145,7 +153,8 @@ def _convicted(
 ) -> ClassResult:
     """Return a class whose group of that number has a trigger; ``counts`` are the samples of each group now."""
     evidence, sources = found.proof.evidence(), [labels.class_names[index] for index in found.sources]
-    document = {"description": str(found.trigger), "sources": sources, **found.proof.document(), **found.trigger.document()}
+    told = {"description": str(found.trigger), "sources": sources, "proved": verdict is Verdict.POISONED}
+    document = {**told, **found.proof.document(), **found.trigger.document()}
     groups = {group.id: group for group in result.groups}
     group = groups.get(number, GroupResult(number, 0, 0.0, verdict, {}))
     groups[number] = replace(

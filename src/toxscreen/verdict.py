@@ -5,7 +5,6 @@ The screen alone says at most ``suspicious``; ``poisoned`` takes a confirmation,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -47,7 +46,7 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         "clean_tail": Rule(
             2.0,
             "Evidence is the separation of the group times that lower bound. Above this number its distribution over clean classes "
-            "is taken as exponential.",
+            "is a generalised Pareto distribution.",
             _CALIBRATION,
         ),
         "clean_tail_share": Rule(
@@ -56,10 +55,15 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "the same calibration",
         ),
         "clean_tail_scale": Rule(
-            0.8,
-            "Their mean excess over it. The probability p that a clean class shows as much follows, and the classes of a scan are "
-            "judged together by Benjamini and Hochberg's procedure at the level --alpha.",
-            "the same calibration; Benjamini and Hochberg 1995",
+            0.87,
+            "Its scale.",
+            "the same calibration: the mean excess is 0.79",
+        ),
+        "clean_tail_shape": Rule(
+            -0.1,
+            "Its shape. The probability p that a clean class shows as much follows, and the classes of a scan are judged together "
+            "by Benjamini and Hochberg's procedure at the level --alpha.",
+            "the same calibration: -0.19 by maximum likelihood, with a standard error of 0.09; the heavier tail is the safer one",
         ),
         "separation": Rule(
             7.0,
@@ -144,6 +148,9 @@ VERDICTS: Mapping[Verdict, str] = MappingProxyType(
 """What each verdict on a class means."""
 
 
+_LEAST_P_VALUE = 1e-9
+"""No p-value is smaller: the tail was seen down to some 1e-3."""
+
 NOTHING_APART = "No group of its samples both stands far apart and contradicts the label."
 NOTHING_APART_UNASKED = "No group of its samples stands far apart from the rest; whether they fit the label was not asked."
 
@@ -160,13 +167,16 @@ class Facts:
 def p_value(evidence: Mapping[str, float]) -> float:
     """Return the probability that the most telling group of a clean class tells as much as this one, in [0, 1].
 
-    **Source:** Pickands 1975, Annals of Statistics 3, 119-131 (the tail above a high number; its exponential case).
+    **Source:** Pickands 1975, Annals of Statistics 3, 119-131 (the tail of a distribution above a high number).
     """
     conflict = evidence["label_conflict_lower"]
     if conflict < POLICY["label_conflict"].value:
         return 1.0
-    beyond = (evidence["separation"] * conflict - POLICY["clean_tail"].value) / POLICY["clean_tail_scale"].value
-    return min(1.0, POLICY["clean_tail_share"].value * math.exp(min(0.0, -beyond))) if beyond > 0 else 1.0
+    excess = evidence["separation"] * conflict - POLICY["clean_tail"].value
+    if excess <= 0:
+        return 1.0
+    shape, scale = POLICY["clean_tail_shape"].value, POLICY["clean_tail_scale"].value
+    return max(_LEAST_P_VALUE, POLICY["clean_tail_share"].value * max(0.0, 1 + shape * excess / scale) ** (-1 / shape))
 
 
 def level(p_values: Sequence[float], alpha: float) -> float:

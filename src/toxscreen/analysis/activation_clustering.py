@@ -106,6 +106,7 @@ class ActivationClustering(Analysis):
                 break
             if not accused(analysis.group):
                 groups.append((rows, analysis.group))
+                found = replace(found, farthest=analysis.farthest)
                 break
             groups.append(_with_misread(activations, rows, analysis.group, misread, len(segment.rows)))
             rows, misread = (left[~np.isin(left, groups[-1][0][groups[-1][1].members])] for left in (rows, misread))
@@ -130,8 +131,8 @@ class ClassAnalysis:
 
     Attributes
     ----------
-    group
-        The most telling one; None where there are no two groups at all.
+    group, farthest
+        The most telling one, and the one that lies farthest from the rest; None where there are no two groups at all.
     points
         The rows in two dimensions, shape ``(n, 2)``.
     constant
@@ -141,6 +142,7 @@ class ClassAnalysis:
     """
 
     group: Group | None = None
+    farthest: Group | None = None
     points: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.float32))
     constant: bool = False
     note: str | None = None
@@ -178,11 +180,12 @@ def analyse(
     if fit is None:  # both sides of a cut lie equally far from each other: only its size says which one is the group
         splits = [split for split in splits if 2 * split.members.sum() <= n]
     distinct = {split.members.tobytes(): split for split in splits}  # most guesses end in the same group
-    group = _most_telling([_measure(split, n_class, fit) for split in distinct.values()])
+    groups = [_measure(split, n_class, fit) for split in distinct.values()]
+    group, farthest = _most_telling(groups), max(groups, key=lambda each: each.evidence["separation"], default=None)
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
         group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
-    return ClassAnalysis(group, _plane(plane(activations, reduction_rng), group), note=reduction.note)
+    return ClassAnalysis(group, farthest, _plane(plane(activations, reduction_rng), group), note=reduction.note)
 
 
 def _conflicting(whitened: NDArray[np.float64], fit: InputFit | None, folds: NDArray[np.int64]) -> list[NDArray[np.bool_]]:

@@ -81,6 +81,9 @@ class Findings:
         Where they lie in two dimensions, shape ``(n, 2)``.
     groups
         In the order found, each with the row numbers among which it was looked for.
+    farthest
+        Of the same rows as the only group, the one that lies farthest from the rest, where no group is accused: it may be poison
+        whose inputs nobody can tell from those of the class.
     constant
         Whether all rows are equal.
     note
@@ -93,6 +96,7 @@ class Findings:
     rows: NDArray[np.int64]
     points: NDArray[np.float32]
     groups: tuple[tuple[NDArray[np.int64], Group], ...] = ()
+    farthest: Group | None = None
     constant: bool = False
     note: str | None = None
     ruling: Ruling | None = None

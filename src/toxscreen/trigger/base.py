@@ -119,8 +119,8 @@ class Proof:
     flips_by_class
         The same as ``flips`` for each class of hosts, by class index.
     returns, control_returns
-        Samples that leave the class when the trigger is taken off, of those that hold it; and ordinary samples of the class that
-        leave it when the same place is filled.
+        Samples that leave the class when the trigger is taken off, of those that hold it; and ordinary samples of the class without
+        it that leave when the same place is filled.
     """
 
     flips: Share
@@ -156,11 +156,11 @@ def prove(trigger: Trigger[Inputs], case: Case[Inputs], ask: Ask[Inputs], rng: n
     by_control = [ask(each.put_on(hosts)) == case.target for each, hosts in parts if len(hosts)]
     holding = case.members[trigger.held_by(case.members)]
     return Proof(
-        Share(sum(each.count for each in by_class.values()), sum(each.n for each in by_class.values())),
+        total(by_class),
         _share(by_control),
         by_class,
         _share([_leaves(trigger, holding, case, ask)]),
-        _share([_leaves(trigger, case.ordinary, case, ask)]),
+        _share([_leaves(trigger, case.ordinary[~trigger.held_by(case.ordinary)], case, ask)]),
     )
 
 
@@ -168,6 +168,11 @@ def flips_by_class(trigger: Trigger[Inputs], case: Case[Inputs], ask: Ask[Inputs
     """Share the hosts of each class that the model gives the target class with the trigger."""
     flipped = ask(trigger.put_on(case.hosts)) == case.target
     return {int(index): _share([flipped[case.classes == index]]) for index in np.unique(case.classes)}
+
+
+def total(shares: Mapping[int, Share]) -> Share:
+    """Return the share of all classes together."""
+    return Share(sum(each.count for each in shares.values()), sum(each.n for each in shares.values()))
 
 
 def _leaves(trigger: Trigger[Inputs], inputs: Inputs, case: Case[Inputs], ask: Ask[Inputs]) -> NDArray[np.bool_]:

@@ -25,7 +25,7 @@ from toxscreen.shares import Share
 from toxscreen.sources.data.base import Input, TrainingSet, spread
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
-from toxscreen.trigger.base import Case, Proof, Search, Trigger, flips_by_class, prove
+from toxscreen.trigger.base import Case, Proof, Search, Trigger, flips_by_class, prove, total
 from toxscreen.trigger.patches import search_patches
 from toxscreen.trigger.patterns import search_patterns
 from toxscreen.trigger.words import search_words
@@ -42,6 +42,10 @@ _FEWEST = 8
 
 _WORKS = 0.5
 """A trigger works on the classes whose hosts flip at least this part as often as those of the class that flips most."""
+
+_CLEARLY = 0.04
+"""How much more a later candidate must flip than the best so far: searches yield the likeliest first, and patches come before
+patterns over the whole picture, which can imitate them."""
 
 _STRETCH = 256
 _SHOWN = 6
@@ -162,15 +166,16 @@ def _follow(
     if min(len(case.members), len(case.ordinary), len(case.hosts)) < _FEWEST:
         return None
     searched, tested = case.halves()
-    trigger, most, sources = None, 0.0, tuple[int, ...]()
+    trigger, flips, most = None, dict[int, Share](), 0.0
     for search in medium.searches:
         for candidate in search(searched, medium.ask, rng):
-            flips = flips_by_class(candidate, searched, medium.ask)
-            if (highest := max(share.value for share in flips.values())) > most:
-                trigger, most = candidate, highest
-                sources = tuple(index for index, share in flips.items() if share.value >= _WORKS * highest)
+            by_class = flips_by_class(candidate, searched, medium.ask)
+            if (surely := max(share.interval[0] for share in (total(by_class), *by_class.values()))) > most + _CLEARLY:
+                trigger, flips, most = candidate, by_class, surely
     if trigger is None:
         return None
+    highest = max(flips.values(), key=lambda share: share.interval[0]).value
+    sources = tuple(index for index, share in flips.items() if share.value >= _WORKS * highest)
     chosen = np.isin(tested.classes, sources)
     tested = replace(tested, hosts=tested.hosts[chosen], classes=tested.classes[chosen])
     proof, holding = prove(trigger, tested, medium.ask, rng), np.zeros(0, np.int64)
