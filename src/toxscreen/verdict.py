@@ -176,7 +176,8 @@ def p_value(evidence: Mapping[str, float]) -> float:
     if excess <= 0:
         return 1.0
     shape, scale = POLICY["clean_tail_shape"].value, POLICY["clean_tail_scale"].value
-    return max(_LEAST_P_VALUE, POLICY["clean_tail_share"].value * max(0.0, 1 + shape * excess / scale) ** (-1 / shape))
+    left: float = max(0.0, 1 + shape * excess / scale) ** (-1 / shape)
+    return max(_LEAST_P_VALUE, POLICY["clean_tail_share"].value * left)
 
 
 def level(p_values: Sequence[float], alpha: float) -> float:
