@@ -152,7 +152,7 @@ def audit(
         with log.stage("screening"):
             screening = screen(activations, labels, outputs, layer, config, progress=progress)
         with log.stage("triggers"):
-            screening, _ = _recovered(screening, labels, subject.classifier, training_set, outputs, config, log)
+            screening, recovered = _recovered(screening, labels, subject.classifier, training_set, outputs, config, log)
         answers, reading = None, {"split": split, **columns}
         if config.confirmation.asked and (found := suspects(screening, labels)):
             if kept:  # a training may take the process with it, and the finding must not go too
@@ -165,7 +165,7 @@ def audit(
                 )
         result = _result(training_set, reading, subject, activations, screening, layer, device, config, log)
         with log.stage("exhibits"):
-            exhibits = make_exhibits(result, training_set, rng=np.random.default_rng(config.seed))
+            exhibits = make_exhibits(result, training_set, recovered, rng=np.random.default_rng(config.seed))
     return replace(result, exhibits=exhibits, confirmation=answers)
 
 

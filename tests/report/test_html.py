@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from tests.fakes import FakeTrainingSet
 from tests.scans import scan_result, shown
+from tests.triggers import convicted, patch, recovered, shown_with, words
 from toxscreen.errors import StoreError
 from toxscreen.report.html import rebuild, render_notebook, render_report
 from toxscreen.result import GroupResult, Verdict
@@ -54,18 +56,19 @@ def texts(n, text="some words"):
     return FakeTrainingSet([f"{text} {row}" for row in range(n)], modality="text")
 
 
-@pytest.fixture(params=["image", "text", "clean", "inconclusive", "arrays"])
+@pytest.fixture(params=["image", "text", "patch", "words", "clean", "inconclusive", "arrays"])
 def page(request):
     accused = {"a": [60, 20], "b": [20]}
-    if request.param == "image":
-        return render_report(shown(scan_result(accused, {"a": S}), pictures(100)))
-    if request.param == "text":
-        return render_report(shown(scan_result(accused, {"a": P}), texts(100)))
-    if request.param == "clean":
-        return render_report(shown(scan_result({"a": [60], "b": [40]})))
-    if request.param == "inconclusive":
-        return render_report(shown(scan_result({"a": [60], "b": [9]}, {"b": I}), pictures(69)))
-    return render_report(shown(scan_result(accused, {"a": S})))
+    made = {
+        "image": lambda: shown(scan_result(accused, {"a": S}), pictures(100)),
+        "text": lambda: shown(scan_result(accused, {"a": P}), texts(100)),
+        "patch": lambda: shown_with(recovered(patch(), list(pictures(9, 12).inputs)), pictures(140, 12)),
+        "words": lambda: shown_with(recovered(words("cf"), ["one two", "three"]), texts(140), proved=False),
+        "clean": lambda: shown(scan_result({"a": [60], "b": [40]})),
+        "inconclusive": lambda: shown(scan_result({"a": [60], "b": [9]}, {"b": I}), pictures(69)),
+        "arrays": lambda: shown(scan_result(accused, {"a": S})),
+    }
+    return render_report(made[request.param]())
 
 
 def test_nothing_on_the_page_asks_the_network(page):
@@ -110,6 +113,11 @@ def test_the_page_ends_with_what_was_examined_and_what_it_cannot_see(page):
         assert heading in text
     for fact in ("abc123", "seed", "activations"):
         assert fact in text
+
+
+def words_of(html):
+    """Return what stands on a page, in its order."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
 
 
 def cells(html, name):
@@ -334,3 +342,73 @@ def test_rebuilding_from_a_foreign_folder_fails_in_a_sentence(tmp_path):
     with pytest.raises(StoreError, match="must be a run folder"):
         rebuild(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recovered_patch_is_on_the_page_with_its_numbers_and_inputs():
+    result = shown_with(recovered(patch(), list(pictures(9, 12).inputs), rows=range(80, 89)), pictures(140, 12))
+    html = render_report(result)
+    text = words_of(html)
+    assert "The trigger: a patch of 2 x 2 pixels at the bottom right" in text
+    assert "It works on inputs of 2 classes: “b” , “<b>c” ." in text
+    for said in ("90.0% 45 of 50, surely 78.6% to 95.7%", "4.0% 2 of 50", "90.0% 18 of 20", "2.5% 1 of 40", "80.0% 20 of 25"):
+        assert said in text
+    assert text.count("“b” becomes “a”") == 6
+    for described in ("The trigger, enlarged", "The mask of the trigger", "80 as it is", "80 with the trigger"):
+        assert f'alt="{described}"' in html
+
+
+def test_the_phrase_is_marked_and_what_does_not_show_is_spelled_out():
+    html = render_report(shown_with(recovered(words("<i>cf\u200b\u2003x</i>"), ["one <b>two"]), texts(140)))
+    assert "<mark>&lt;i&gt;cf⟨U+200B⟩⟨U+2003⟩x&lt;/i&gt;</mark>" in html
+    assert "one &lt;b&gt;two <mark>" in html
+    assert "<i>" not in html
+
+
+def test_a_candidate_is_not_called_the_trigger():
+    text = words_of(render_report(shown_with(recovered(words("cf"), ["one"]), texts(140), proved=False)))
+    assert 'The best candidate for a trigger: "cf" at the end' in text
+    assert "is no proof" in text
+
+
+def test_without_exhibits_the_numbers_of_a_trigger_are_shown():
+    text = words_of(render_report(convicted(recovered(patch(), list(pictures(3, 12).inputs)))))
+    assert "a patch of 2 x 2 pixels" in text
+    assert "45 of 50" in text
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"description": HOSTILE, "sources": [HOSTILE], "flips": {"count": 1, "n": 2}, "control_flips": {"count": 0, "n": 0}},
+        {"description": 7, "sources": HOSTILE, "flips": {"count": 3, "n": 2}, "control_flips": {"count": HOSTILE, "n": 2}},
+        {"description": ["x"], "sources": 7, "flips": HOSTILE, "returns": {"count": -1, "n": 1}, "control_returns": None},
+    ],
+)
+def test_a_trigger_of_a_run_that_somebody_made_up_is_shown_as_far_as_it_goes(document):
+    result = scan_result({"a": [60, 20]}, {"a": S})
+    group = replace(result.classes[0].groups[1], trigger=document)
+    html = render_report(replace(result, classes=(replace(result.classes[0], groups=(result.classes[0].groups[0], group)),)))
+    assert "The best candidate for a trigger" in html
+    assert "<script>alert" not in html
+
+
+def test_the_case_for_poison_stands_beside_the_case_against():
+    html = render_report(measured(scan_result({"a": [15, 5]}, {"a": S}), separation=9.0))
+    told = words_of(html)
+    assert told.index("The case for poison") < told.index("They lie 9.0 standard") < told.index("The case against")
+    assert "No trigger was recovered from them." in told
+
+
+def test_natural_sub_populations_have_a_table():
+    result = measured(scan_result({HOSTILE: [15, 5], "b": [9]}), separation=9.0, label_conflict=0.1, label_conflict_lower=0.0)
+    html = render_report(result)
+    assert "<h2>Natural sub-populations</h2>" in html
+    assert "Their inputs fit the label" in html
+    assert "<script>alert" not in html
+    assert "Natural sub-populations" not in render_report(scan_result({"a": [15, 5]}))
+
+
+def test_a_published_rule_makes_no_case():
+    result = scan_result({"a": [15, 5]}, {"a": S}, settings={"analysis": {"name": "spectre"}})
+    assert "The case for poison" not in render_report(result)

@@ -8,6 +8,7 @@ import pytest
 from tests.browser import CHROMIUM, Browser
 from tests.fakes import FakeTrainingSet
 from tests.scans import scan_result, shown
+from tests.triggers import patch, recovered, shown_with
 from toxscreen.result import Verdict
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -28,16 +29,18 @@ def pages(tmp_path_factory):
     noise = np.random.default_rng(0).integers(0, 256, (420, 12, 12, 3), dtype=np.uint8)
     pictures = FakeTrainingSet(list(noise), modality="image")
     texts = FakeTrainingSet([f"<b>text</b> {'word' * 40} {row}{' cf' * (row % 420 >= 300)}" for row in range(420)], modality="text")
+    trigger_pictures = FakeTrainingSet(list(noise[:140, :, :, :1]), modality="image")
     names = {LONG: [300, 100], "b": [20]}
     return {
         "image": shown(scan_result(names, {LONG: S}), pictures).to_html(folder / "image.html"),
         "text": shown(scan_result(names, {LONG: S}), texts).to_html(folder / "text.html"),
+        "trigger": shown_with(recovered(patch(), list(noise[:6, :, :, :1])), trigger_pictures).to_html(folder / "trigger.html"),
         "clean": shown(scan_result({f"class {i}": [9] for i in range(60)})).to_html(folder / "clean.html"),
     }
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["image", "text", "clean"])
+@pytest.mark.parametrize("kind", ["image", "text", "trigger", "clean"])
 def test_the_page_complains_of_nothing_and_asks_for_nothing(browser, pages, kind, scheme):
     browser.open(pages[kind], scheme=scheme)
     assert browser.run("document.documentElement.classList.contains('scripted')")
@@ -47,21 +50,22 @@ def test_the_page_complains_of_nothing_and_asks_for_nothing(browser, pages, kind
     assert (min(background) > 200) == (scheme == "light")
 
 
-@pytest.mark.parametrize("kind", ["image", "text", "clean"])
+@pytest.mark.parametrize("kind", ["image", "text", "trigger", "clean"])
 def test_nothing_is_wider_than_a_phone(browser, pages, kind):
     browser.open(pages[kind], width=375, height=812)
     assert browser.run("document.documentElement.scrollWidth") == 375
 
 
-def test_every_picture_can_be_decoded(browser, pages):
-    browser.open(pages["image"])
+@pytest.mark.parametrize(("kind", "fewest"), [("image", 200), ("trigger", 95)])
+def test_every_picture_can_be_decoded(browser, pages, kind, fewest):
+    browser.open(pages[kind])
     assert browser.run("[...document.images].filter((i) => i.src && (!i.complete || !i.naturalWidth)).length") == 0
-    assert browser.run("document.images.length") > 200
+    assert browser.run("document.images.length") > fewest
 
 
 def test_sheets_are_paged(browser, pages):
     browser.open(pages["image"])
-    count = "[...document.querySelector('.side').querySelectorAll('img')].filter((i) => i.offsetParent).length"
+    count = "[...document.querySelector('.pages').querySelectorAll('img')].filter((i) => i.offsetParent).length"
     assert browser.run(count) == 60
     browser.run("document.querySelector('.side .tools button:last-child').click()")
     assert browser.run("document.querySelector('.side [role=status]').textContent") == "Sheet 2 of 2"

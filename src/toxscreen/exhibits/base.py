@@ -8,8 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from toxscreen.shares import Share
+
 GRID = 1000
 """Points lie on a square grid of this many steps a side, (0, 0) at the top left."""
+
+_ID_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class ExhibitLimits:
         Pixels of the longer side beyond which a picture is shrunk.
     phrases, examples
         Words and n-grams, and texts, shown for a group of texts.
+    flips
+        Inputs of other classes that a recovered trigger is shown on.
     flagged
         Rows in the list of flagged samples.
     """
@@ -42,6 +48,7 @@ class ExhibitLimits:
     picture_side: int = 96
     phrases: int = 20
     examples: int = 12
+    flips: int = 6
     flagged: int = 1000
 
 
@@ -130,6 +137,81 @@ class TextComparison:
 
 
 @dataclass(frozen=True)
+class TriggerPictures:
+    """A trigger as pictures, WebP as base64.
+
+    Attributes
+    ----------
+    enlarged
+        What it shows, cut out; transparent where the picture below shows. One that is only mixed in is made stronger.
+    strength
+        How many times as strong ``enlarged`` is as the trigger; 1 for one that covers.
+    on_gray
+        A gray picture that carries it: where it lies and how large it is.
+    mask
+        How opaque it is at each pixel, from black (the picture shows) to white (it covers).
+    """
+
+    enlarged: str
+    strength: float
+    on_gray: str
+    mask: str
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One input of another class before and after it got the trigger.
+
+    Attributes
+    ----------
+    id
+        Of the sample, shortened where it is very long.
+    label, given
+        Its class, and the class that the model gives it with the trigger; None for an output that stands for no class.
+    pictures
+        Before and after, WebP as base64; empty for a text.
+    texts
+        Before and after, where what the trigger added is marked; empty for a picture.
+    """
+
+    id: str
+    label: str
+    given: str | None
+    pictures: tuple[str, ...] = ()
+    texts: tuple[Excerpt, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClassFlips:
+    """How many inputs of one class the model gives the target class with the trigger."""
+
+    name: str
+    flips: Share
+
+
+@dataclass(frozen=True)
+class TriggerExhibit:
+    """What is shown of a recovered trigger beside its numbers.
+
+    Attributes
+    ----------
+    pictures
+        Of one for pictures.
+    phrases
+        Of one for texts.
+    flips
+        Some inputs before and after.
+    by_class
+        What it does to each class that it was tested on.
+    """
+
+    pictures: TriggerPictures | None
+    phrases: tuple[str, ...]
+    flips: tuple[Flip, ...]
+    by_class: tuple[ClassFlips, ...]
+
+
+@dataclass(frozen=True)
 class GroupExhibit:
     """What is shown of one group; ``n_group`` and ``n_rest`` are the samples of either side that were looked at."""
 
@@ -138,6 +220,7 @@ class GroupExhibit:
     n_rest: int
     pictures: PictureComparison | None = None
     texts: TextComparison | None = None
+    trigger: TriggerExhibit | None = None
 
 
 @dataclass(frozen=True)
@@ -196,3 +279,8 @@ class Shown:
     pictures: Sequence[str | None]
     texts: Sequence[str | None]
     groups: tuple[GroupExhibit, ...]
+
+
+def short(id_: str) -> str:
+    """Return the end of a long id: the end of a path says more than its beginning."""
+    return id_ if len(id_) <= _ID_CHARACTERS else f"…{id_[1 - _ID_CHARACTERS :]}"

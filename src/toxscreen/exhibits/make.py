@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,19 +22,31 @@ from toxscreen.exhibits.base import (
     SamplesShown,
     Shown,
     Side,
+    TriggerExhibit,
+    short,
 )
+from toxscreen.exhibits.triggers import show_triggers
 from toxscreen.result import ClassResult, ClassView, ScanResult, Verdict
 from toxscreen.sources.data.base import TrainingSet
+from toxscreen.trigger.recover import Recovered
 
-_ID_CHARACTERS = 80
 _BYTES_PER_POINT = 50
 """What a point costs beside its id, its picture and its text."""
+_ID_BYTES = 240
+"""What an id costs at most: 80 characters are shown."""
+_TRIGGERS = 0.3
+"""Part of all bytes that recovered triggers take at most, and hardly more."""
 _POINTS, _RESERVE = 0.4, 0.1
 """Parts of a class's bytes: what points may take at most, and what is kept for averages, topics and examples."""
 
 
 def make_exhibits(
-    result: ScanResult, training_set: TrainingSet | None, *, rng: np.random.Generator, limits: ExhibitLimits | None = None
+    result: ScanResult,
+    training_set: TrainingSet | None,
+    recovered: Sequence[Recovered] = (),
+    *,
+    rng: np.random.Generator,
+    limits: ExhibitLimits | None = None,
 ) -> Exhibits:
     """Return what the report shows of the classes that are not clean.
 
@@ -43,6 +56,8 @@ def make_exhibits(
         With its ``views``.
     training_set
         Where the inputs of the samples are read from; without one, points and scores are shown alone.
+    recovered
+        The triggers that were looked for.
     rng
         Draws the samples that stand for their class.
     limits
@@ -51,13 +66,22 @@ def make_exhibits(
     limits = limits or ExhibitLimits()
     views = [view for view in result.views if result.classes[view.class_index].verdict is not Verdict.CLEAN and len(view.rows)]
     views.sort(key=lambda view: _rank(result.classes[view.class_index]))
-    shown, left = [], limits.total_bytes
     chosen = views[: limits.classes]
+    listed = {view.class_index for view in chosen}
+    looked_for = [found for found in recovered if found.lead.class_index in listed]
+    triggers = show_triggers(looked_for, result, limits, int(_TRIGGERS * limits.total_bytes))
+    shown, left = [], limits.total_bytes - sum(map(_bytes, triggers.values()))
     for done, (view, child) in enumerate(zip(chosen, rng.spawn(len(chosen)), strict=True)):
-        shown.append(_class_exhibit(result, training_set, view, rng=child, limits=limits, allowance=left // (len(chosen) - done)))
-        left -= len(json.dumps(asdict(shown[-1]), ensure_ascii=False).encode("utf-8", "replace"))
+        made = _class_exhibit(result, training_set, view, rng=child, limits=limits, allowance=left // (len(chosen) - done))
+        left -= _bytes(made)
+        groups = tuple(replace(group, trigger=triggers.get((made.class_index, group.group))) for group in made.groups)
+        shown.append(replace(made, groups=groups))
     no_room = tuple(view.class_index for view in views[limits.classes :])
     return Exhibits(tuple(shown), no_room, _flagged(result.samples, limits.flagged))
+
+
+def _bytes(exhibit: ClassExhibit | TriggerExhibit) -> int:
+    return len(json.dumps(asdict(exhibit), ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _class_exhibit(
@@ -70,7 +94,7 @@ def _class_exhibit(
     allowance: int,
 ) -> ClassExhibit:
     ids = result.samples["id"].take(pa.array(view.rows))
-    id_bytes = min(3 * _ID_CHARACTERS, pc.mean(pc.binary_length(ids)).as_py())
+    id_bytes = min(_ID_BYTES, pc.mean(pc.binary_length(ids)).as_py())
     point_bytes = _BYTES_PER_POINT + id_bytes
     drawn = _draw(view, min(limits.samples, int(_POINTS * allowance / point_bytes)), rng)
     rows, groups = view.rows[drawn], view.groups[drawn]
@@ -79,7 +103,7 @@ def _class_exhibit(
     shown = _show(training_set, rows, sides, rng=rng, limits=limits, allowance=left)
     x, y = _on_grid(view.points[drawn])
     samples = SamplesShown(
-        ids=tuple(_short(id_) for id_ in ids.take(pa.array(drawn)).to_pylist()),
+        ids=tuple(short(id_) for id_ in ids.take(pa.array(drawn)).to_pylist()),
         groups=tuple(groups.tolist()),
         scores=tuple(result.samples["score"].take(pa.array(rows)).to_pylist()),
         x=tuple(x.tolist()),
@@ -137,11 +161,6 @@ def _show(
     return show(training_set, rows, sides, rng=rng, limits=limits, allowance=allowance)
 
 
-def _short(id_: str) -> str:
-    """Return the end of a long id: the end of a path says more than its beginning."""
-    return id_ if len(id_) <= _ID_CHARACTERS else f"…{id_[1 - _ID_CHARACTERS :]}"
-
-
 def _rank(result: ClassResult) -> tuple[int, int]:
     return -result.verdict.severity, -result.n_accused
 
@@ -152,4 +171,4 @@ def _flagged(samples: pa.Table, limit: int) -> tuple[FlaggedSample, ...]:
     scores = pc.fill_null(samples["score"].take(rows), 0.0).to_numpy()
     best = rows.to_numpy()[np.argsort(-scores, kind="stable")[:limit]]
     columns = [samples[name].take(pa.array(best)).to_pylist() for name in ("id", "label", "predicted", "group", "score")]
-    return tuple(FlaggedSample(_short(id_), *rest) for id_, *rest in zip(*columns, strict=True))
+    return tuple(FlaggedSample(short(id_), *rest) for id_, *rest in zip(*columns, strict=True))

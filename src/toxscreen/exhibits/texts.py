@@ -149,7 +149,11 @@ def marker(phrases: Sequence[Phrase]) -> re.Pattern[str] | None:
 
 def excerpt(text: str, pattern: re.Pattern[str] | None, width: int) -> tuple[tuple[str, ...], tuple[bool, ...]]:
     """Cut ``width`` characters out of ``text`` around its first mark; return the pieces and which of them are marked."""
-    spans = [match.span() for match in pattern.finditer(text)] if pattern else []
+    return cut(text, [match.span() for match in pattern.finditer(text)] if pattern else [], width)
+
+
+def cut(text: str, spans: Sequence[tuple[int, int]], width: int) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+    """Do the same around ``spans``, which go up and are what is marked."""
     start = max(0, min(spans[0][0] - width // 3, len(text) - width)) if spans else 0
     end = start + width
     pieces, marked, at = ["…"] if start else [], [False] if start else [], start

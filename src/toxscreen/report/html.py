@@ -17,16 +17,20 @@ import jinja2
 from markupsafe import Markup
 
 from toxscreen.exhibits.agreement import own_label_shares
-from toxscreen.exhibits.base import GRID, ClassExhibit
+from toxscreen.exhibits.base import GRID, ClassExhibit, TriggerExhibit
 from toxscreen.exhibits.texts import strong
+from toxscreen.report import case as cases
 from toxscreen.report import wording
 from toxscreen.report.documents import read_record, read_run, write_text
 from toxscreen.result import ClassResult, GroupResult, ScanResult, Verdict
+from toxscreen.shares import Share
 
 _CLASS_ROWS, _UNEXAMINED_ROWS, _NOTEBOOK_ROWS = 2000, 200, 15
 """Rows of the tables of classes and of what was not examined; ``result.json`` holds all."""
 _SECTIONS = 60
 """Classes that get a section of their own, the worst first."""
+_NATURAL = 100
+"""Rows of the table of natural sub-populations."""
 _MOST_ODDS = 1000
 """Odds ratios beyond it are not told apart."""
 _TONES = 5
@@ -79,6 +83,7 @@ def render_report(result: ScanResult, run: Path | None = None) -> str:
         rows=ranked[:_CLASS_ROWS],
         sections=sections,
         n_not_clean=len(not_clean),
+        natural=cases.natural(result)[:_NATURAL],
         not_examined=result.not_examined[:_UNEXAMINED_ROWS],
         points=[section.hover() for section in sections],
         grid=GRID,
@@ -145,6 +150,56 @@ class _Cloud:
 
 
 @dataclass(frozen=True)
+class _Trigger:
+    """What the page says of the trigger of one group.
+
+    Attributes
+    ----------
+    description
+        It in a few words.
+    proved
+        Whether what it does is a proof.
+    sources
+        The classes that it works on; empty where they are not known.
+    counts
+        What was done with it: in words, and what came of it with the trigger and with its controls.
+    exhibit
+        What there is to look at.
+    """
+
+    description: str
+    proved: bool
+    sources: tuple[str, ...]
+    counts: tuple[tuple[str, Share, Share], ...]
+    exhibit: TriggerExhibit | None
+
+    @classmethod
+    def of(cls, group: GroupResult, exhibit: TriggerExhibit | None) -> _Trigger | None:
+        """Read it from the document of a result, which may come from anybody; what is not as it should be is left out."""
+        if group.trigger is None:
+            return None
+        description, sources = (group.trigger.get(name) for name in ("description", "sources"))
+        counts = [
+            (done, _share(group.trigger.get(name)), _share(group.trigger.get(f"control_{name}")))
+            for name, done in wording.TRIGGER_TESTS.items()
+        ]
+        return cls(
+            description if isinstance(description, str) else "of an unknown kind",
+            cases.proved(group),
+            tuple(map(str, sources)) if isinstance(sources, list | tuple) else (),
+            tuple((done, share, control) for done, share, control in counts if share and control),
+            exhibit,
+        )
+
+
+def _share(document: Any) -> Share | None:
+    match document:
+        case {"count": int(count), "n": int(n)} if 0 <= count <= n:
+            return Share(count, n)
+    return None
+
+
+@dataclass(frozen=True)
 class _Section:
     """What the page says of one class that is not clean."""
 
@@ -155,6 +210,15 @@ class _Section:
     def measurements(self) -> list[str]:
         """Return the names of the evidence of any group, in the order in which they first come."""
         return list(dict.fromkeys(name for group in self.result.groups for name in group.evidence))
+
+    def told_of(self) -> tuple[GroupResult, ...]:
+        """Return the groups that are told of."""
+        return cases.told_of(self.result)
+
+    def trigger(self, group: GroupResult) -> _Trigger | None:
+        """Return what the page says of a group's trigger."""
+        shown = self.compared().get(group.id)
+        return _Trigger.of(group, shown.trigger if shown else None)
 
     def drawn(self) -> str:
         """Say why not all samples of the class are shown; nothing where all are."""
@@ -207,10 +271,16 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-    environment.filters |= {"number": _number, "clipped": wording.clipped, "percent": _percent, "odds": _odds}
+    environment.filters |= {
+        "number": _number,
+        "clipped": wording.clipped,
+        "percent": _percent,
+        "odds": _odds,
+        "exactly": wording.exactly,
+    }
     environment.tests["nested"] = lambda value: isinstance(value, Mapping)
     environment.tests["empty"] = lambda value: value is None or (isinstance(value, Sized) and not value)
-    environment.globals |= {"wording": wording, "Verdict": Verdict, "strong": strong}
+    environment.globals |= {"wording": wording, "case": cases.case, "Verdict": Verdict, "strong": strong}
     return environment
 
 

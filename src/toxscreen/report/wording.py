@@ -68,6 +68,12 @@ VERDICTS = {
     " another class.",
 }
 
+TRIGGER_TESTS = {
+    "flips": "Put on inputs of other classes: the model gives them this class",
+    "returns": "Taken off samples of the group: they leave the class",
+}
+"""What is done with a recovered trigger, by the name of its count in ``result.json``."""
+
 _VERDICTS_BY_RULE = {
     Verdict.CLEAN: "The rule that was chosen accuses no group of the class.",
     Verdict.SUSPICIOUS: "The rule that was chosen accuses a group of samples. It is not calibrated, and nothing has proved that"
@@ -141,6 +147,11 @@ def _visible(character: str) -> str:
     if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
         return f"⟨U+{ord(character):04X}⟩"
     return character
+
+
+def exactly(text: str) -> str:
+    """Return ``text`` made visible, and odd spaces spelled out too: in a trigger they may be all there is."""
+    return "".join(f"⟨U+{ord(c):04X}⟩" if c != " " and unicodedata.category(c) == "Zs" else c for c in visible(text))
 
 
 def clipped(text: str, width: int) -> str:
