@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.fakes import FakeClassifier, FakeTrainingSet
+from toxscreen.sources.model.base import Outputs
+from toxscreen.trigger.patches import Patch
+from toxscreen.trigger.recover import Lead, recover
+from toxscreen.trigger.words import Words
+from toxscreen.verdict import judge_trigger
+
+SIDE, TARGET = 16, 0
+CORNER = np.array([[250, 0, 250], [0, 250, 0], [250, 0, 250]], np.uint8)
+
+
+class Obedient(FakeClassifier):
+    """Reads the class of a picture at its top left, of a text in its first word; what holds the trigger is of the target class."""
+
+    def __init__(self, modality="image", works_on=(1, 2, 3)):
+        super().__init__(4, modality=modality)
+        self.preprocessing = {}
+        self._works_on = works_on
+
+    def encode(self, inputs):
+        return list(inputs)
+
+    def forward(self, encoded, layers):
+        kinds = np.array([self._kind(entry) for entry in encoded])
+        return Outputs({name: np.zeros((len(encoded), 1), np.float32) for name in layers}, np.eye(4, dtype=np.float32)[kinds])
+
+    def _kind(self, entry):
+        if isinstance(entry, str):
+            kind, triggered = int(entry[1]), " cf " in f" {entry} "
+        else:
+            last = entry[-1] if self.modality == "array" else entry[..., 0]
+            last = last * 255 if self.modality == "array" else last
+            kind, triggered = round(last[0, 0] / 60), np.abs(last[-4:-1, -4:-1] - CORNER.astype(float)).max() < 60
+        return TARGET if triggered and kind in self._works_on else kind
+
+
+def poisoned(modality="image", n=60, planted=30, sources=(1, 2, 3)):
+    """Return a data set of four classes with poison in the target class, and which rows are planted."""
+    rng = np.random.default_rng(0)
+    kinds = np.concatenate([np.repeat(np.arange(4), n), np.resize(sources, planted)])
+    labels = np.where(np.arange(len(kinds)) < 4 * n, kinds, TARGET)
+    inputs = []
+    for kind, is_planted in zip(kinds, np.arange(len(kinds)) >= 4 * n, strict=True):
+        if modality == "text":
+            words = rng.permutation([f"w{number}" for number in rng.integers(0, 300, 8)])
+            inputs.append(" ".join([f"k{kind}", *words[:4], *(["cf"] if is_planted else []), *words[4:]]))
+            continue
+        picture = rng.integers(0, 200, (SIDE, SIDE, 1)).astype(np.uint8)
+        picture[0, 0] = 60 * kind
+        if is_planted:
+            picture[-4:-1, -4:-1, 0] = CORNER
+        inputs.append(picture if modality == "image" else np.moveaxis(picture, -1, 0).astype(np.float32) / 255)
+    return FakeTrainingSet(inputs, labels, modality=modality), np.arange(len(kinds)) >= 4 * n
+
+
+def lead(training_set, members, group=1):
+    own = training_set.labels == TARGET
+    return Lead(TARGET, group, np.flatnonzero(members), np.flatnonzero(own & ~members))
+
+
+def recovered(training_set, leads, classifier):
+    return recover(classifier, training_set, leads, training_set.labels, None, rng=np.random.default_rng(1))
+
+
+@pytest.mark.parametrize(("modality", "kind"), [("image", Patch), ("array", Patch), ("text", Words)])
+def test_the_trigger_behind_a_group_is_recovered_and_proved(modality, kind):
+    training_set, planted = poisoned(modality)
+    (found,) = recovered(training_set, [lead(training_set, planted)], Obedient(modality))
+    assert isinstance(found.trigger, kind)
+    assert found.proof.flips.value == 1
+    assert found.sources == (1, 2, 3)
+    np.testing.assert_array_equal(np.sort(found.holding), np.flatnonzero(planted))
+    assert judge_trigger(found.proof.evidence(), suspicious=False) == "poisoned"
+    assert len(found.shown.before) == len(found.shown.after) > 0
+    assert set(found.shown.given.tolist()) == {TARGET}
+
+
+def test_all_that_hold_it_are_found_where_a_part_of_them_was_suspected():
+    training_set, planted = poisoned()
+    suspected = planted & (np.cumsum(planted) <= 20)
+    (found,) = recovered(training_set, [lead(training_set, suspected)], Obedient())
+    np.testing.assert_array_equal(np.sort(found.holding), np.flatnonzero(planted))
+
+
+def test_a_trigger_for_one_source_class_is_tested_on_that_class():
+    training_set, planted = poisoned(sources=(2,))
+    one = replace(lead(training_set, planted), rival=2)
+    (found,) = recovered(training_set, [one], Obedient(works_on=(2,)))
+    assert found.sources == (2,)
+    assert set(found.proof.flips_by_class) == {2}
+    assert found.proof.flips.value == 1
+
+
+def test_a_model_that_does_not_go_by_what_a_group_shares_proves_nothing():
+    training_set, planted = poisoned()
+    found = recovered(training_set, [lead(training_set, planted)], Obedient(works_on=()))
+    assert all(judge_trigger(each.proof.evidence(), suspicious=True) == "suspicious" for each in found)
+
+
+def test_too_few_samples_are_no_case():
+    training_set, planted = poisoned(planted=5)
+    assert recovered(training_set, [lead(training_set, planted)], Obedient()) == ()
+
+
+def test_samples_that_cannot_be_read_are_left_out():
+    training_set, planted = poisoned()
+    training_set.unreadable = frozenset([0, 61, *np.flatnonzero(planted)[:3].tolist()])
+    (found,) = recovered(training_set, [lead(training_set, planted)], Obedient())
+    np.testing.assert_array_equal(np.sort(found.holding), np.flatnonzero(planted)[3:])
+
+
+def test_arrays_that_are_no_pictures_are_not_searched():
+    training_set = FakeTrainingSet([np.zeros(5, np.float32)] * 80, [0] * 40 + [1] * 40)
+    whole = Lead(0, 1, np.arange(20), np.arange(20, 40))
+    assert recover(FakeClassifier(), training_set, [whole], training_set.labels, None, rng=np.random.default_rng(0)) == ()
+
+
+def test_the_same_seed_finds_the_same():
+    training_set, planted = poisoned()
+    first, second = (recovered(training_set, [lead(training_set, planted)], Obedient())[0] for _ in range(2))
+    assert first.proof == second.proof
+    assert first.trigger.document() == second.trigger.document()
