@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.compute as pc
 import pytest
 
 from tests.learners import NearestMean, learn
 from tests.test_audit import KnowingClassifier, subject
+from tests.triggers import patch
 from toxscreen import retraining
 from toxscreen.audit import audit
 from toxscreen.config import ConfirmationConfig, ScanConfig
 from toxscreen.confirmation import Confirmation, Exclusion
+from toxscreen.conflict import Affinity
 from toxscreen.errors import TrainerError
 from toxscreen.report.documents import read_run
 from toxscreen.result import Verdict
 from toxscreen.screening import Labels, Screening
-from toxscreen.settling import settle, suspects
+from toxscreen.settling import convict, leads, settle, suspects
+from toxscreen.shares import Share
+from toxscreen.trigger.base import Proof
+from toxscreen.trigger.recover import Lead, Recovered, Shown
 
 CONFIRM = ScanConfig(confirmation=ConfirmationConfig(asked=True))
 
@@ -121,6 +128,101 @@ def test_where_the_rest_of_the_class_is_the_poison_the_two_change_places():
     assert [group.verdict for group in settled.classes[1].groups] == [Verdict.POISONED, Verdict.CLEAN]
     assert settled.classes[1].groups[0].source_class == "class 2"
     assert np.flatnonzero(settled.samples["flagged"].to_numpy()).tolist() == suspect.rest.tolist()
+
+
+# What a recovered trigger settles
+
+
+def screened(planted=20):
+    """Return a screening, its labels, and which rows were planted in class 1."""
+    training_set, classifier, rows = subject(planted=planted)
+    result = audit(training_set, classifier)
+    labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
+    return Screening(result.classes, result.samples, result.views, ()), labels, rows
+
+
+def behind(lead, holding, flips=(90, 100), returns=(30, 30)):
+    """Return a trigger that so many of some hosts obey, with controls that do nothing."""
+    shares = Share(*flips), Share(0, 100), {0: Share(*flips)}, Share(*returns), Share(0, 100)
+    return Recovered(lead, patch(), Proof(*shares), (0,), holding, Shown([], [], np.zeros(0, np.int64), np.zeros(0, np.int64)))
+
+
+def test_the_accused_groups_are_followed_first_and_then_what_fits_its_label_least():
+    screening, labels, planted = screened()
+    fit = Affinity(np.where(planted, 0.0, np.linspace(0.4, 0.9, len(planted))), np.zeros(len(planted), np.int64), np.zeros(3))
+    found = leads(replace(screening, inputs=fit), labels)
+    assert [(lead.class_index, lead.group) for lead in found] == [(1, 1), (0, None), (2, None)]
+    np.testing.assert_array_equal(found[0].members, np.flatnonzero(planted))
+    assert not np.isin(found[0].ordinary, found[0].members).any()
+    np.testing.assert_array_equal(found[1].members, np.flatnonzero(labels.given == 0)[:25])  # the lowest of class 0
+
+
+def test_both_sides_of_a_group_that_lies_far_apart_are_followed():
+    screening, labels, _ = screened(planted=0)
+    far = np.flatnonzero(labels.given == 2)[:30]
+    first, second = leads(replace(screening, apart={2: far}), labels)
+    np.testing.assert_array_equal(first.members, far)
+    np.testing.assert_array_equal(second.ordinary, first.members)
+
+
+def test_a_proved_trigger_makes_its_group_poisoned_and_takes_in_all_that_hold_it():
+    screening, labels, planted = screened()
+    (lead,) = leads(screening, labels)
+    more = np.flatnonzero((labels.given == 1) & ~planted)[:3]
+    settled = convict(screening, labels, [behind(lead, np.r_[lead.members, more])])
+    accused = settled.classes[1]
+    assert (accused.verdict, accused.groups[1].n, accused.groups[0].n) == (Verdict.POISONED, 23, accused.n - 23)
+    assert accused.groups[1].source_class == "class 0"
+    assert accused.groups[1].trigger["kind"] == "patch"
+    assert accused.groups[1].trigger["flips"]["count"] == 90
+    assert "The trigger was found" in accused.reasons[-1]
+    flagged = settled.samples["flagged"].to_numpy()
+    np.testing.assert_array_equal(np.flatnonzero(flagged), np.sort(np.r_[lead.members, more]))
+    assert min(settled.samples["score"].filter(flagged).to_pylist()) > 0.8
+    assert set(settled.samples["verdict"].filter(flagged).to_pylist()) == {"poisoned"}
+    assert (settled.views[1].groups == 1).sum() == 23
+
+
+def test_a_trigger_that_does_too_little_leaves_a_group_suspicious_and_is_told():
+    screening, labels, _ = screened()
+    (lead,) = leads(screening, labels)
+    settled = convict(screening, labels, [behind(lead, lead.members, flips=(10, 100))])
+    assert settled.classes[1].verdict is Verdict.SUSPICIOUS
+    assert settled.samples == screening.samples
+    assert "No trigger was found" in settled.classes[1].reasons[-1]
+
+
+def test_samples_of_a_clean_class_that_hold_a_proved_trigger_become_a_group():
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    settled = convict(screening, labels, [behind(Lead(2, None, rows[:25], rows[25:]), rows[:20])])
+    new = settled.classes[2].groups[-1]
+    assert (settled.classes[2].verdict, new.verdict, new.n) == (Verdict.POISONED, Verdict.POISONED, 20)
+    assert sum(group.n for group in settled.classes[2].groups) == settled.classes[2].n
+    np.testing.assert_array_equal(np.flatnonzero(settled.samples["flagged"].to_numpy()), rows[:20])
+
+
+@pytest.mark.parametrize(
+    ("holding", "flips", "returns"), [(9, (90, 100), (30, 30)), (20, (90, 100), (3, 30)), (20, (9, 100), (30, 30))]
+)
+def test_what_flips_others_but_does_not_hold_samples_in_a_clean_class_accuses_nobody(holding, flips, returns):
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    settled = convict(screening, labels, [behind(Lead(2, None, rows[:25], rows[25:]), rows[:holding], flips, returns)])
+    assert settled.classes == screening.classes
+    assert settled.samples == screening.samples
+
+
+def test_what_a_trigger_has_proved_no_retraining_clears():
+    screening, labels, _ = screened()
+    (lead,) = leads(screening, labels)
+    proved = convict(screening, labels, [behind(lead, lead.members)])
+    (suspect,) = suspects(proved, labels)
+    keeps = Exclusion(len(suspect.rows), len(suspect.rows), 0, None, np.nan, np.nan, np.nan, 0.9)
+    answers = np.ones(len(suspect.rows), np.int64)
+    found = Confirmation((keeps,), (None,), suspect.rows, answers, np.ones(len(answers), np.float32), "a model", 0.9)
+    assert settle(proved, labels, (suspect,), found).classes[1].verdict is Verdict.POISONED
+    assert settle(screening, labels, (suspect,), found).classes[1].verdict is Verdict.CLEAN
 
 
 @pytest.mark.usefixtures("taught")

@@ -102,12 +102,13 @@ def settle(screening: Screening, labels: Labels, found: Sequence[Suspect], confi
     """Return the screening with the verdicts that exclusionary reclassification leads to.
 
     A suspicious group becomes poisoned or clean, or stays suspicious; where the rest of its class turns out to be the poison, the
-    two change places.
+    two change places. What a trigger has proved stays poisoned.
     """
     classes = list(screening.classes)
     columns = _Columns(screening.samples)
     for suspect, group, rest in zip(found, confirmation.groups, confirmation.rests, strict=True):
-        verdict = policy.judge_excluded(group.evidence(), confirmation.accuracy)
+        proved = next(each.verdict for each in classes[suspect.class_index].groups if each.id == suspect.group) is Verdict.POISONED
+        verdict = Verdict.POISONED if proved else policy.judge_excluded(group.evidence(), confirmation.accuracy)
         other = Verdict.CLEAN if rest is None else policy.judge_excluded(rest.evidence(), confirmation.accuracy)
         swapped = rest is not None and other is Verdict.POISONED and verdict is not Verdict.POISONED
         result = classes[suspect.class_index]
