@@ -64,7 +64,7 @@ def _goal(table, name):
 
 def test_a_row_whose_model_does_not_obey_the_trigger_is_shown_and_does_not_count():
     table = markdown_table("verdict", {"cells": [_cell(TENTH, tpr=1.0, success=0.99), _cell(LITTLE, tpr=0.0, success=0.3)]})
-    assert _goal(table, "from 0.3")[3:] == ["1", "1", "TPR 100.0, FPR 0.00"]
+    assert _goal(table, "from 0.3")[3:] == ["1", "1", "TPR 100.0, FPR 0.000"]
     assert "30.0: does not count" in table
     assert table.index(LITTLE) < table.index(TENTH)
 
@@ -72,6 +72,24 @@ def test_a_row_whose_model_does_not_obey_the_trigger_is_shown_and_does_not_count
 def test_a_goal_is_missed_by_poison_that_is_not_found_and_by_clean_samples_that_are_flagged():
     for tpr, fpr in ((0.96, 0.0), (1.0, 0.003)):
         assert _goal(markdown_table("verdict", {"cells": [_cell(TENTH, tpr=tpr, fpr=fpr, success=1.0)]}), "from 0.3")[4] == "0"
+
+
+def test_a_faint_trigger_counts_as_found_only_where_a_model_without_what_was_flagged_no_longer_obeys_it():
+    name = "CIFAR-10, WaNet, 10% of the data"
+    for left, reached in ((0.04, "1"), (0.06, "0"), (None, "0")):
+        cell = _cell(name, tpr=1.0, success=0.9)
+        if left is not None:
+            cell["steps"]["retrained"] = {"attack_success": left}
+        table = markdown_table("verdict", {"cells": [cell]})
+        assert _goal(table, "faint")[4] == reached
+        assert table.splitlines()[-1].endswith(f"| {'-' if left is None else f'{100 * left:.1f}'} |")
+
+
+def test_a_trigger_in_texts_is_found_only_where_it_is_named_exactly():
+    for named, reached in ((True, "1"), (False, "0")):
+        target = _target(0.95) | {"named": named}
+        cells = [_cell("Rotten Tomatoes, words, 5% of negative", tpr=1.0, success=0.95, target=target)]
+        assert _goal(markdown_table("verdict", {"cells": cells}), "texts")[4] == reached
 
 
 def test_clean_data_with_a_class_that_is_accused_misses_its_goal():

@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from toxscreen.benchmark import tables
 from toxscreen.benchmark.cases import DIGITS, FIRST, Case, Plant
 from toxscreen.benchmark.grid import Settings, Steps
-from toxscreen.benchmark.measuring import model, ours
+from toxscreen.benchmark.measuring import model, ours, retrained
 from toxscreen.benchmark.subject import Subject
 
 SEEDS = 1
@@ -98,7 +96,7 @@ def steps(case: Case, seed: int, settings: Settings) -> Steps:
     subject = Subject(case, seed, settings)
     found: dict[str, Callable[[], dict[str, Any]]] = {"model": lambda: model(subject), "ours": lambda: ours(subject)}
     if case.imbalance == 1:
-        found |= {"retrained": lambda: _retrained(subject), "clean": lambda: _clean(subject)}
+        found |= {"retrained": lambda: retrained(subject), "clean": lambda: _clean(subject)}
     return found
 
 
@@ -106,20 +104,6 @@ def markdown(document: Mapping[str, Any]) -> str:
     """Return the tables of the document."""
     parts = (_repaired(document), _detected(document))
     return "\n\n".join(part for part in parts if part)
-
-
-def _retrained(subject: Subject) -> dict[str, Any]:
-    """Drop what was flagged, train anew and measure; where nothing was flagged the model stays as it is."""
-    flagged = subject.result.samples["flagged"].to_numpy()
-    split = subject.planted.split
-    repaired = subject.trained(split.rows(np.flatnonzero(~flagged)), "retrained") if flagged.any() else subject.classifier
-    seconds = subject.training("retrained") if flagged.any() else {"seconds": 0.0, "epochs": 0}
-    return {
-        "clean_accuracy": subject.clean_accuracy(repaired),
-        "attack_success": subject.attack_success(repaired),
-        "n_left": int((subject.planted.poisoned & ~flagged).sum()),
-        **seconds,
-    }
 
 
 def _clean(subject: Subject) -> dict[str, Any]:

@@ -30,6 +30,20 @@ def ours(subject: Subject) -> dict[str, Any]:
     return {**found, "verdict": str(result.verdict), "seconds": sum(result.timings.values())}
 
 
+def retrained(subject: Subject) -> dict[str, Any]:
+    """Drop what was flagged, train anew and measure; where nothing was flagged the model stays as it is."""
+    flagged = subject.result.samples["flagged"].to_numpy()
+    split = subject.planted.split
+    repaired = subject.trained(split.rows(np.flatnonzero(~flagged)), "retrained") if flagged.any() else subject.classifier
+    seconds = subject.training("retrained") if flagged.any() else {"seconds": 0.0, "epochs": 0}
+    return {
+        "clean_accuracy": subject.clean_accuracy(repaired),
+        "attack_success": subject.attack_success(repaired),
+        "n_left": int((subject.planted.poisoned & ~flagged).sum()),
+        **seconds,
+    }
+
+
 def _share(subject: Subject) -> float | None:
     """Return the poisoned part of the class that holds most of it."""
     labels, poisoned = subject.planted.split.labels, subject.planted.poisoned

@@ -29,6 +29,10 @@ class Regime:
         The goal in numbers: TPR at least, FPR at most; no TPR for clean data.
     cases, quick
         Its rows, the most telling first, and those of a quick table.
+    left
+        ASR, at most, of a model that is trained anew without what was flagged; None where that is not asked.
+    named
+        Whether the trigger is to be named exactly.
     """
 
     name: str
@@ -38,6 +42,8 @@ class Regime:
     fpr: float
     cases: tuple[Case, ...]
     quick: tuple[Case, ...] = ()
+    left: float | None = None
+    named: bool = False
 
 
 def in_order(*, quick: bool) -> Iterator[Case]:
@@ -124,11 +130,12 @@ REGIMES = (
     Regime(
         *(
             "faint, warped, clean-label, adaptive",
-            "mean TPR >= 95, FPR <= 0.5",
+            "mean TPR >= 95, FPR <= 0.5, ASR <= 5 after repair",
             "AGPD 96.7 / 0.2 with clean data; SPECTRE 6.9 and 0 on the last two",
         ),
         tpr=0.95,
         fpr=0.005,
+        left=0.05,
         cases=(
             _cifar("WaNet, 10% of the data", "wanet", rate=0.1),
             _cifar("Adap-Blend, 5% of the data", "adaptive-blend", rate=0.05),
@@ -139,9 +146,10 @@ REGIMES = (
         ),
     ),
     Regime(
-        *("texts", "TPR >= 99, FPR <= 0.2", "CUBE, BKI: text only"),
+        *("texts", "TPR >= 99, FPR <= 0.2, trigger named exactly", "CUBE, BKI: text only"),
         tpr=0.99,
         fpr=0.002,
+        named=True,
         cases=(
             *_texts("Rotten Tomatoes", "rotten-tomatoes", "negative", None),
             *_texts("AG News (20,000)", "ag-news", "Sports", 20_000),

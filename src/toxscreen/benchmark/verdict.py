@@ -15,7 +15,7 @@ from toxscreen.attacks.base import Attack
 from toxscreen.benchmark import paper, tables
 from toxscreen.benchmark.cases import Case, Use, hosts, uses
 from toxscreen.benchmark.grid import Settings, Steps
-from toxscreen.benchmark.measuring import figures, model
+from toxscreen.benchmark.measuring import figures, model, retrained
 from toxscreen.benchmark.regimes import REGIMES, Regime, in_order
 from toxscreen.benchmark.subject import Subject, predict
 from toxscreen.poisoning import NEXT
@@ -59,6 +59,8 @@ def steps(case: Case, seed: int, settings: Settings) -> Steps:
     found: dict[str, Callable[[], dict[str, Any]]] = {"model": partial(model, subject), "scan": partial(_scanned, subject)}
     if case.plants:
         found["triggers"] = partial(_triggers, subject)
+    if any(case.name == each.name for regime in REGIMES if regime.left is not None for each in regime.cases):
+        found["retrained"] = partial(retrained, subject)
     return found
 
 
@@ -177,6 +179,11 @@ def _counts(cells: Sequence[tables.Cell]) -> bool:
 def _reaches(regime: Regime, cells: Sequence[tables.Cell]) -> bool:
     if float(np.mean(tables.figures(cells, "scan", "fpr"))) > regime.fpr:
         return False
+    if regime.named and not all(target.get("named") for target in _targets(cells)):
+        return False
+    left = tables.figures(cells, "retrained", "attack_success")
+    if regime.left is not None and not (left and float(np.mean(left)) <= regime.left):
+        return False
     if regime.tpr is not None:
         return float(np.mean(tables.figures(cells, "scan", "tpr"))) >= regime.tpr
     suspicious = _classes(cells, Verdict.SUSPICIOUS) / sum(tables.figures(cells, "scan", "n_classes"))
@@ -185,17 +192,18 @@ def _reaches(regime: Regime, cells: Sequence[tables.Cell]) -> bool:
 
 def _overall(regime: Regime, counted: Sequence[Sequence[tables.Cell]]) -> str:
     """Return means over rows, each the mean of its seeds; or the classes accused, of how many."""
-    cells = [cell for row in counted for cell in row]
-    rates = {
-        name: [float(np.mean(tables.figures(row, "scan", name))) for row in counted]
-        for name in ("tpr", "fpr")
-        if regime.tpr or name == "fpr"
-    }
+    rates = [
+        tables.percent(
+            [float(np.mean(tables.figures(row, "scan", name))) for row in counted if regime.tpr or name == "fpr"], digits
+        )
+        for name, digits in (("tpr", 1), ("fpr", 3))
+    ]
     if regime.tpr is not None:
-        return f"TPR {tables.percent(rates['tpr'], 1)}, FPR {tables.percent(rates['fpr'], 2)}"
+        return f"TPR {rates[0]}, FPR {rates[1]}"
+    cells = [cell for row in counted for cell in row]
     n = sum(tables.figures(cells, "scan", "n_classes"))
     poisoned, suspicious = (_classes(cells, kind) for kind in (Verdict.POISONED, Verdict.SUSPICIOUS))
-    return f"{poisoned} poisoned and {suspicious} suspicious of {n} classes, {tables.percent(rates['fpr'], 3)}% flagged"
+    return f"{poisoned} poisoned and {suspicious} suspicious of {n} classes, {rates[1]}% flagged"
 
 
 def _classes(cells: Sequence[tables.Cell], verdict: Verdict) -> int:
@@ -216,19 +224,9 @@ def _clean(regime: Regime, found: Sequence[Sequence[tables.Cell]]) -> str:
 
 
 def _planted(regime: Regime, found: Sequence[Sequence[tables.Cell]]) -> str:
-    header = [
-        *(regime.name, "poison", "share of the class", "seeds", "CA", "ASR", "TPR", "FPR", "false alarms"),
-        *(
-            "poisoned classes: proved",
-            "suspicious",
-            "missed",
-            "recovered trigger",
-            "flips less ASR",
-            "its control",
-            "named",
-            "seconds",
-        ),
-    ]
+    header = [regime.name, "poison", "share of the class", "seeds", "CA", "ASR", "TPR", "FPR", "false alarms"]
+    header += ["classes proved", "suspicious", "missed", "triggers recovered", "flips less ASR", "control", "named", "seconds"]
+    header += ["ASR after repair"] * (regime.left is not None)
     rows = []
     for cells in found:
         row = [str(cells[0]["case"]), tables.mean(tables.figures(cells, "model", "n_poisoned"))]
@@ -238,7 +236,8 @@ def _planted(regime: Regime, found: Sequence[Sequence[tables.Cell]]) -> str:
         row.append(tables.percent(tables.figures(cells, "model", "attack_success"), 1) + obeys)
         row += [tables.percent(tables.figures(cells, "scan", name), digits) for name, digits in (("tpr", 1), ("fpr", 2))]
         row += [tables.alarms(cells, "scan"), *_told(cells), *_recovered(cells)]
-        rows.append([*row, tables.mean(tables.figures(cells, "scan", "seconds"))])
+        row.append(tables.mean(tables.figures(cells, "scan", "seconds")))
+        rows.append([*row, tables.percent(tables.figures(cells, "retrained", "attack_success"), 1)][: len(header)])
     return tables.markdown(header, rows)
 
 
@@ -256,7 +255,7 @@ def _told(cells: Sequence[tables.Cell]) -> list[str]:
 
 def _recovered(cells: Sequence[tables.Cell]) -> list[str]:
     """Return how many triggers were recovered, their flips less the ASR of the true one in points, their control, and the exact."""
-    targets = [target for targets in tables.figures(cells, "triggers", "triggers") for target in targets]
+    targets = _targets(cells)
     found = [target for target in targets if target["recovered"]]
     less = tables.percent([target["flips"] - target["attack_success"] for target in found], 1)
     control = tables.percent([target["control"] for target in found], 1)
@@ -270,8 +269,11 @@ def _recoverable(cells: Sequence[tables.Cell]) -> list[dict[str, Any]]:
     attacks = {plant["attack"] for cell in cells for plant in cell["settings"]["plants"]}
     if not attacks or not attacks <= set(_CAN_BE_RECOVERED):
         return []
-    targets = [target for targets in tables.figures(cells, "triggers", "triggers") for target in targets]
-    return [target for target in targets if target["attack_success"] >= _OBEYS]
+    return [target for target in _targets(cells) if target["attack_success"] >= _OBEYS]
+
+
+def _targets(cells: Sequence[tables.Cell]) -> list[dict[str, Any]]:
+    return [target for targets in tables.figures(cells, "triggers", "triggers") for target in targets]
 
 
 def _near(target: Mapping[str, Any]) -> bool:
