@@ -32,11 +32,13 @@ FLOW = (
     "trigger",
     "confirmation",
     "verdict",
+    "floor",
     "screening",
     "settling",
     "exhibits",
     "report",
     "repairing",
+    "applying",
     "audit",
 )
 """Each stage may import those before it, and no other."""

@@ -283,6 +283,79 @@ def repair(run: Path, out: Path, as_json: bool, **options: Any) -> None:
 
 
 @main.command()
+@click.argument("source", metavar="RUN|FILE", type=click.Path(exists=True, path_type=Path))
+@click.option("--class", "class_name", help="The trigger of this class of RUN alone.")
+@click.option("--group", type=click.IntRange(min=0), help="The trigger of the group of this number alone.")
+@click.option("--find", type=click.Path(exists=True, path_type=Path), help="Count the samples of this data that hold it.")
+@click.option("--apply", type=click.Path(exists=True, path_type=Path), help="Copy this data with it on every sample.")
+@click.option("--split", help="The split of that data. Default: train, where the data has splits.")
+@click.option("--input-column", help="Column of the inputs. Default: image, text, ...")
+@click.option("--label-column", help="Column of the labels. Default: label, ...")
+@click.option("--out", type=click.Path(path_type=Path), help="The JSON file, the list of samples, or the folder of the copy.")
+def trigger(source: Path, out: Path | None, **options: Any) -> None:
+    """Write the triggers that RUN recovered to files, or say what the one of FILE is.
+
+    Each goes to trigger-CLASS-GROUP.json in RUN, or a chosen one to --out. With FILE --find DATA the samples of DATA that hold it
+    are counted, and listed in --out (.csv or .parquet); with FILE --apply DATA a copy of DATA with the trigger on every sample,
+    labels unchanged, goes to the folder --out.
+    """
+    with _errors():
+        asked = {name: value for name, value in options.items() if value is not None}
+        if source.is_dir():
+            _write_triggers(source, out, asked)
+        else:
+            _use_trigger(source, out, asked)
+
+
+def _write_triggers(run: Path, out: Path | None, asked: dict[str, Any]) -> None:
+    from toxscreen import applying
+    from toxscreen.listing import print_trigger
+    from toxscreen.result import load
+
+    if asked.keys() - {"class_name", "group"}:
+        raise UsageError(f"Data is searched, or copied, with the file of one trigger. Write it with: toxscreen trigger {run}")
+    found = applying.triggers_of(load(run), **asked)
+    paths = applying.write(found, run, out)
+    with _console() as console:
+        for each, path in zip(found, paths, strict=True):
+            print_trigger(each, console)
+            console.print(f"File: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _use_trigger(file: Path, out: Path | None, asked: dict[str, Any]) -> None:
+    from toxscreen import applying, listing
+    from toxscreen.sources.data import open_training_set
+
+    if asked.keys() & {"class_name", "group"}:
+        raise UsageError("--class and --group choose among the triggers of a run folder, and a file holds one. Leave them away.")
+    searched, carrier = asked.pop("find", None), asked.pop("apply", None)
+    if searched is not None and carrier is not None:
+        raise UsageError("A trigger is looked for (--find) or put on data (--apply), not both at once. Leave one of them away.")
+    if searched is carrier is None and (asked or out is not None):
+        raise UsageError("--split, --input-column, --label-column and --out go with --find DATA or --apply DATA. Add one of these.")
+    if carrier is not None and out is None:
+        raise UsageError("--out must name the folder that the copy of --apply goes to.")
+    if searched is not None and out is not None:
+        applying.check_list(out)
+    stored = applying.read(file)
+    with _console() as console:
+        if carrier is not None and out is not None:
+            data = open_training_set(carrier, **asked)
+            with _progress() as progress:
+                applied = applying.apply(stored, data, out.absolute(), progress=progress)
+            listing.print_applied(applied, console)
+        elif searched is not None:
+            data = open_training_set(searched, **asked)
+            with _progress() as progress:
+                finding = applying.find(stored, data, progress=progress)
+            if out is not None:
+                applying.write_list(finding, out)
+            listing.print_finding(finding, console)
+        else:
+            listing.print_trigger(stored, console)
+
+
+@main.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 def inspect(path: Path) -> None:
     """Say what PATH is (data set, model, run folder) and list its layers, without running it."""

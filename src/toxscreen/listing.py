@@ -1,4 +1,4 @@
-"""What ``toxscreen inspect`` and ``toxscreen clean`` print."""
+"""What ``toxscreen inspect``, ``toxscreen clean`` and ``toxscreen trigger`` print."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from toxscreen.applying import Applied, Finding, StoredTrigger
 from toxscreen.inspection import Inspection
 from toxscreen.repairing.actions import Action
 from toxscreen.repairing.cleaning import Cleaning, Outcome
@@ -61,7 +62,45 @@ def print_cleaning(cleaning: Cleaning, console: Console) -> None:
         sentences.append(f"{there}{places.copy}")
         sentences += [f"Quarantine: {places.quarantine}"] if places.quarantine is not None else []
         sentences.append(f"Manifest: {places.table}")
-    for sentence in sentences:
+    _print_sentences(*sentences, console=console)
+
+
+def print_trigger(stored: StoredTrigger, console: Console) -> None:
+    """Print what a trigger is and what it did to the model that it was recovered with."""
+    kind = "trigger" if stored.proved else "best candidate for a trigger, which proves nothing"
+    sentences = [f"{stored.trigger}: {kind}, recovered from group {stored.group} of class {stored.target!r}."]
+    match stored.document.get("flips"), stored.document.get("control_flips"):
+        case {"count": int(flipped), "n": int(n)}, {"count": int(control), "n": int(n_control)}:
+            told = f"It sent {flipped:,} of {n:,} inputs of other classes to this class"
+            sentences.append(f"{told}, and its controls {control:,} of {n_control:,}.")
+    _print_sentences(*sentences, console=console)
+
+
+def print_finding(finding: Finding, console: Console) -> None:
+    """Print how many samples of each class hold a trigger."""
+    ranked = sorted(finding.by_class.items(), key=lambda item: -item[1][1])
+    rows = [(name or "(no label)", f"{n:,}", f"{held:,}") for name, (n, held) in ranked]
+    _print_rows(("class", "samples", "with the trigger"), rows, console, boxed=console.is_terminal)
+    read = sum(n for n, _ in finding.by_class.values())
+    resized = f"To look for it {count(finding.resized, 'picture')} had to be brought to its size." if finding.resized else ""
+    _print_sentences(
+        f"Of {count(read, 'sample')} {len(finding.rows):,} hold the trigger.", resized, _unread(finding.unreadable), console=console
+    )
+
+
+def print_applied(applied: Applied, console: Console) -> None:
+    """Print where a copy with a trigger lies."""
+    resized = f"It was brought to the size of {count(applied.resized, 'picture')}." if applied.resized else ""
+    sentences = (f"{count(applied.n, 'sample')} carry the trigger.", resized, _unread(applied.unreadable), f"Copy: {applied.out}")
+    _print_sentences(*sentences, console=console)
+
+
+def _unread(n: int) -> str:
+    return f"{count(n, 'sample')} could not be read." if n else ""
+
+
+def _print_sentences(*sentences: str, console: Console) -> None:
+    for sentence in filter(None, sentences):
         console.print(Text(visible(sentence)), highlight=False, soft_wrap=True)
 
 
