@@ -24,6 +24,7 @@ import toxscreen.demo
 from tests import quick
 from tests.quick import toxscreen as run
 from tests.scans import scan_result
+from tests.triggers import convicted, recovered, words
 from toxscreen import metrics, store, training
 from toxscreen.cli import EPILOG
 from toxscreen.demo import Outcome
@@ -31,6 +32,7 @@ from toxscreen.errors import DataError
 from toxscreen.result import Verdict, load
 from toxscreen.sources.data.base import NotExamined
 from toxscreen.sources.model.torch_module import TorchClassifier
+from toxscreen.verdict import POLICY, VERDICTS
 
 SCHEMA = json.loads(resources.files("toxscreen.report").joinpath("schema.json").read_text(encoding="utf-8"))
 
@@ -864,6 +866,123 @@ def test_the_help_of_poison_names_every_attack():
     assert [name for name in ATTACKS if name not in told] == []
 
 
+# Recovered triggers
+
+
+@pytest.fixture
+def convicted_run(tmp_path):
+    """The run folder of a result that has a trigger for texts."""
+    return convicted(recovered(words("cf mn"), ["one two"]), inputs={"data": {"modality": "text"}}).save(tmp_path / "run")
+
+
+@pytest.fixture
+def trigger_file(convicted_run, tmp_path):
+    """The file of that trigger."""
+    assert run("trigger", convicted_run, "--out", tmp_path / "one.json").exit_code == 0
+    return tmp_path / "one.json"
+
+
+def test_the_trigger_of_a_scan_is_written_found_again_and_put_on_other_data(pictures, tmp_path):
+    done = run("trigger", pictures.folder, "--class", "class 1", "--group", 1, "--out", tmp_path / "trigger.json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "trigger, recovered from group 1 of class 'class 1'." in done.stdout
+    assert done.stdout.endswith(f"File: {tmp_path / 'trigger.json'}\n")
+    found = run("trigger", tmp_path / "trigger.json", "--find", pictures.data, "--out", tmp_path / "held.parquet")
+    assert found.exit_code == 0
+    truth = pq.read_table(pictures.truth)
+    poison = set(truth.filter(truth["poisoned"])["id"].to_pylist())
+    held = set(pq.read_table(tmp_path / "held.parquet")["id"].to_pylist())
+    assert len(held & poison) > 0.9 * len(poison)
+    assert len(held - poison) < 0.05 * truth.num_rows
+    clean = pictures.data.with_name("saubere Käfer")
+    applied = run("trigger", tmp_path / "trigger.json", "--apply", clean, "--out", tmp_path / "Kopie")
+    assert applied.exit_code == 0
+    assert f"Copy: {tmp_path / 'Kopie'}" in applied.stdout
+    again = run("trigger", tmp_path / "trigger.json", "--find", tmp_path / "Kopie")
+    assert "Of 240 samples 240 hold the trigger." in again.stdout
+
+
+def test_every_trigger_goes_to_a_file_in_the_run(convicted_run):
+    done = run("trigger", convicted_run)
+    assert done.exit_code == 0
+    assert f"File: {convicted_run / 'trigger-a-1.json'}" in done.stdout
+    assert "It sent 45 of 50 inputs of other classes to this class, and its controls 2 of 50." in done.stdout
+    assert load(convicted_run).classes[0].groups[1].trigger["proved"]  # the run is still whole
+
+
+def test_a_file_says_what_it_is(trigger_file):
+    done = run("trigger", trigger_file)
+    assert done.exit_code == 0
+    assert done.stdout.startswith("\"cf mn\" at the end: trigger, recovered from group 1 of class 'a'.")
+
+
+def test_the_samples_that_hold_a_trigger_are_counted_by_class(trigger_file, tmp_path):
+    data = quick.write_table(tmp_path / "data.csv", ["x cf mn", "y", "z cf mn"], ["a", "a", "<b>"])
+    done = run("trigger", trigger_file, "--find", data)
+    assert done.exit_code == 0
+    assert [line.split() for line in done.stdout.splitlines()[1:3]] == [["<b>", "1", "1"], ["a", "2", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("RUN", "--class", "q"), "--class must name a class"),
+        (("RUN", "--group", 7), "No trigger of the run is of that class and group"),
+        (("RUN", "--find", "DATA"), "Write it with: toxscreen trigger"),
+        (("FILE", "--class", "a"), "a file holds one"),
+        (("FILE", "--find", "DATA", "--apply", "DATA"), "not both at once"),
+        (("FILE", "--apply", "DATA"), "--out must name the folder"),
+        (("FILE", "--find", "DATA", "--out", "list.txt"), "must end in .csv or .parquet"),
+        (("FILE", "--out", "list.csv"), "go with --find DATA or --apply DATA"),
+        (("FILE", "--split", "test"), "go with --find DATA or --apply DATA"),
+        (("FILE", "--find", "PICTURES"), "holds image inputs"),
+    ],
+)
+def test_a_command_for_triggers_that_cannot_be_is_refused(convicted_run, trigger_file, clean_pictures, tmp_path, arguments, said):
+    data = quick.write_table(tmp_path / "data.csv", ["x", "y"], ["a", "b"])
+    places = {"RUN": convicted_run, "FILE": trigger_file, "DATA": data, "PICTURES": clean_pictures.data}
+    done = run("trigger", *(places.get(argument, argument) for argument in arguments))
+    assert done.exit_code == 2
+    assert said in sentence(done)
+
+
+def test_a_clean_run_has_no_trigger_and_other_files_are_none(clean_pictures):
+    assert "none was found" in sentence(run("trigger", clean_pictures.folder))
+    other = run("trigger", clean_pictures.folder / "result.json")
+    assert other.exit_code == 4
+    assert "must be a file that toxscreen trigger RUN wrote" in sentence(other)
+
+
+# The policy
+
+
+def test_the_policy_is_printed_with_every_number_and_its_source():
+    done = run("policy")
+    assert (done.exit_code, done.stderr) == (0, "")
+    told = " ".join(done.stdout.split())
+    assert [verdict for verdict in VERDICTS if f"{verdict}: " not in done.stdout] == []
+    for name, rule in POLICY.items():
+        assert f"{name} " in told
+        assert f" {rule.value:g} " in told
+        assert all(part[:6] in told for part in (rule.meaning, rule.source))
+
+
+def test_the_policy_is_a_document_for_programs():
+    done = run("policy", "--json")
+    document = json.loads(done.stdout)
+    assert document["verdicts"] == {str(verdict): meaning for verdict, meaning in VERDICTS.items()}
+    assert set(document["rules"]) == set(POLICY)
+    assert all(set(rule) == {"value", "meaning", "source"} for rule in document["rules"].values())
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -0.1, "x"])
+def test_an_alpha_that_is_no_level_is_refused(clean_pictures, tmp_path, alpha):
+    done = run("scan", clean_pictures.data, "--alpha", alpha, "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "--alpha" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 # A cleaned copy
 
 
@@ -979,6 +1098,7 @@ def test_a_reader_that_has_seen_enough_does_not_change_the_exit_code(tmp_path):
 import sys
 import toxscreen.audit
 from tests.scans import scan_result
+from tests.triggers import convicted, recovered, words
 from toxscreen.cli import main
 
 toxscreen.audit.audit = lambda *_, **__: scan_result({"a": [30]})

@@ -149,6 +149,17 @@ def test_a_candidate_that_became_no_groups_trigger_is_not_shown():
     assert show_triggers([other], convicted(found), ExhibitLimits(), 10**6) == {}
 
 
+def test_two_groups_of_one_class_may_have_the_same_trigger():
+    found = recovered(patch(), PICTURES)
+    second, nowhere = (replace(found, lead=replace(found.lead, group=number)) for number in (2, None))
+    result = convicted(found)
+    first = result.classes[0]
+    both = replace(first, groups=(*first.groups, replace(first.groups[1], id=2)))
+    result = replace(result, classes=(both, *result.classes[1:]))
+    assert set(show_triggers([found, second], result, ExhibitLimits(), 10**6)) == {(0, 1), (0, 2)}
+    assert set(show_triggers([nowhere], result, ExhibitLimits(), 10**6)) == {(0, 1)}
+
+
 def test_without_room_the_trigger_alone_is_shown():
     exhibit = show(recovered(patch(), PICTURES), allowance=0)[KEY]
     assert exhibit.flips == ()

@@ -77,10 +77,12 @@ def show_triggers(
 def _group_of(found: Recovered, result: ScanResult) -> int | None:
     """Return the number of the group that this is the trigger of."""
     own = found.trigger.document()
-    for group in result.classes[found.lead.class_index].groups:
-        if group.trigger is not None and all(group.trigger.get(name) == value for name, value in own.items()):
-            return group.id
-    return None
+    having = [
+        group.id
+        for group in result.classes[found.lead.class_index].groups
+        if group.trigger is not None and all(group.trigger.get(name) == value for name, value in own.items())
+    ]
+    return found.lead.group if found.lead.group in having else next(iter(having), None)
 
 
 def _exhibit(found: Recovered, result: ScanResult, limits: ExhibitLimits) -> TriggerExhibit:
