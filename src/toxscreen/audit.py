@@ -25,14 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
-from toxscreen import verdict as policy
 from toxscreen import views
 from toxscreen.activations import Activations, extract, from_arrays, plan
 from toxscreen.config import ScanConfig
 from toxscreen.confirmation import Suspect, confirm
 from toxscreen.errors import DataError, ToxscreenError, UsageError
 from toxscreen.exhibits.make import make_exhibits
-from toxscreen.result import ScanResult, Verdict
+from toxscreen.result import ScanResult
 from toxscreen.screening import Labels, Progress, Screening, screen
 from toxscreen.settling import answers_table, convict, leads, predicted_classes, settle, suspects
 from toxscreen.sources.data import find_split, open_training_set

@@ -103,6 +103,13 @@ class Affinity:
     baseline: NDArray[np.float64]
     view: _View | None = field(default=None, repr=False, compare=False)
 
+    def mislabelled(self, class_index: int, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Return ``own`` of samples of other classes as if they were labelled as this one, shape ``(n,)``; None where not asked."""
+        if self.view is None:
+            return None
+        speaks_for: NDArray[np.float32] = _speaks_for(self.view.probabilities(rows))[:, class_index].astype(np.float32)
+        return speaks_for
+
     def of(self, class_index: int, rows: NDArray[np.int64]) -> InputFit:
         """Return how some rows of one class fit its label."""
         fit = InputFit(self.own[rows], self.rival[rows], float(self.baseline[class_index]))

@@ -86,13 +86,18 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """The verdict of one class with its reasons, each one sentence."""
+    """The verdict of one class with its reasons, each one sentence.
+
+    ``detection_floor`` is the smallest number of poisoned samples that the screen would have found in it; None where that was not
+    measured, or where no number that was tried is enough.
+    """
 
     name: str
     n: int
     verdict: Verdict
     reasons: tuple[str, ...]
     groups: tuple[GroupResult, ...] = ()
+    detection_floor: int | None = None
 
     @property
     def accused(self) -> tuple[GroupResult, ...]:

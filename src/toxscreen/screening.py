@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from toxscreen.analysis import ANALYSES
 from toxscreen.analysis.base import Analysis, Findings, Group, Ruling
 from toxscreen.config import ScanConfig, VerdictConfig
 from toxscreen.conflict import Affinity, affinity
+from toxscreen.floor import detection_floors
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
 from toxscreen.segments import segments
 
@@ -163,9 +164,32 @@ def screen(
     if analysis.rule is not None:
         notes = {BY_RULE.format(analysis.rule): None} | notes
     views = tuple(_view(f, detection) for f in findings)
+    classes = _with_floors(detection, activations.layers[layer], labels, inputs, config, rng, progress)
     far = ((f.segment.class_index, f.rows, f.farthest) for f in findings if f.farthest is not None)
     apart = {index: rows[group.members] for index, rows, group in far if _is_apart(group)}
-    return Screening(detection.classes, _table(labels, predicted, detection), views, tuple(notes), inputs, apart)
+    return Screening(classes, _table(labels, predicted, detection), views, tuple(notes), inputs, apart)
+
+
+def _with_floors(
+    detection: Detection,
+    layer: NDArray[np.float32],
+    labels: Labels,
+    inputs: Affinity | None,
+    config: ScanConfig,
+    rng: np.random.Generator,
+    progress: Progress | None,
+) -> tuple[ClassResult, ...]:
+    """Return the classes, those that our own analysis could judge with their detection floor."""
+    able = [f.segment for f in detection.findings if f.ruling is None and policy.obstacle(_facts(f)) is None]
+    if inputs is None or not able:
+        return detection.classes
+
+    def told(done: int, total: int) -> None:
+        if progress is not None:
+            progress("measuring the detection floor", done, total)
+
+    floors = detection_floors(layer, able, labels.given, inputs, detection.flagged, alpha=config.verdict.alpha, rng=rng, told=told)
+    return tuple(replace(result, detection_floor=floors.get(index)) for index, result in enumerate(detection.classes))
 
 
 def detect(

@@ -171,21 +171,49 @@ def analyse(
     reduction = reduce(activations, config, reduction_rng)
     if n < FEWEST_SAMPLES or reduction.points.shape[1] == 0:
         return ClassAnalysis(points=np.zeros((n, 2), dtype=np.float32), constant=reduction.points.shape[1] == 0)
-    whitened = whiten(principal_components(activations, min(_DIRECTIONS, n // 4), reduction_rng))
-    folds = folds_rng.permutation(n) % _FOLDS
+    whitened = whiten(principal_components(activations, directions(n), reduction_rng))
     halves = two_means(reduction.points)
-    guesses = [halves, ~halves, *_conflicting(whitened, fit, folds)]
-    found = (discriminant_split(whitened, guess, folds, FEWEST_IN_GROUP) for guess in guesses)
-    splits = [split for split in found if split is not None]
-    if fit is None:  # both sides of a cut lie equally far from each other: only its size says which one is the group
-        splits = [split for split in splits if 2 * split.members.sum() <= n]
-    distinct = {split.members.tobytes(): split for split in splits}  # most guesses end in the same group
-    groups = [_measure(split, n_class, fit) for split in distinct.values()]
+    groups = candidate_groups(whitened, n_class, fit, folds_rng, (halves, ~halves))
     group, farthest = _most_telling(groups), max(groups, key=lambda each: each.evidence["separation"], default=None)
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
         group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
     return ClassAnalysis(group, farthest, _plane(plane(activations, reduction_rng), group), note=reduction.note)
+
+
+def directions(n: int) -> int:
+    """Return in how many components of ``n`` samples a direction is looked for."""
+    return min(_DIRECTIONS, n // 4)
+
+
+def candidate_groups(
+    whitened: NDArray[np.float64],
+    n_class: int,
+    fit: InputFit | None,
+    rng: np.random.Generator,
+    guesses: Sequence[NDArray[np.bool_]] = (),
+) -> list[Group]:
+    """Sharpen guesses of a group, and those that label conflict suggests, and measure the distinct groups that come of them.
+
+    Parameters
+    ----------
+    whitened
+        The rows at unit variance, shape ``(n, k)``.
+    n_class, fit
+        As in :func:`analyse`.
+    rng
+        Deals the rows into folds.
+    guesses
+        Memberships to start from, each of shape ``(n,)``.
+    """
+    folds = rng.permutation(len(whitened)) % _FOLDS
+    starts = [*guesses, *_conflicting(whitened, fit, folds)]
+    found = (discriminant_split(whitened, guess, folds, FEWEST_IN_GROUP) for guess in starts)
+    splits = [split for split in found if split is not None]
+    if fit is None:  # both sides of a cut lie equally far from each other: only its size says which one is the group
+        splits = [split for split in splits if 2 * split.members.sum() <= len(whitened)]
+    distinct = {split.members.tobytes(): split for split in splits}  # most guesses end in the same group
+    return [_measure(split, n_class, fit) for split in distinct.values()]
 
 
 def _conflicting(whitened: NDArray[np.float64], fit: InputFit | None, folds: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
