@@ -407,7 +407,8 @@ def poison(data: Path, split: str | None, input_column: str | None, label_column
 def policy(as_json: bool) -> None:
     """Print what makes a class clean, suspicious, poisoned or inconclusive, and where each number comes from."""
     from toxscreen.report.terminal import print_policy
-    from toxscreen.verdict import POLICY, VERDICTS
+    from toxscreen.report.wording import VERDICTS
+    from toxscreen.verdict import POLICY
 
     if as_json:
         _print_json({"verdicts": dict(VERDICTS), "rules": {name: asdict(rule) for name, rule in POLICY.items()}})

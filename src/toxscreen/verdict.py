@@ -134,25 +134,15 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
 )
 
 
-VERDICTS: Mapping[Verdict, str] = MappingProxyType(
-    {
-        Verdict.POISONED: "Samples lie apart or share something, and a cause was shown: the recovered trigger makes the model give "
-        "the class to inputs of other classes, or a model trained without them takes them for another class.",
-        Verdict.SUSPICIOUS: "A group lies apart from its class and its inputs fit the label no better than those of other classes "
-        "do, more clearly than in clean classes. No cause was shown.",
-        Verdict.INCONCLUSIVE: "The class could not be judged: too few samples, a model that has not learned it, or nothing that "
-        "tells a natural sub-population from poison.",
-        Verdict.CLEAN: "Nothing of that was found. Poison that the model has not learned, or too little of it, may be there.",
-    }
-)
-"""What each verdict on a class means."""
-
-
 _LEAST_P_VALUE = 1e-9
 """No p-value is smaller: the tail was seen down to some 1e-3."""
 
 NOTHING_APART = "No group of its samples both stands far apart and contradicts the label."
 NOTHING_APART_UNASKED = "No group of its samples stands far apart from the rest; whether they fit the label was not asked."
+
+
+_TOLD = 200
+"""Characters of a trigger's description in a reason, so that what it does is told too."""
 
 
 @dataclass(frozen=True)
@@ -342,6 +332,7 @@ def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], trigger: str
     trigger
         A description of it.
     """
+    trigger = trigger if len(trigger) <= _TOLD else f"{trigger[: _TOLD - 1]}…"
     did = (
         f"sends {evidence['trigger_flips']:.0%} of inputs of other classes to this class, "
         f"and its control {evidence['trigger_control']:.0%}"

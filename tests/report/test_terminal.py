@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from tests.scans import scan_result
-from toxscreen.report.terminal import print_summary
+from toxscreen.report.terminal import print_policy, print_summary
+from toxscreen.report.wording import VERDICTS
 from toxscreen.result import Verdict
 from toxscreen.sources.data.base import NotExamined
+from toxscreen.verdict import POLICY
 
 S, I = Verdict.SUSPICIOUS, Verdict.INCONCLUSIVE  # noqa: E741
 
@@ -37,6 +40,22 @@ def test_the_summary_says_what_was_found_and_why():
 def test_a_clean_scan_needs_no_table():
     text = printed(scan_result({"a": [30], "b": [9]}))
     assert words(text) == "CLEAN Nothing suspicious was found in 39 samples of 2 classes. Clean: 2 classes."
+
+
+@pytest.mark.parametrize(("floors", "said"), [((14, 20), "14 to 20"), ((1130, 1130), "1,130"), ((None, 28), "28")])
+def test_the_summary_says_how_little_poison_would_have_been_found(floors, said):
+    result = scan_result({"a": [30], "b": [9]})
+    classes = tuple(replace(c, detection_floor=n) for c, n in zip(result.classes, floors, strict=True))
+    assert f"Detection floor: {said} poisoned samples" in words(printed(replace(result, classes=classes)))
+
+
+def test_the_policy_is_printed_with_every_number_and_its_source():
+    stream = io.StringIO()
+    print_policy(VERDICTS, POLICY, Console(file=stream, width=200))
+    text = words(stream.getvalue())
+    assert all(f"{verdict}: " in text for verdict in Verdict)
+    assert all(f"{name} {rule.value:g}" in text for name, rule in POLICY.items())
+    assert "Chen et al. 2018" in text
 
 
 def test_a_thousand_classes_do_not_flood_the_screen():

@@ -68,6 +68,8 @@ def _summary(result: ScanResult, *, boxed: bool) -> Iterator[RenderableType]:
         yield Text(f"More that are not clean: {count(len(not_clean) - _ROWS, 'class')}, listed in the report.")
     if len(ranked) > len(not_clean):
         yield Text(f"Clean: {count(len(ranked) - len(not_clean), 'class')}.")
+    if floor := _detection_floor(result.classes):
+        yield Text(floor)
     yield ""
     yield from _why(not_clean[:_EXPLAINED])
     if result.not_examined:
@@ -81,6 +83,15 @@ def _summary(result: ScanResult, *, boxed: bool) -> Iterator[RenderableType]:
         yield Text("Notes", "bold")
         yield from (Padding(Text(clipped(note, _SENTENCE)), _INDENT, expand=False) for note in result.notes)
         yield ""
+
+
+def _detection_floor(classes: Sequence[ClassResult]) -> str:
+    """Say how little poison the screen would have found; nothing where that was not measured."""
+    floors = sorted(c.detection_floor for c in classes if c.detection_floor is not None)
+    if not floors:
+        return ""
+    sizes = f"{floors[0]:,}" if floors[0] == floors[-1] else f"{floors[0]:,} to {floors[-1]:,}"
+    return f"Detection floor: {sizes} poisoned samples, by class (found in four of five trials; what is fewer may be missed)."
 
 
 def _table(classes: Sequence[ClassResult], *, boxed: bool) -> Table:
