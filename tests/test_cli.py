@@ -29,10 +29,11 @@ from toxscreen import metrics, store, training
 from toxscreen.cli import EPILOG
 from toxscreen.demo import Outcome
 from toxscreen.errors import DataError
+from toxscreen.report.wording import VERDICTS
 from toxscreen.result import Verdict, load
 from toxscreen.sources.data.base import NotExamined
 from toxscreen.sources.model.torch_module import TorchClassifier
-from toxscreen.verdict import POLICY, VERDICTS
+from toxscreen.verdict import POLICY
 
 SCHEMA = json.loads(resources.files("toxscreen.report").joinpath("schema.json").read_text(encoding="utf-8"))
 

@@ -20,6 +20,7 @@ from toxscreen.verdict import (
     p_value,
     plausibility,
     reason,
+    reason_trigger,
 )
 
 APART, STANDING_OUT = POLICY["separation"].value, POLICY["standing_out"].value
@@ -291,3 +292,9 @@ def test_of_two_natural_parts_the_smaller_is_named_and_of_an_accused_group_its_o
 def test_every_reason_is_one_sentence(separation, lower, others):
     found = evidence(separation, lower, 0.0 if lower == -np.inf else None)
     assert is_one_sentence(reason(judge_group(found, others, ALPHA), found, (12, 50), others))
+
+
+def test_however_long_a_trigger_is_its_reason_tells_what_it_does():
+    told = reason_trigger(Verdict.POISONED, {"trigger_flips": 0.98, "trigger_control": 0.01}, "word " * 300)
+    assert len(told) < 320
+    assert told.endswith("… sends 98% of inputs of other classes to this class, and its control 1%.")

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from tests.scans import scan_result
-from toxscreen.report.case import case, natural, proved, told_of
+from toxscreen.report.case import case, natural, told_of
+from toxscreen.report.wording import proved
 from toxscreen.result import ClassResult, GroupResult, Verdict
 
 C, S, P, I = Verdict.CLEAN, Verdict.SUSPICIOUS, Verdict.POISONED, Verdict.INCONCLUSIVE  # noqa: E741

@@ -368,6 +368,7 @@ def test_a_candidate_is_not_called_the_trigger():
     text = words_of(render_report(shown_with(recovered(words("cf"), ["one"]), texts(140), proved=False)))
     assert 'The best candidate for a trigger: "cf" at the end' in text
     assert "is no proof" in text
+    assert "It works on" not in text
 
 
 def test_without_exhibits_the_numbers_of_a_trigger_are_shown():

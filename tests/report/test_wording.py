@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tests.scans import scan_result
-from toxscreen.report.wording import clipped, count, drawn, headline, next_steps, verdict_meanings, visible
+from tests.triggers import convicted, recovered, words
+from toxscreen.report.wording import clipped, count, drawn, exactly, headline, next_steps, verdict_meanings, visible
 from toxscreen.result import Verdict
 from toxscreen.sources.data.base import NotExamined
 
@@ -231,3 +232,15 @@ def test_numbers_carry_their_noun():
         "2 classes",
         "1,959 samples",
     ]
+
+
+def test_a_recovered_trigger_is_looked_for_in_other_data():
+    found = recovered(words("cf"), ["one"])
+    (step,) = [step for step in next_steps(convicted(found), "my run") if "Look for the trigger" in step.text]
+    assert step.command == "toxscreen trigger 'my run'\ntoxscreen trigger FILE --find DATA"
+    assert not [step for step in next_steps(convicted(found, proved=False), "run") if "Look for the trigger" in step.text]
+
+
+def test_odd_spaces_are_spelled_out_where_every_character_counts():
+    assert exactly("a b\u2003c\u00a0d\u200b") == "a b⟨U+2003⟩c⟨U+00A0⟩d⟨U+200B⟩"
+    assert visible("b\u2003c") == "b\u2003c"

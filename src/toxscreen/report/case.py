@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from toxscreen import verdict as policy
-from toxscreen.report.wording import by_rule, clipped
+from toxscreen.report.wording import by_rule, clipped, proved
 from toxscreen.result import ClassResult, GroupResult, ScanResult, Verdict
 
 _ONE_CLOUD = 5.0
@@ -74,11 +74,6 @@ def natural(result: ScanResult) -> tuple[Natural, ...]:
         if _is_natural(group)
     ]
     return tuple(each for _, each in sorted(found, key=lambda pair: -pair[0]))
-
-
-def proved(group: GroupResult) -> bool:
-    """Say whether what the group's trigger does was taken for a proof."""
-    return group.trigger is not None and group.trigger.get("proved") is True
 
 
 def _is_natural(group: GroupResult) -> bool:

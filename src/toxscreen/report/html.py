@@ -185,7 +185,7 @@ class _Trigger:
         ]
         return cls(
             description if isinstance(description, str) else "of an unknown kind",
-            cases.proved(group),
+            wording.proved(group),
             tuple(map(str, sources)) if isinstance(sources, list | tuple) else (),
             tuple((done, share, control) for done, share, control in counts if share and control),
             exhibit,

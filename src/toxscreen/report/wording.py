@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from toxscreen.config import ANALYSES
-from toxscreen.result import ClassResult, ScanResult, Verdict
+from toxscreen.result import ClassResult, GroupResult, ScanResult, Verdict
 
 _NAMES = 3
 """Class names that a sentence lists before it says how many more there are."""
@@ -64,13 +64,13 @@ VERDICTS = {
     " stand apart.",
     Verdict.INCONCLUSIVE: "No judgement was possible; the reasons say what is missing.",
     Verdict.SUSPICIOUS: "The screen found a group of samples that does not belong; nothing has yet proved that it was planted.",
-    Verdict.POISONED: "A group stands out, and a second, causal test confirmed it: a model trained without them takes them for"
-    " another class.",
+    Verdict.POISONED: "A group stands out, and a second, causal test confirmed it: the model obeys a trigger that was"
+    " recovered from it, or a model trained without the group takes it for another class.",
 }
 
 TRIGGER_TESTS = {
     "flips": "Put on inputs of other classes: the model gives them this class",
-    "returns": "Taken off samples of the group: they leave the class",
+    "returns": "Taken off samples of the class: they leave it",
 }
 """What is done with a recovered trigger, by the name of its count in ``result.json``."""
 
@@ -304,6 +304,7 @@ def _after_a_finding(result: ScanResult, run: str | None, asked: Mapping[str, An
             "Find out where the flagged samples came from: which supplier, which annotator, which day. Their ids, in Python:",
             listing,
         ),
+        *_searching(result, run or "RUN"),
         _cleaning(result, run or "RUN"),
         *_repairing(result, run or "RUN", asked),
     ]
@@ -318,6 +319,19 @@ def _settling(result: ScanResult, run: str, asked: Mapping[str, Any]) -> list[St
         "Settle whether they are poison: a model is trained once without them and asked about them. The run goes on where it ended."
     )
     return [Step(text, f"{_command(asked)} --confirm --out {shlex.quote(run)}")]
+
+
+def _searching(result: ScanResult, run: str) -> list[Step]:
+    """Say how the recovered triggers are looked for in other data, where there are any."""
+    if not any(proved(group) for c in result.classes for group in c.groups):
+        return []
+    text = "Look for the trigger in other data that came the same way. The first command writes it to a file."
+    return [Step(text, f"{shlex.join(['toxscreen', 'trigger', run])}\ntoxscreen trigger FILE --find DATA")]
+
+
+def proved(group: GroupResult) -> bool:
+    """Say whether what the group's trigger does was taken for a proof."""
+    return group.trigger is not None and group.trigger.get("proved") is True
 
 
 def _repairing(result: ScanResult, run: str, asked: Mapping[str, Any]) -> list[Step]:
