@@ -14,11 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.fakes import FakeTrainingSet
 from tests.scans import scan_result, shown
+from tests.triggers import convicted, patch, recovered, shown_with, words
 from toxscreen.errors import StoreError
 from toxscreen.report import documents
 from toxscreen.result import SAMPLES_SCHEMA, GroupResult, Verdict, load
 from toxscreen.sources.data.base import NotExamined
+from toxscreen.trigger import load as load_trigger
+from toxscreen.trigger.patterns import Pattern
 
 SCHEMA = json.loads(resources.files("toxscreen.report").joinpath("schema.json").read_text(encoding="utf-8"))
 S = Verdict.SUSPICIOUS
@@ -264,3 +268,48 @@ def test_two_saves_write_the_same_bytes(result, tmp_path):
 def test_the_text_of_the_document_is_readable_by_people(run):
     text = (run / "result.json").read_text(encoding="utf-8")
     assert re.match(r'\{\n "schema_version": 1,\n "name": "made up",\n "verdict": "suspicious"', text)
+
+
+FAINT = np.ones((12, 12, 1), np.float32)
+TRIGGERS = {
+    "patch": patch(),
+    "patch without a place": patch(place=None),
+    "words": words("cf", "mn"),
+    "pattern": Pattern(scale=0.8, offset=FAINT, usual=FAINT, planted=1.0, samples=5, lowest=0.0, highest=255.0),
+}
+
+
+@pytest.mark.parametrize("name", TRIGGERS)
+def test_a_recovered_trigger_follows_the_schema_and_comes_back(name, tmp_path):
+    trigger = TRIGGERS[name]
+    inputs = ["one two"] if trigger.kind == "words" else [np.zeros((12, 12, 1), np.uint8)]
+    result = convicted(recovered(trigger, inputs))
+    assert violations(result.to_dict()) == []
+    again = load(result.save(tmp_path / "run")).classes[0].groups[1].trigger
+    assert load_trigger(again).document() == trigger.document()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.pop("flips"),
+        lambda t: t["flips"].pop("lower"),
+        lambda t: t["flips"].update(value=2.0),
+        lambda t: t.update(kind="spell"),
+        lambda t: t.update(sources="b"),
+        lambda t: t.pop("mask"),
+        lambda t: t.update(picture=[12, 12]),
+        lambda t: t.update(place=[1]),
+        lambda t: t.update(proved="yes"),
+    ],
+)
+def test_the_schema_refuses_a_trigger_that_is_none(change):
+    document = convicted(recovered(patch(), [np.zeros((12, 12, 1), np.uint8)])).to_dict()
+    change(document["classes"][0]["groups"][1]["trigger"])
+    assert violations(document) != []
+
+
+def test_what_is_shown_of_a_trigger_comes_back(tmp_path):
+    found = recovered(words("cf"), ["one two", "three"])
+    result = shown_with(found, FakeTrainingSet(["some words"] * 140, modality="text"))
+    assert load(result.save(tmp_path / "run")).exhibits == result.exhibits
