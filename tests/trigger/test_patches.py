@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ def smooth(n, rng, side=24, channels=1):
 
 def put(pictures, tops, lefts, cells=CELLS):
     marked = pictures.copy()
+    side = len(cells)
     for picture, top, left in zip(marked, np.broadcast_to(tops, len(marked)), np.broadcast_to(lefts, len(marked)), strict=True):
-        picture[top : top + 3, left : left + 3] = cells
+        picture[top : top + side, left : left + side] = cells
     return marked
 
 
@@ -50,7 +52,7 @@ def case(rng, members, n=60, channels=1):
 
 
 def patch(place=(20, 20), cells=CELLS, picture=(24, 24, 1)):
-    return Patch(cells, np.ones((3, 3), bool), picture, place, 38.0)
+    return Patch(cells, np.ones(cells.shape[:2], bool), picture, place, 38.0)
 
 
 def first(case_, seed=0):
@@ -106,6 +108,51 @@ def test_a_patch_that_moves_is_found_anywhere():
     assert not sees(found.take_off(members)).any()
 
 
+BLOCKS = np.kron(CELLS[:, :, 0], np.ones((4, 4), np.float32))[:, :, None]
+
+
+@pytest.mark.parametrize("place", [(115, 115), (3, 62)])
+def test_a_patch_in_large_pictures_is_found_to_the_pixel(place):
+    rng = np.random.default_rng(11)
+    tops, lefts = place
+    found_in = Case(
+        TARGET, put(smooth(30, rng, 128), tops, lefts, BLOCKS), smooth(30, rng, 128), smooth(60, rng, 128), np.arange(60) % 3
+    )
+    window = np.s_[:, tops : tops + 12, lefts : lefts + 12]
+    found = next(
+        search_patches(found_in, lambda seen: np.where(np.abs(seen[window] - BLOCKS).mean((1, 2, 3)) < 25, TARGET, 1), rng)
+    )
+    assert found.place == place
+    assert (found.content == BLOCKS).all()
+    assert found.mask.all()
+
+
+def test_a_patch_that_moves_in_large_pictures_is_found_anywhere():
+    rng = np.random.default_rng(12)
+    tops, lefts = rng.integers(0, 117, (2, 40))
+    members = put(smooth(40, rng, 128), tops, lefts, BLOCKS)
+
+    def sees_blocks(pictures):
+        return np.where(patch(None, BLOCKS, (128, 128, 1)).held_by(pictures), TARGET, 1)
+
+    found = next(
+        search_patches(Case(TARGET, members, smooth(40, rng, 128), smooth(80, rng, 128), np.arange(80) % 3), sees_blocks, rng)
+    )
+    assert found.place is None
+    assert found.held_by(members).mean() > 0.9
+    assert (sees_blocks(found.take_off(members)) != TARGET).all()
+
+
+def test_a_search_in_large_pictures_takes_little_more_memory_than_they_do():
+    rng = np.random.default_rng(13)
+    members, ordinary, hosts = (smooth(20, rng, 160, 3), smooth(20, rng, 160, 3), smooth(40, rng, 160, 3))
+    found_in = Case(TARGET, put(members, 140, 140, BLOCKS), ordinary, hosts, np.arange(40) % 3)
+    tracemalloc.start()
+    list(search_patches(found_in, lambda seen: np.where(seen[:, 150, 150, 0] > 250, TARGET, 1), rng))
+    assert tracemalloc.get_traced_memory()[1] < 3 * (members.nbytes + ordinary.nbytes + hosts.nbytes)
+    tracemalloc.stop()
+
+
 def test_no_patch_is_told_where_nothing_flips():
     rng = np.random.default_rng(6)
     assert first(case(rng, smooth(40, rng))) is None
@@ -150,6 +197,39 @@ def test_a_patch_that_is_taken_off_leaves_what_is_around_it():
     plain = np.broadcast_to(np.linspace(0, 255, 24, dtype=np.float32)[:, None, None], (3, 24, 24, 1)).copy()
     for place in ((10, 10), (0, 0), (21, 21)):
         assert np.abs(patch(place).take_off(put(plain, *place)) - plain).max() < 25
+
+
+def filled(picture, unknown):
+    """Fill unknown pixels from the edge inwards, one by one."""
+    picture, known = picture.copy(), ~unknown
+    while not known.all():
+        before, known_before = picture.copy(), known.copy()
+        for y, x in np.argwhere(~known_before):
+            around = np.s_[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+            if known_before[around].any():
+                picture[y, x] = before[around][known_before[around]].mean(axis=0)
+                known[y, x] = True
+    return picture
+
+
+def test_pixels_that_are_taken_off_are_filled_from_the_edge_inwards():
+    rng = np.random.default_rng(0)
+    pictures, mask = rng.uniform(0, 255, (2, 24, 24, 3)).astype(np.float32), rng.random((11, 9)) < 0.7
+    for top, left in ((5, 6), (0, 15), (13, 0)):
+        unknown = np.zeros((24, 24), bool)
+        unknown[top : top + 11, left : left + 9] = mask
+        taken_off = Patch(np.zeros((11, 9, 3), np.float32), mask, (24, 24, 3), (top, left), 1.0).take_off(pictures)
+        assert np.allclose(taken_off, [filled(each, unknown) for each in pictures], atol=0.01)
+
+
+def test_a_patch_that_moves_is_looked_for_at_every_place():
+    rng = np.random.default_rng(0)
+    pictures = put(rng.uniform(0, 255, (12, 40, 40, 1)).astype(np.float32), range(12), range(25, 37))
+    moving = patch(None, picture=(40, 40, 1))
+    assert moving.held_by(pictures).all()
+    assert not moving.held_by(rng.uniform(0, 255, (12, 40, 40, 1)).astype(np.float32)).any()
+    changed = moving.take_off(pictures) != pictures
+    assert [tuple(np.argwhere(each)[0][:2]) for each in changed] == [(i, 25 + i) for i in range(12)]
 
 
 def test_a_patch_over_the_whole_picture_leaves_nothing_to_fill_it_from():

@@ -3,24 +3,26 @@
 1. At each place of a grid, count the members whose window agrees with that of a member, and ordinary samples and hosts whose window
    does. The likelihood ratio says which content is over-represented; many members hold it, though most of them may be no poison.
 2. Count small pieces of content the same way wherever they lie in a picture, for patches that move.
-3. Of the members that hold such content, find all pixels that they share and others do not: content and mask of a candidate.
+3. Of the members that hold such content, find all pixels that they share and others do not: content and mask of a candidate. Large
+   pictures are looked through as means of square cells, and pixel by pixel only about the cells that may be the trigger.
 4. Try each on a few hosts, beside its controls, and keep the smallest mask that flips as many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, label, uniform_filter
+from scipy.ndimage import binary_dilation, label
 from scipy.special import xlogy
 
 from toxscreen.errors import DataError
 from toxscreen.trigger.base import Ask, Case, Trigger
 from toxscreen.trigger.pictures import (
+    CONTROLS,
     FEWEST_EXCESS,
     NO_WORSE,
     SIDE,
@@ -32,6 +34,7 @@ from toxscreen.trigger.pictures import (
     read_number,
     read_numbers,
     read_shape,
+    reduced,
     trial,
     written,
 )
@@ -42,7 +45,11 @@ _Shared = tuple[float, Place, NDArray[np.bool_]]
 """Ratio and place of content, and the members that hold it."""
 
 _TAPS = 3
-"""Pixels of a window on each side that are compared; in large pictures they lie apart."""
+"""Cells, or pixels of moving content, on each side of a window that is compared; such pixels lie apart in large pictures."""
+
+_MOST_CELLS = 56
+"""Cells along the shorter side of a picture, at most, that members are compared by: four pixels each at 224x224, where a patch
+covers whole cells wherever it lies; one at 28x28 and 32x32."""
 
 _TOLERANCES = (0.03, 0.12)
 """Root mean square of the difference of two windows that agree, in parts of the range of the data: next to nothing, and about what
@@ -79,11 +86,24 @@ _MOVING = 3
 _MOST_COVERED = 0.08
 """Part of a picture that a patch covers at most: four corners cover 0.05. With 0.19 a clean group is found by its own outline."""
 
-_MODULUS = (1 << 40) - 87
-_SOME_WEIGHT = 1e-3
+_ROUGHLY = 1.5
+"""How many times that cells may cover: those at the edge of a patch are partly beside it."""
 
-_CHECKED = 32
-"""Pixels of a mask that a moving patch is looked for by."""
+_MODULUS = (1 << 40) - 87
+
+_CHECKED, _CHECKED_FIRST = 32, 8
+"""Pixels of a mask that a moving patch is looked for by at the likeliest places of a picture, and those that say which they are."""
+
+_ALIGNMENTS = 2
+"""Times that holders of content that moves are laid upon each other: in large pictures it was found to some pixels."""
+
+_LIKELIEST = 256
+"""Places of a picture that are looked at more closely."""
+
+_STRETCH = 16
+"""Pictures that are looked through at a time."""
+
+_BESIDE = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,22 +134,21 @@ class Patch(Trigger[Pictures]):
 
     def put_on(self, inputs: Pictures) -> Pictures:
         """Return the pictures with the patch; where it has no fixed place, each has it at another one, every time the same."""
-        tops, lefts = self._drawn(len(fitting(inputs, self.picture)), np.random.default_rng(0))
-        return self._put(inputs, np.where(self.mask[..., None], self.content, self._windows(inputs, tops, lefts)), tops, lefts)
+        result = fitting(inputs, self.picture).copy()
+        tops, lefts = self._drawn(len(inputs), np.random.default_rng(0))
+        result[_pixels(np.arange(len(inputs)), tops, lefts, *np.nonzero(self.mask))] = self.content[self.mask]
+        return result
 
     def take_off(self, inputs: Pictures) -> Pictures:
-        """Return the pictures with the patch's pixels filled from those around them."""
-        tops, lefts, _ = self._found(fitting(inputs, self.picture))
-        edge = ((0, 0), (1, 1), (1, 1), (0, 0))
-        around = self._windows(np.pad(inputs, edge, mode="edge"), tops, lefts, margin=2)
-        inside = np.pad(self.mask, 1)
-        out_of_picture = np.zeros((inputs.shape[1] + 2, inputs.shape[2] + 2), bool)
-        out_of_picture[[0, -1], :] = out_of_picture[:, [0, -1]] = True
-        beyond = self._windows(
-            np.broadcast_to(out_of_picture[None, ..., None], (len(inputs), *out_of_picture.shape, 1)), tops, lefts, 2
-        )
-        filled = _filled(around, ~inside[None, ..., None] & ~beyond)
-        return self._put(inputs, filled[:, 1:-1, 1:-1], tops, lefts)
+        """Return the pictures with the patch's pixels filled from those around them, from the edge inwards."""
+        result = fitting(inputs, self.picture).copy()
+        tops, lefts, _ = self._found(inputs)
+        room = [self.picture[axis] - self.mask.shape[axis] for axis in (0, 1)]
+        touched = np.stack([tops == 0, tops == room[0], lefts == 0, lefts == room[1]], axis=1)
+        for edges in np.unique(touched, axis=0):
+            rows = np.flatnonzero((touched == edges).all(axis=1))
+            _fill(result, rows, tops[rows], lefts[rows], np.pad(self.mask, 1), _inside(self.mask, edges))
+        return result
 
     def held_by(self, inputs: Pictures) -> NDArray[np.bool_]:
         """Say which pictures hold it: on average its pixels differ by no more than the tolerance."""
@@ -141,11 +160,12 @@ class Patch(Trigger[Pictures]):
 
         Samples that hold the patch are passed over while they are the smaller part: they may be poison that nobody suspected yet.
         """
-        others = ordinary[~self.held_by(ordinary)]
-        sample = others if 2 * len(others) >= len(ordinary) else ordinary
-        sample = sample[[rng.integers(len(sample))]]
-        content = self._windows(sample, *self._drawn(1, rng))[0]
-        return Patch(content, self.mask, self.picture, self.place, self.tolerance)
+        return self._taken_from(self._pool(ordinary), rng)
+
+    def controls(self, ordinary: Pictures, rng: np.random.Generator) -> list[Patch]:
+        """Return the controls of a trial."""
+        pool = self._pool(ordinary)
+        return [self._taken_from(pool, child) for child in rng.spawn(CONTROLS)]
 
     def __str__(self) -> str:
         """Return its size and where it lies."""
@@ -203,6 +223,16 @@ class Patch(Trigger[Pictures]):
         )
         return f"at the {vertical} {horizontal}".rstrip() if vertical or horizontal else "in the middle"
 
+    def _pool(self, ordinary: Pictures) -> Pictures:
+        others = ~self.held_by(ordinary)
+        return ordinary[others] if 2 * others.sum() >= len(ordinary) else ordinary
+
+    def _taken_from(self, pool: Pictures, rng: np.random.Generator) -> Patch:
+        sample = pool[rng.integers(len(pool))]
+        (top,), (left,) = self._drawn(1, rng)
+        height, width = self.mask.shape
+        return replace(self, content=sample[top : top + height, left : left + width])
+
     def _drawn(self, n: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the first row and column of ``n`` windows."""
         if self.place is not None:
@@ -213,45 +243,110 @@ class Patch(Trigger[Pictures]):
     def _found(self, inputs: Pictures) -> tuple[NDArray[np.int64], NDArray[np.int64], Pictures]:
         """Return where in each picture it lies, or would lie best, and the mean difference there."""
         tops, lefts = self._drawn(len(inputs), np.random.default_rng(0))
-        if self.place is None and len(inputs):
-            n_tops, n_lefts = (self.picture[axis] - self.mask.shape[axis] + 1 for axis in (0, 1))
-            rows, columns = np.nonzero(self.mask)
-            some = np.unique(np.linspace(0, len(rows) - 1, _CHECKED).astype(np.int64))
-            apart = np.zeros((len(inputs), n_tops, n_lefts), np.float32)
-            for row, column in zip(rows[some], columns[some], strict=True):
-                shifted = inputs[:, row : row + n_tops, column : column + n_lefts]
-                apart += np.abs(shifted - self.content[row, column]).mean(axis=3)
-            tops, lefts = np.unravel_index(apart.reshape(len(inputs), -1).argmin(axis=1), (n_tops, n_lefts))
-        return tops, lefts, np.abs(self._windows(inputs, tops, lefts) - self.content)[:, self.mask].mean(axis=(1, 2))
+        if self.place is None:
+            parts = [self._best_places(inputs[start : start + _STRETCH]) for start in range(0, len(inputs), _STRETCH)]
+            if parts:
+                tops, lefts = np.concatenate(parts, axis=1)
+        index = _pixels(np.arange(len(inputs)), tops, lefts, *np.nonzero(self.mask))
+        return tops, lefts, np.abs(inputs[index] - self.content[self.mask]).mean(axis=(1, 2))
 
-    def _windows(self, pictures: NDArray[Any], tops: NDArray[np.int64], lefts: NDArray[np.int64], margin: int = 0) -> NDArray[Any]:
-        """Cut a window of the patch's size out of each picture, larger by ``margin``."""
-        return pictures[self._index(tops, lefts, margin)]
+    def _best_places(self, inputs: Pictures) -> NDArray[np.int64]:
+        """Return the row and the column ``(2, n)`` at which some of its pixels fit each picture best.
 
-    def _put(self, pictures: Pictures, windows: Pictures, tops: NDArray[np.int64], lefts: NDArray[np.int64]) -> Pictures:
-        result = pictures.copy()
-        result[self._index(tops, lefts)] = windows
-        return result
+        A few pixels of the channel with most contrast, the darkest and the brightest among them, say where that may be.
+        """
+        n_tops, n_lefts = (self.picture[axis] - self.mask.shape[axis] + 1 for axis in (0, 1))
+        rows, columns = np.nonzero(self.mask)
+        values = self.content[self.mask]
+        channel = int(values.var(axis=0).argmax())
+        first = np.argsort(values[:, channel], kind="stable")[_evenly(len(rows), _CHECKED_FIRST)]
+        plane = np.ascontiguousarray(inputs[..., channel])
+        apart = np.zeros((len(inputs), n_tops, n_lefts), np.float32)
+        for row, column, value in zip(rows[first], columns[first], values[first, channel], strict=True):
+            apart += np.abs(plane[:, row : row + n_tops, column : column + n_lefts] - value)
+        likeliest = np.argpartition(apart.reshape(len(inputs), -1), min(_LIKELIEST, n_tops * n_lefts) - 1, axis=1)[:, :_LIKELIEST]
+        tops, lefts = np.unravel_index(np.sort(likeliest, axis=1), (n_tops, n_lefts))
+        some = _evenly(len(rows), _CHECKED)
+        there = inputs[_pixels(np.arange(len(inputs))[:, None], tops, lefts, rows[some], columns[some])]
+        best = np.abs(there - values[some]).mean(axis=(2, 3)).argmin(axis=1)[:, None]
+        return np.stack([np.take_along_axis(each, best, axis=1)[:, 0] for each in (tops, lefts)])
 
-    def _index(self, tops: NDArray[np.int64], lefts: NDArray[np.int64], margin: int = 0) -> tuple[NDArray[np.int64], ...]:
-        height, width = self.mask.shape
-        rows = tops[:, None, None] + np.arange(height + margin)[:, None]
-        columns = lefts[:, None, None] + np.arange(width + margin)
-        return np.arange(len(tops))[:, None, None], rows, columns
+
+def _evenly(n: int, most: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, n - 1, most).astype(np.int64))
+
+
+def _pixels(
+    numbers: NDArray[np.int64],
+    tops: NDArray[np.int64],
+    lefts: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], ...]:
+    """Return the index of pixels of the windows that begin at ``tops`` and ``lefts`` in the pictures of those numbers."""
+    return numbers[..., None], tops[..., None] + rows, lefts[..., None] + columns
+
+
+def _inside(mask: NDArray[np.bool_], edges: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say which pixels of a window, and of one around it, lie in the picture, whose edges (top, bottom, left, right) it touches."""
+    inside = np.ones(np.add(mask.shape, 2), bool)
+    for line, touched in zip((inside[0], inside[-1], inside[:, 0], inside[:, -1]), edges, strict=True):
+        line[:] &= not touched
+    return inside
+
+
+def _fill(
+    pictures: Pictures,
+    numbers: NDArray[np.int64],
+    tops: NDArray[np.int64],
+    lefts: NDArray[np.int64],
+    unknown: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
+) -> None:
+    """Give unknown pixels of some pictures the mean of the known ones beside them, again and again until all are known.
+
+    ``unknown`` and ``inside`` (the picture) are windows that begin one pixel above and to the left of ``tops`` and ``lefts``.
+    """
+    known = inside & ~unknown
+    while True:
+        beside = binary_dilation(known, structure=np.ones((3, 3)))
+        rows, columns = np.nonzero(unknown & beside & ~known)
+        if not len(rows):
+            return
+        total = np.zeros((len(numbers), len(rows), pictures.shape[3]), np.float32)
+        weight = np.zeros((len(rows), 1), np.float32)
+        for down, right in _BESIDE:
+            known_there = known[rows + down, columns + right]
+            index = _pixels(numbers, tops - 1, lefts - 1, (rows + down)[known_there], (columns + right)[known_there])
+            total[:, known_there] += pictures[index]
+            weight[known_there] += 1
+        pictures[_pixels(numbers, tops - 1, lefts - 1, rows, columns)] = total / weight
+        known[rows, columns] = True
 
 
 @dataclass(frozen=True, eq=False)
 class _Seed:
-    """Content that members share: their number, the pixels they show about it, and how far it is over-represented.
+    """Content that members share.
 
-    ``shown`` ``(k, height, width, channels)`` is their pictures, or for a moving patch as much of them as lies around the content,
-    NaN beyond the picture; ``place`` is where the content lies in it.
+    ``holders`` are their numbers, ``places`` ``(k, 2)`` is where in each of them it lies, and ``side`` how many pixels it has on
+    a side; ``ratio`` says how far it is over-represented.
     """
 
     ratio: float
-    shown: Pictures
-    place: Place
+    holders: NDArray[np.int64]
+    places: NDArray[np.int64]
+    side: int
     moves: bool
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What a search measures by: the lowest value and the range of the data, pixels of a step, and pixels of a cell."""
+
+    lowest: float
+    unit: float
+    step: int
+    cell: int
 
 
 def search_patches(case: Case[Pictures], ask: Ask[Pictures], rng: np.random.Generator) -> Iterator[Patch]:
@@ -268,14 +363,19 @@ def search_patches(case: Case[Pictures], ask: Ask[Pictures], rng: np.random.Gene
     """
     if not enough(case):
         return
-    lowest = min(float(pictures.min()) for pictures in (case.members, case.ordinary, case.hosts))
-    unit = max(float(pictures.max()) for pictures in (case.members, case.ordinary, case.hosts)) - lowest
+    parts = (case.members, case.ordinary, case.hosts)
+    lowest = min(float(pictures.min()) for pictures in parts)
+    unit = max(float(pictures.max()) for pictures in parts) - lowest
     if not unit > 0:
         return
+    side = min(case.members.shape[1:3])
+    scale = _Scale(lowest, unit, _step(side), -(-side // _MOST_CELLS))
     tried = trial(case, ask)
-    seeds = [*_fixed_seeds(case, lowest, unit), *_moving_seeds(case, lowest, unit)]
-    nested = [patches for seed in seeds if (patches := _nested(seed, case, unit))]
-    excess = [tried.excess(patches[-1], rng) for patches in nested]
+    members, ordinary, hosts = (reduced(part, scale.cell) for part in parts)
+    cells = replace(case, members=members, ordinary=ordinary, hosts=hosts)
+    seeds = [*_fixed_seeds(cells, scale), *_moving_seeds(case, scale)]
+    nested = [patches for seed in seeds if (patches := _nested(seed, case, cells, scale))]
+    excess = [_excess(patches[-1], tried, rng) for patches in nested]
     lost = [max(0.0, max(excess) - NO_WORSE - each) for each in excess]
     order = sorted(range(len(nested)), key=lambda number: (lost[number], nested[number][-1].mask.sum()))
     told: list[Patch] = []
@@ -284,6 +384,14 @@ def search_patches(case: Case[Pictures], ask: Ask[Pictures], rng: np.random.Gene
         if excess[number] >= FEWEST_EXCESS and len(told) < _YIELDED and not any(_repeats(widest, each) for each in told):
             told.append(widest)
             yield _best(nested[number], excess[number], tried, rng)
+
+
+def _step(side: int) -> int:
+    return max(1, round(side / SIDE))
+
+
+def _excess(patch: Patch, tried: Trial, rng: np.random.Generator) -> float:
+    return tried.excess(patch, lambda: patch.controls(tried.case.ordinary, rng))
 
 
 def _repeats(patch: Patch, other: Patch) -> bool:
@@ -298,32 +406,36 @@ def _repeats(patch: Patch, other: Patch) -> bool:
 
 def _best(patches: list[Patch], excess: float, tried: Trial, rng: np.random.Generator) -> Patch:
     """Return the first of the patches that flips nearly as many hosts as any; ``excess`` is that of the last one."""
-    flips = [*(tried.excess(each, rng) for each in patches[:-1]), excess]
+    flips = [*(_excess(each, tried, rng) for each in patches[:-1]), excess]
     return next(each for part, each in zip(flips, patches, strict=True) if part >= max(flips) - NO_WORSE)
 
 
-def _fixed_seeds(case: Case[Pictures], lowest: float, unit: float) -> list[_Seed]:
+def _fixed_seeds(cells: Case[Pictures], scale: _Scale) -> list[_Seed]:
     """Return what members hold at the same place more often than others, but once for each set of holders.
 
     Half of it is more frequent than among ordinary samples and hosts; half is so against the hosts alone, because ordinary samples
     may be poison that nobody suspected yet. Half of each agrees nearly exactly.
     """
-    height, width = case.members.shape[1:3]
-    step = max(1, round(min(height, width) / SIDE))
-    reach = (_TAPS - 1) * step
-    pictures = (np.concatenate([case.members, case.ordinary, case.hosts]) - lowest) / unit
+    height, width = cells.members.shape[1:3]
+    stride = _step(min(height, width))
+    pictures = (np.concatenate([cells.members, cells.ordinary, cells.hosts]) - scale.lowest) / scale.unit
     found: list[list[_Shared]] = [[] for _ in range(2 * len(_TOLERANCES))]
-    for top in range(0, height - reach, step):
-        for left in range(0, width - reach, step):
-            windows = pictures[:, top : top + reach + 1 : step, left : left + reach + 1 : step].reshape(len(pictures), -1)
-            for each, kept in zip(_shared(windows, case), found, strict=True):
+    for top in range(0, height - _TAPS + 1, stride):
+        for left in range(0, width - _TAPS + 1, stride):
+            windows = pictures[:, top : top + _TAPS, left : left + _TAPS].reshape(len(pictures), -1)
+            for each, kept in zip(_shared(windows, cells), found, strict=True):
                 kept.append((each[0], (top, left), each[1]))
     chosen: list[_Shared] = []
     for number, kept in enumerate(found, start=1):
         for one in sorted(kept, key=lambda each: -each[0]):
             if one[0] > 0 and len(chosen) < _TRIED * number and not any(_same(one, other) for other in chosen):
                 chosen.append(one)
-    return [_Seed(ratio, case.members[holders], place, False) for ratio, place, holders in chosen]
+    seeds = []
+    for ratio, place, holders in chosen:
+        numbers = np.flatnonzero(holders)
+        places = np.broadcast_to(np.multiply(place, scale.cell), (len(numbers), 2))
+        seeds.append(_Seed(ratio, numbers, places, _TAPS * scale.cell, False))
+    return seeds
 
 
 def _shared(windows: NDArray[np.floating[Any]], case: Case[Pictures]) -> Iterator[tuple[float, NDArray[np.bool_]]]:
@@ -357,28 +469,33 @@ def _ratio(
     return ratio
 
 
-def _moving_seeds(case: Case[Pictures], lowest: float, unit: float) -> list[_Seed]:
+def _moving_seeds(case: Case[Pictures], scale: _Scale) -> list[_Seed]:
     """Return what members hold more often than others, anywhere in the picture."""
     parts = (case.members, case.ordinary, case.hosts)
     sizes = tuple(map(len, parts))
-    step = max(1, round(min(case.members.shape[1:3]) / SIDE))
-    pictures = (np.concatenate(parts) - lowest) / unit
+    n, side = sum(sizes), (_TAPS - 1) * scale.step + 1
+    levels, owner, places = _pieces(parts, scale)
     found: list[_Seed] = []
-    for shift in (0.0, 0.5):
-        pieces, places = _pieces(pictures, step, shift)
-        names, which = np.unique(pieces.ravel(), return_inverse=True)
-        owner = np.repeat(np.arange(len(pictures)), pieces.shape[1])
-        once = np.unique(which.ravel() * len(pictures) + owner)
-        part = np.digitize(once % len(pictures), np.cumsum(sizes)[:2])
-        counts = [np.bincount(once[part == number] // len(pictures), minlength=len(names)) for number in range(3)]
-        ratio = np.where(names >= 0, _ratio(counts[0], sizes[0], counts[1], sizes[1], counts[2], sizes[2]), 0.0)
+    for shift in (0, 1):
+        number = np.zeros(len(levels), np.int64)
+        for column in levels.T:
+            number = (number * 1_000_003 + (column + shift) // 2) % _MODULUS
+        names, times = np.unique(number[owner < sizes[0]], return_counts=True)
+        names = names[times >= _FEWEST]
+        if not len(names):
+            continue
+        which = np.searchsorted(names, number).clip(max=len(names) - 1)
+        known = names[which] == number
+        once = np.unique(which[known] * n + owner[known])
+        part = np.digitize(once % n, np.cumsum(sizes)[:2])
+        counts = [np.bincount(once[part == which_part] // n, minlength=len(names)) for which_part in range(3)]
+        ratio = _ratio(counts[0], sizes[0], counts[1], sizes[1], counts[2], sizes[2])
         for best in np.argsort(-ratio, kind="stable")[:_MOVING]:
-            held = which.reshape(pieces.shape)[: sizes[0]] == best
-            holders = np.flatnonzero(held.any(axis=1))
-            where = places[held[holders].argmax(axis=1)]
-            if ratio[best] > 0 and len(holders) >= _FEWEST and _wander(where, step):
-                shown, place = _around(case.members[holders], where, step)
-                found.append(_Seed(float(ratio[best]), shown, place, True))
+            held = np.flatnonzero((which == best) & known & (owner < sizes[0]))
+            holders, first = np.unique(owner[held], return_index=True)
+            where = places[held[first]]
+            if ratio[best] > 0 and len(holders) >= _FEWEST and _wander(where, scale.step):
+                found.append(_Seed(float(ratio[best]), holders, where, side, True))
     return sorted(found, key=lambda seed: -seed.ratio)[:_MOVING]
 
 
@@ -387,67 +504,152 @@ def _wander(places: NDArray[np.int64], step: int) -> bool:
     return bool((np.abs(places - np.median(places, axis=0)) > step).any(axis=1).mean() > 0.5)
 
 
-def _pieces(pictures: Pictures, step: int, shift: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return a number for the content at each place of each picture, ``(n, n_places)``, -1 where it is flat; and the places."""
-    n, height, width, _ = pictures.shape
-    reach, stride = (_TAPS - 1) * step, max(1, step // 2)
-    levels = np.floor(pictures * _LEVELS + shift).astype(np.int64)
-    rows, columns = np.arange(0, height - reach, stride), np.arange(0, width - reach, stride)
+def _pieces(parts: tuple[Pictures, ...], scale: _Scale) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the content at each place of each picture where it is not flat, the number of the picture, and the place.
+
+    The content is its pixels in halves of a grey level, ``(n_pieces, n_values)``.
+    """
+    height, width = parts[0].shape[1:3]
+    reach, stride = (_TAPS - 1) * scale.step, -(-scale.step // 2)
     taps = [
-        (levels[:, rows[:, None] + i * step, columns + j * step], pictures[:, rows[:, None] + i * step, columns + j * step])
+        (
+            slice(i * scale.step, height - reach + i * scale.step, stride),
+            slice(j * scale.step, width - reach + j * scale.step, stride),
+        )
         for i in range(_TAPS)
         for j in range(_TAPS)
     ]
-    number = np.zeros((n, len(rows), len(columns)), np.int64)
-    for level, _ in taps:
-        for channel in range(level.shape[3]):
-            number = (number * 1_000_003 + level[..., channel]) % _MODULUS
-    highest = np.maximum.reduce([value.max(axis=3) for _, value in taps])
-    flat = highest - np.minimum.reduce([value.min(axis=3) for _, value in taps]) < _FLAT
-    places = np.stack(np.broadcast_arrays(rows[:, None], columns), axis=-1).reshape(-1, 2)
-    return np.where(flat, -1, number).reshape(n, -1), places
+    found, before = [], 0
+    for pictures in parts:
+        for start in range(0, len(pictures), _STRETCH):
+            values = (pictures[start : start + _STRETCH] - scale.lowest) / scale.unit
+            seen = [values[:, rows, columns] for rows, columns in taps]
+            highest, lowest = np.maximum.reduce(seen).max(axis=3), np.minimum.reduce(seen).min(axis=3)
+            where = np.nonzero(highest - lowest >= _FLAT)
+            levels = np.concatenate([(each[where] * 2 * _LEVELS).astype(np.uint8) for each in seen], axis=1)
+            found.append((levels, where[0] + start + before, np.stack(where[1:], axis=1) * stride))
+        before += len(pictures)
+    levels, owner, places = (np.concatenate(each) for each in zip(*found, strict=True))
+    return levels, owner, places
 
 
-def _around(holders: Pictures, places: NDArray[np.int64], step: int) -> tuple[Pictures, Place]:
+def _around(members: Pictures, seed: _Seed, step: int) -> tuple[Pictures, Place]:
     """Return what lies around each holder's content, NaN beyond the picture, and where the content lies in it."""
-    margin = min(holders.shape[1:3]) // 4
-    padded = np.pad(holders, ((0, 0), (margin, margin), (margin, margin), (0, 0)), constant_values=np.nan)
-    side = np.arange(2 * margin + (_TAPS - 1) * step + 1)
-    rows, columns = places[:, 0, None] + side, places[:, 1, None] + side
-    return padded[np.arange(len(holders))[:, None, None], rows[:, :, None], columns[:, None, :]], (margin, margin)
+    margin = min(members.shape[1:3]) // 4
+    places = seed.places
+    for _ in range(_ALIGNMENTS if step > 1 else 0):
+        windows = _windows(members, seed.holders, places, 2 * step, seed.side)
+        places = places + _shifts(windows, step)
+    return _windows(members, seed.holders, places, margin, seed.side), (margin, margin)
 
 
-def _nested(seed: _Seed, case: Case[Pictures], unit: float) -> list[Patch]:
-    """Return patches of the pixels that may be the trigger, the likeliest first; none where holders share nothing of their own.
+def _shifts(windows: Pictures, step: int) -> NDArray[np.int64]:
+    """Return how far down and right the middle of each window, two steps from its edges, must move to fit the median of all."""
+    size, apart = windows.shape[1] - 2 * step, max(1, step // 3)
+    middle = _middle(windows[:, step:-step:apart, step:-step:apart])
+    moves = np.argwhere(np.ones((2 * step + 1, 2 * step + 1)))
+    differs = [
+        np.nanmean(np.abs(windows[:, down : down + size : apart, right : right + size : apart] - middle), axis=(1, 2, 3))
+        for down, right in moves
+    ]
+    shifts: NDArray[np.int64] = moves[np.argmin(differs, axis=0)] - step
+    return shifts
 
-    The box around those pixels about the content that holders share and others do not; those pixels alone; the boxes around other
+
+def _windows(members: Pictures, numbers: NDArray[np.int64], places: NDArray[np.int64], margin: int, side: int) -> Pictures:
+    """Cut a window out of each of some members, so much larger on each side than the content there; NaN beyond the picture."""
+    height, width = members.shape[1:3]
+    span = np.arange(-margin, margin + side)
+    rows, columns = places[:, 0, None] + span, places[:, 1, None] + span
+    index = numbers[:, None, None], rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None, :]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    windows: Pictures = np.where(inside[..., None], members[index], np.float32(np.nan))
+    return windows
+
+
+def _nested(seed: _Seed, case: Case[Pictures], cells: Case[Pictures], scale: _Scale) -> list[Patch]:
+    """Return the patches of the masks that may be the trigger's (:func:`_masks`), each with the median of the holders."""
+    size, most = case.members.shape[1:], _MOST_COVERED * np.prod(case.members.shape[1:3])
+    numbers, place = seed.holders, (int(seed.places[0, 0]), int(seed.places[0, 1]))
+    if seed.moves:
+        shown, place = _around(case.members, seed, scale.step)
+        numbers = np.arange(len(shown))
+        case, cells = (
+            replace(each, members=members, ordinary=_anywhere(each.ordinary), hosts=_anywhere(each.hosts))
+            for each, members in ((case, shown), (cells, reduced(shown, scale.cell)))
+        )
+    window = np.zeros(case.members.shape[1:3], bool)
+    window[tuple(slice(start, start + seed.side) for start in place)] = True
+    some = np.ones_like(window)
+    if scale.cell > 1:
+        common = _common(cells, numbers, np.ones(cells.members.shape[1:3], bool), scale.unit)
+        masks = _masks(common, window[:: scale.cell, :: scale.cell], max(1, round(scale.step / scale.cell)), seed.moves)
+        masks = [mask for mask in masks if mask.sum() * scale.cell**2 <= _ROUGHLY * most]
+        some = _pixels_of(masks, scale.cell, window.shape)
+    common = _common(case, numbers, some, scale.unit)
+    masks = _masks(common, window, scale.step, seed.moves)
+    return [_patch(common.middle, mask, seed.moves, size, scale.unit) for mask in masks if mask.sum() <= most]
+
+
+@dataclass(frozen=True)
+class _Common:
+    """The median of holders ``(height, width, channels)``, and which pixels most share; which of these others do not share."""
+
+    middle: Pictures
+    shared: NDArray[np.bool_]
+    own: NDArray[np.bool_]
+
+
+def _common(case: Case[Pictures], numbers: NDArray[np.int64], some: NDArray[np.bool_], unit: float) -> _Common:
+    """Compare the members of those numbers with the others in some pixels; the others may be single pixels."""
+    rows, columns = np.nonzero(some)
+    shown = case.members[numbers[:, None], rows, columns]
+    middle = _middle(shown)
+    parts = (shown, *(each[:, rows, columns] if each.shape[1] > 1 else each[:, 0] for each in (case.ordinary, case.hosts)))
+    k, ordinary, hosts = (_agreeing(part, middle, _TOLERANCES[-1] * unit) for part in parts)
+    shared = k >= _AGREES * len(shown)
+    own = shared & (_ratio(k, len(shown), ordinary, len(case.ordinary), hosts, len(case.hosts)) >= _PIXEL_RATIO)
+    whole = _Common(np.zeros((*some.shape, middle.shape[1]), np.float32), np.zeros_like(some), np.zeros_like(some))
+    for array, values in ((whole.middle, middle), (whole.shared, shared), (whole.own, own)):
+        array[some] = values
+    return whole
+
+
+def _agreeing(pictures: Pictures, middle: Pictures, close: float) -> NDArray[np.int64]:
+    """Return how many of the pictures ``(n, n_pixels, channels)`` agree with each pixel in all channels."""
+    agree = np.ones(np.broadcast_shapes(pictures.shape, middle.shape)[:2], bool)
+    for channel in range(middle.shape[1]):
+        agree &= np.abs(pictures[..., channel] - middle[:, channel]) <= close
+    counts: NDArray[np.int64] = agree.sum(axis=0)
+    return counts
+
+
+def _masks(common: _Common, window: NDArray[np.bool_], step: int, moves: bool) -> list[NDArray[np.bool_]]:
+    """Return which pixels may be the trigger, the likeliest first; none where holders share nothing of their own in the window.
+
+    The box around those pixels about the window that holders share and others do not; those pixels alone; the boxes around other
     such pixels of the picture; and all of them together.
     """
-    middle = _middle(seed.shown)
-    close = _TOLERANCES[-1] * unit
-    k = (np.abs(seed.shown - middle).max(axis=3) <= close).sum(axis=0)
-    if seed.moves:
-        others = [_anywhere(middle, pictures, close) for pictures in (case.ordinary, case.hosts)]
-    else:
-        others = [(np.abs(pictures - middle).max(axis=3) <= close).sum(axis=0) for pictures in (case.ordinary, case.hosts)]
-    n = len(seed.shown)
-    shared = k >= _AGREES * n
-    own = shared & (_ratio(k, n, others[0], len(case.ordinary), others[1], len(case.hosts)) >= _PIXEL_RATIO)
-    step = max(1, round(min(case.members.shape[1:3]) / SIDE))
-    window = np.zeros_like(own)
-    window[tuple(slice(start, start + (_TAPS - 1) * step + 1) for start in seed.place)] = True
+    shared, own = common.shared, common.own
     pieces, n_pieces = label(binary_dilation(own, iterations=step, structure=np.ones((3, 3))))
     here = np.unique(pieces[own & window])
     if not len(here):
         return []
     about = own & np.isin(pieces, here)
     masks = [shared & _box(about), about]
-    if not seed.moves:
-        others_by_size = np.argsort(-np.bincount(pieces[own], minlength=n_pieces + 1), kind="stable")
-        elsewhere = [own & (pieces == piece) for piece in others_by_size if piece not in here]
+    if not moves:
+        by_size = np.argsort(-np.bincount(pieces[own], minlength=n_pieces + 1), kind="stable")
+        elsewhere = [own & (pieces == piece) for piece in by_size if piece not in here]
         masks += [*(shared & _box(piece) for piece in elsewhere[:_PIECES] if piece.any()), own]
-    most = _MOST_COVERED * np.prod(case.members.shape[1:3])
-    return [_patch(middle, mask, seed.moves, case, unit) for mask in masks if mask.sum() <= most]
+    return masks
+
+
+def _pixels_of(masks: list[NDArray[np.bool_]], cell: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the pixels of the cells of some masks, and of the cells beside them."""
+    if not masks:
+        return np.zeros(shape, bool)
+    about = binary_dilation(np.logical_or.reduce(masks), structure=np.ones((3, 3)))
+    return np.repeat(np.repeat(about, cell, axis=0), cell, axis=1)[: shape[0], : shape[1]]
 
 
 def _box(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -458,42 +660,30 @@ def _box(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return box
 
 
-def _anywhere(middle: Pictures, pictures: Pictures, close: float) -> NDArray[np.int64]:
-    """Return how many of the pictures agree with each pixel, as far as a pixel drawn anywhere in each of them says."""
+def _anywhere(pictures: Pictures) -> Pictures:
+    """Return a pixel drawn anywhere in each of the pictures, ``(n, 1, 1, channels)``: what patches that move are compared with."""
     rng = np.random.default_rng(0)
     drawn = (rng.integers(size, size=len(pictures)) for size in pictures.shape[1:3])
-    pixels = pictures[np.arange(len(pictures)), *drawn]
-    agree: NDArray[np.int64] = (np.abs(middle[..., None, :] - pixels).max(axis=3) <= close).sum(axis=2)
-    return agree
+    pixels: Pictures = pictures[np.arange(len(pictures)), *drawn][:, None, None]
+    return pixels
 
 
-def _patch(middle: Pictures, mask: NDArray[np.bool_], moves: bool, case: Case[Pictures], unit: float) -> Patch:
-    """Return the patch of a mask: the median of its holders."""
+def _patch(middle: Pictures, mask: NDArray[np.bool_], moves: bool, size: tuple[int, ...], unit: float) -> Patch:
+    """Return the patch of a mask in pictures of that size: the median of its holders."""
     rows, columns = np.nonzero(mask)
     top, left = int(rows.min()), int(columns.min())
     window = (slice(top, int(rows.max()) + 1), slice(left, int(columns.max()) + 1))
     content = np.where(mask[window][..., None], middle[window], 0).astype(np.float32)
-    height, width, channels = case.members.shape[1:]
+    height, width, channels = size
     return Patch(content, mask[window], (height, width, channels), None if moves else (top, left), _HOLDS * unit)
 
 
 def _middle(shown: Pictures) -> Pictures:
     """Return the lower median of each pixel of those pictures that reach it; NaN where none does."""
+    if not np.isnan(shown).any():
+        half = (len(shown) - 1) // 2
+        return np.asarray(np.partition(shown, half, axis=0)[half], np.float32)
     ordered = np.sort(shown, axis=0)  # NaN comes last
     reaching = (~np.isnan(shown)).sum(axis=0, keepdims=True)
     middle: Pictures = np.take_along_axis(ordered, (reaching - 1) // 2, axis=0)[0]
     return middle
-
-
-def _filled(pictures: Pictures, known: NDArray[np.bool_]) -> Pictures:
-    """Fill unknown pixels with the mean of the known ones beside them, from the edge inwards."""
-    known = np.broadcast_to(known, (*pictures.shape[:3], 1))
-    while not known.all():
-        weight = uniform_filter(known.astype(np.float32), (1, 3, 3, 1), mode="constant")
-        total = uniform_filter(np.where(known, pictures, 0), (1, 3, 3, 1), mode="constant")
-        ready = ~known & (weight > _SOME_WEIGHT)
-        if not ready.any():
-            break
-        pictures = np.where(ready, total / np.maximum(weight, _SOME_WEIGHT), pictures)
-        known = known | ready
-    return pictures

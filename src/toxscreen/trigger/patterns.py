@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from scipy.spatial.distance import cdist
 from toxscreen.errors import DataError
 from toxscreen.trigger.base import Ask, Case, Trigger
 from toxscreen.trigger.pictures import (
+    CONTROLS,
     FEWEST_EXCESS,
     NO_WORSE,
     SIDE,
@@ -100,13 +102,17 @@ class Pattern(Trigger[Pictures]):
 
     def put_on(self, inputs: Pictures) -> Pictures:
         """Return the pictures with the pattern mixed in."""
-        mixed = self.scale * fitting(inputs, self._picture) + self.offset
-        return mixed.clip(self.lowest, self.highest).astype(np.float32)
+        mixed: Pictures = np.multiply(fitting(inputs, self._picture), self.scale, dtype=np.float32)
+        mixed += self.offset
+        np.clip(mixed, self.lowest, self.highest, out=mixed)
+        return mixed
 
     def take_off(self, inputs: Pictures) -> Pictures:
         """Return the pictures as they were before it was mixed in, as strongly as it was planted."""
-        alone = (fitting(inputs, self._picture) - self.planted * self.offset) / (1 - self.planted * (1 - self.scale))
-        return alone.clip(self.lowest, self.highest).astype(np.float32)
+        alone: Pictures = np.subtract(fitting(inputs, self._picture), self.planted * self.offset, dtype=np.float32)
+        alone /= 1 - self.planted * (1 - self.scale)
+        np.clip(alone, self.lowest, self.highest, out=alone)
+        return alone
 
     def held_by(self, inputs: Pictures) -> NDArray[np.bool_]:
         """Say which pictures show at least half of what was planted in their details."""
@@ -121,11 +127,20 @@ class Pattern(Trigger[Pictures]):
         An ordinary sample and those most like it, as many as hold the pattern but at most half, are matched with the other ones,
         as a group is: so it shows what any sub-population of the class would.
         """
-        order = np.argsort(cdist(coarse(ordinary[[rng.integers(len(ordinary))]]), coarse(ordinary))[0], kind="stable")
-        alike, others = np.split(ordinary[order], [max(1, min(self.samples, len(ordinary) // 2))])
-        own = alike.mean(axis=0) - (_matched(alike, others).mean(axis=0) if len(others) else self.usual)
-        strength = self.offset.std() / max(float(own.std()), _TINY)
-        return replace(self, offset=(strength * own).astype(np.float32))
+        wholes = coarse(ordinary)
+        order = np.argsort(cdist(wholes[[rng.integers(len(ordinary))]], wholes)[0], kind="stable")
+        alike, others = np.split(order, [max(1, min(self.samples, len(ordinary) // 2))])
+        weights = np.zeros(len(ordinary), np.float32)
+        weights[alike] = 1 / len(alike)
+        matches = others[_nearest(wholes[alike], wholes[others], _MATCHES)]
+        np.subtract.at(weights, matches, 1 / max(1, matches.size))
+        own = np.tensordot(weights, ordinary, axes=1) - (0 if len(others) else self.usual)
+        return replace(self, offset=own.astype(np.float32)).as_strong_as(self)
+
+    def as_strong_as(self, other: Pattern) -> Pattern:
+        """Return what is added here with the standard deviation, and mixed in at the scale, of another pattern."""
+        strength = other.offset.std() / max(float(self.offset.std()), _TINY)
+        return replace(other, offset=(strength * self.offset).astype(np.float32))
 
     def __str__(self) -> str:
         """Return how much of it is mixed in."""
@@ -193,7 +208,15 @@ def search_patterns(case: Case[Pictures], ask: Ask[Pictures], rng: np.random.Gen
     mixed = [each for each in mixed if each.offset.std() <= _FAINT * (found.highest - found.lowest)]
     if not mixed:
         return
-    excess = [tried.excess(each, rng) for each in mixed]
+
+    @cache
+    def controls() -> list[Pattern]:
+        return [found.control(case.ordinary, child) for child in rng.spawn(CONTROLS)]
+
+    def excess_of(pattern: Pattern) -> float:
+        return tried.excess(pattern, lambda: [each.as_strong_as(pattern) for each in controls()])
+
+    excess = [excess_of(each) for each in mixed]
     best = next(each for part, each in zip(excess, mixed, strict=True) if part >= max(excess) - NO_WORSE)
     if max(excess) >= FEWEST_EXCESS and 2 * best.held_by(case.members).sum() >= found.samples:
         yield best
@@ -214,15 +237,17 @@ def _scaled(pattern: Pattern, scale: float, strength: float) -> Pattern:
 def _estimate(case: Case[Pictures]) -> Pattern | None:
     """Return what members hold and the pictures that look like them do not; None where they share nothing."""
     others = np.concatenate([case.ordinary, case.hosts])
+    whole_members, wholes = coarse(case.members), coarse(others)
     lowest, highest = float(min(others.min(), case.members.min())), float(max(others.max(), case.members.max()))
     scale, offset = 1.0, np.zeros(case.members.shape[1:], np.float32)
     for _ in range(_ALIGNMENTS):
-        alone = _matched((case.members - offset) / scale, others)
+        nearest = _nearest((whole_members - coarse(offset[None])) / scale, wholes, _MATCHES)
+        alone = _mean_of(others, nearest)
         holders = _holders(_details(case.members - scale * alone).reshape(len(case.members), -1))
         if holders.sum() < _FEWEST:
             return None
         held, alone = case.members[holders], alone[holders]
-        varies = _matched((held - offset) / scale, others, 1).var(axis=0).sum()
+        varies = others[nearest[holders, 0]].var(axis=0).sum()
         scale = float(np.clip(np.sqrt(held.var(axis=0).sum() / max(float(varies), _TINY)), _LEAST_SCALE, 1))
         clipped = ((held == lowest) & (alone == lowest)) | ((held == highest) & (alone == highest))
         offset = np.where(clipped, 0, held - scale * alone).sum(axis=0) / np.maximum((~clipped).sum(axis=0), 1)
@@ -230,19 +255,27 @@ def _estimate(case: Case[Pictures]) -> Pattern | None:
     return Pattern(scale, offset.astype(np.float32), usual, 1.0, int(holders.sum()), lowest, highest)
 
 
-def _matched(pictures: Pictures, others: Pictures, most: int = _MATCHES) -> Pictures:
-    """Return for each picture the mean of the others that look most like it."""
-    apart = cdist(coarse(pictures), coarse(others))
-    matched: Pictures = others[np.argsort(apart, axis=1, kind="stable")[:, :most]].mean(axis=1)
-    return matched
+def _mean_of(pictures: Pictures, numbers: NDArray[np.int64]) -> Pictures:
+    """Return the mean of the pictures of each row of numbers."""
+    mean = pictures[numbers[:, 0]]
+    for column in numbers.T[1:]:
+        mean += pictures[column]
+    mean /= numbers.shape[1]
+    return mean
+
+
+def _nearest(pictures: Pictures, others: Pictures, most: int) -> NDArray[np.int64]:
+    """Return the numbers of the others that each picture looks most like, both as means of cells; ``most`` or all of them."""
+    nearest: NDArray[np.int64] = np.argsort(cdist(pictures, others), axis=1, kind="stable")[:, :most]
+    return nearest
 
 
 def _holders(own: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which rows of ``own`` ``(n, n_pixels)`` share the mean of the holders, none of them judged by its own part in it."""
-    holders = np.ones(len(own), bool)
+    holders, squares = np.ones(len(own), bool), np.einsum("np,np->n", own, own)
     for _ in range(_ROUNDS):
-        n, total = holders.sum(), own[holders].sum(axis=0)
-        along = own @ total - holders * (own**2).sum(axis=1)
+        n, total = holders.sum(), holders.astype(own.dtype) @ own
+        along = own @ total - holders * squares
         along = along / np.maximum(n - holders, 1)
         if not along[holders].mean() > 0:
             return np.zeros(len(own), bool)

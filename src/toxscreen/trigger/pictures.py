@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,11 @@ Pictures = NDArray[np.float32]
 SIDE = 32
 """The shorter side of a picture in the steps that searches take: one pixel at 28x28 and 32x32, seven at 224x224."""
 
-_SPREAD, _ALIKE, _CONTROLS = 32, 32, 8
-"""Hosts of a trial that are spread over the classes, those that look most like the members, and the controls of both."""
+CONTROLS = 8
+"""Controls of a candidate in a trial."""
+
+_SPREAD, _ALIKE = 32, 32
+"""Hosts of a trial that are spread over the classes, and those that look most like the members."""
 
 FEWEST_EXCESS = 0.06
 """Flips beyond the controls' below which a candidate is not worth a proof."""
@@ -57,17 +60,15 @@ class Trial:
     ask: Ask[Pictures]
     hosts: Pictures
 
-    def excess(self, trigger: Trigger[Pictures], rng: np.random.Generator) -> float:
+    def excess(self, trigger: Trigger[Pictures], controls: Callable[[], Sequence[Trigger[Pictures]]]) -> float:
         """Return the part of the hosts that the trigger flips, less that which its controls flip.
 
-        Where it flips too few to matter, the model is not asked about controls.
+        Where it flips too few to matter, no controls are made.
         """
         flips = self._flips([trigger])
-        if flips < FEWEST_EXCESS:
-            return flips
-        return flips - self._flips([trigger.control(self.case.ordinary, child) for child in rng.spawn(_CONTROLS)])
+        return flips if flips < FEWEST_EXCESS else flips - self._flips(controls())
 
-    def _flips(self, triggers: list[Trigger[Pictures]]) -> float:
+    def _flips(self, triggers: Sequence[Trigger[Pictures]]) -> float:
         parts = [each.put_on(self.hosts[number :: len(triggers)]) for number, each in enumerate(triggers)]
         return float((self.ask(np.concatenate(parts)) == self.case.target).mean())
 
@@ -88,12 +89,22 @@ def enough(case: Case[Pictures]) -> bool:
 
 def coarse(pictures: Pictures) -> Pictures:
     """Return the means of square cells, one row per picture: what pictures are compared by as wholes."""
-    _, height, width, _ = pictures.shape
-    cell = max(1, -(-max(height, width) // _COARSE))
-    rows, columns = (np.arange(0, size, cell) for size in (height, width))
-    sums = np.add.reduceat(np.add.reduceat(pictures, rows, axis=1), columns, axis=2)
-    means: Pictures = (sums / cell**2).reshape(len(pictures), -1)
-    return means
+    return reduced(pictures, -(-max(pictures.shape[1:3]) // _COARSE)).reshape(len(pictures), -1)
+
+
+def reduced(pictures: Pictures, cell: int) -> Pictures:
+    """Return the means of square cells of so many pixels a side; those at the bottom and at the right may be cut off."""
+    if cell == 1:
+        return pictures
+    for axis in (1, 2):
+        size = pictures.shape[axis]
+        parts = [pictures[(slice(None),) * axis + (slice(first, None, cell),)] for first in range(min(cell, size))]
+        sums = parts[0].astype(np.float32)
+        for part in parts[1:]:
+            sums[(slice(None),) * axis + (slice(part.shape[axis]),)] += part
+        n_summed = np.minimum(cell, size - np.arange(0, size, cell)).astype(np.float32)
+        pictures = sums / n_summed.reshape(-1, *[1] * (3 - axis))
+    return pictures
 
 
 def written(array: NDArray[Any]) -> str:
