@@ -123,7 +123,7 @@ def sentence(done):
 
 def test_poison_in_pictures_is_found_and_nothing_else(pictures):
     assert pictures.done.exit_code == 1
-    assert verdicts(pictures.folder) == {"class 0": "clean", "class 1": "suspicious", "class 2": "clean"}
+    assert verdicts(pictures.folder) == {"class 0": "clean", "class 1": "poisoned", "class 2": "clean"}
     found = metrics.score(load(pictures.folder).samples, metrics.read_truth(pictures.truth))
     assert (found.false_alarms, found.missed) == ((), ())
     assert found.counts.tpr > 0.9
@@ -140,7 +140,7 @@ def test_nothing_planted_in_pictures_accuses_nobody(clean_pictures):
 
 def test_poison_in_texts_is_found_and_nothing_else(texts):
     assert texts.done.exit_code == 1
-    assert verdicts(texts.folder) == {"<b>low</b>": "clean", "high": "clean", "mid": "suspicious"}
+    assert verdicts(texts.folder) == {"<b>low</b>": "clean", "high": "clean", "mid": "poisoned"}
     found = metrics.score(load(texts.folder).samples, metrics.read_truth(texts.truth))
     assert (found.false_alarms, found.missed) == ((), ())
     assert found.counts.tpr > 0.9
@@ -164,7 +164,7 @@ def test_html_in_texts_and_class_names_is_escaped(texts):
 def test_json_on_stdout_is_one_document_of_the_schema(pictures):
     document = json.loads(pictures.done.stdout)
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
-    assert document["verdict"] == "suspicious"
+    assert document["verdict"] == "poisoned"
     assert json.loads((pictures.folder / "result.json").read_text(encoding="utf-8")).items() >= document.items()
     assert "Käfer" in pictures.done.stdout
     assert pictures.done.stderr == ""
@@ -292,16 +292,16 @@ def test_no_colour_without_a_terminal_and_with_no_color(pictures, monkeypatch, t
     again = ("scan", pictures.data, "--model", pictures.model, "--out", tmp_path / "run")
     assert "\x1b" not in run(*again).stdout
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert "\x1b[1;33m" in run(*again).stdout
+    assert "\x1b[1;31m" in run(*again).stdout
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[1;33m" not in run(*again).stdout
+    assert "\x1b[1;31m" not in run(*again).stdout
 
 
 def test_progress_is_shown_on_a_terminal_and_keeps_off_stdout(pictures, monkeypatch, tmp_path):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     done = run("scan", pictures.data, "--model", pictures.model, *STEPWISE, "--out", tmp_path / "run", "--json")
-    assert json.loads(done.stdout)["verdict"] == "suspicious"
+    assert json.loads(done.stdout)["verdict"] == "poisoned"
     assert "computing activations" in done.stderr
     assert "clustering the classes" in done.stderr
     assert "/240" in done.stderr
@@ -596,9 +596,9 @@ def test_a_disk_too_full_for_the_result_does_not_hide_the_finding(pictures, tmp_
     assert done.exit_code == 1
     assert "No space left" in done.stderr
     if as_json:
-        assert json.loads(done.stdout)["verdict"] == "suspicious"
+        assert json.loads(done.stdout)["verdict"] == "poisoned"
     else:
-        assert "SUSPICIOUS" in done.stdout
+        assert "POISONED" in done.stdout
         assert "Report:" not in done.stdout
     assert not (tmp_path / "run" / "result.json").exists()
     with counted_passes(monkeypatch) as passes:
@@ -825,7 +825,7 @@ def test_anything_can_be_inspected(pictures, tmp_path):
     assert "(model)" in what[1]
     assert "head.input" in what[1]
     assert "(run folder)" in what[2]
-    assert "verdict suspicious" in what[2]
+    assert "verdict poisoned" in what[2]
     assert "(refused)" in what[3]
     assert "safetensors" in what[3]
 
