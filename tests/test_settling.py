@@ -213,6 +213,28 @@ def test_what_flips_others_but_does_not_hold_samples_in_a_clean_class_accuses_no
     assert settled.samples == screening.samples
 
 
+def test_a_shortcut_of_a_group_far_apart_makes_its_class_inconclusive_and_flags_nothing():
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    lead = Lead(2, None, rows[:25], rows[25:], apart=True)
+    settled = convict(screening, labels, [behind(lead, rows[:2], returns=(2, 60))])
+    accused = settled.classes[2]
+    assert accused.verdict is Verdict.INCONCLUSIVE
+    assert [(group.n, group.verdict) for group in accused.groups if group.trigger] == [(25, Verdict.INCONCLUSIVE)]
+    assert "clean-label" in accused.reasons[-1]
+    assert not settled.samples["flagged"].to_numpy().any()
+    assert settled.samples["verdict"].take(rows[:25]).to_pylist() == ["inconclusive"] * 25
+
+
+def test_both_sides_of_a_group_are_not_accused_of_one_trigger():
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    sides = (Lead(2, None, rows[:30], rows[30:], apart=True), Lead(2, None, rows[30:], rows[:30], apart=True))
+    settled = convict(screening, labels, [behind(side, rows[:30]) for side in sides])
+    assert [group.n for group in settled.classes[2].accused] == [30]
+    assert all(group.n for group in settled.classes[2].groups)
+
+
 def test_what_a_trigger_has_proved_no_retraining_clears():
     screening, labels, _ = screened()
     (lead,) = leads(screening, labels)

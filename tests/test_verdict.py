@@ -162,6 +162,12 @@ def test_what_only_flips_proves_poison_in_a_suspicious_group_alone():
     assert judge_trigger(proof(FLIPS, 0.51 * FLIPS), suspicious=True) is Verdict.SUSPICIOUS
 
 
+def test_a_shortcut_of_a_group_far_apart_that_fits_its_label_is_inconclusive():
+    assert judge_trigger(proof(0.98, 0.05), suspicious=False, apart=True) is Verdict.INCONCLUSIVE
+    assert judge_trigger(proof(0.98, 0.05, RETURNS), suspicious=False, apart=True) is Verdict.POISONED
+    assert judge_trigger(proof(FLIPS * LESS, 0.0), suspicious=False, apart=True) is Verdict.CLEAN
+
+
 # Groups whose inputs were not asked
 
 

@@ -60,7 +60,7 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
         if not bad and index in screening.apart:
             inside = np.isin(fitted, screening.apart[index])
             sides = (side for side in (inside, ~inside) if side.mean() < _MOST_OF_A_CLASS)
-            accused.extend(Lead(index, None, fitted[side], fitted[~side]) for side in sides)
+            accused.extend(Lead(index, None, fitted[side], fitted[~side], apart=True) for side in sides)
     quiet.sort(key=lambda pair: -pair[0])
     most = max(_LEAST_LEADS, len(labels.given) // _SAMPLES_PER_LEAD)
     return (*accused[:most], *(lead for _, lead in quiet[:most]))
@@ -125,26 +125,29 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
     """Return the screening with the verdicts that recovered triggers lead to.
 
     A suspicious group whose trigger is proved is poisoned, and takes in the other samples of its class that hold the trigger. In a
-    class that was not accused, the samples that hold a proved trigger become a group.
+    class that was not accused, the samples that hold a proved trigger become a group; or those of a group far apart, where its
+    trigger is but a shortcut.
     """
     classes = list(screening.classes)
     columns = _Columns(screening.samples)
     for found in recovered:
-        evidence = found.proof.evidence()
-        index, number = found.lead.class_index, found.lead.group
-        verdict = policy.judge_trigger(evidence, suspicious=number is not None)
-        if number is None and (verdict is not Verdict.POISONED or len(found.holding) < _FEWEST_IN_GROUP):
+        lead, result = found.lead, classes[found.lead.class_index]
+        verdict = policy.judge_trigger(found.proof.evidence(), suspicious=lead.group is not None, apart=lead.apart)
+        known = [group.id for group in result.groups if group.trigger is not None or group in result.accused]
+        rows = found.holding if verdict is Verdict.POISONED else lead.members
+        rows = rows[~np.isin(columns.group[rows], known)]
+        if lead.group is None and (verdict is Verdict.CLEAN or len(rows) < _FEWEST_IN_GROUP):
             continue
-        accused = [group.id for group in classes[index].accused]
-        fresh = found.holding[~np.isin(columns.group[found.holding], accused)]
+        number = lead.group
         if number is None:
-            number = 1 + max((group.id for group in classes[index].groups), default=0)
+            number = 1 + max((group.id for group in result.groups), default=0)
+        if lead.group is None or verdict is Verdict.POISONED:
+            columns.group[rows] = number
+            columns.set(np.flatnonzero((labels.given == lead.class_index) & (columns.group == number)), verdict)
         if verdict is Verdict.POISONED:
-            columns.group[fresh] = number
-            columns.set(np.flatnonzero((labels.given == index) & (columns.group == number)), verdict)
             columns.surely(found.holding, found.proof.flips.interval[0])
-        counts = np.bincount(columns.group[(labels.given == index) & (columns.group >= 0)], minlength=number + 1)
-        classes[index] = _convicted(classes[index], number, counts, verdict, found, labels)
+        counts = np.bincount(columns.group[(labels.given == lead.class_index) & (columns.group >= 0)], minlength=number + 1)
+        classes[lead.class_index] = _convicted(result, number, counts, verdict, found, labels)
     moved = tuple(replace(view, groups=columns.group[view.rows]) for view in screening.views)
     return replace(screening, classes=tuple(classes), samples=columns.table(), views=moved)
 
@@ -165,7 +168,8 @@ def _convicted(
         source_class=sources[0] if len(sources) == 1 and verdict is Verdict.POISONED else group.source_class,
         trigger=document,
     )
-    sized = tuple(replace(group, n=int(counts[id_]), share=counts[id_] / result.n) for id_, group in sorted(groups.items()))
+    left = ((id_, group) for id_, group in sorted(groups.items()) if counts[id_] or id_ == 0)
+    sized = tuple(replace(group, n=int(counts[id_]), share=counts[id_] / result.n) for id_, group in left)
     worst = max((group.verdict for group in sized), key=lambda v: v.severity)
     reasons = (*result.reasons, policy.reason_trigger(verdict, evidence, str(found.trigger)))
     return replace(result, verdict=worst, groups=sized, reasons=reasons)

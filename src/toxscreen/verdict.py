@@ -97,7 +97,7 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         "trigger_flips": Rule(
             0.5,
             "Or the group was suspicious before, and the trigger sends at least this part of other inputs to the class, and its "
-            "controls surely at most half as many.",
+            "controls surely at most half as many. Where the group only lies far apart and fits its label, that is inconclusive.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
         ),
         "exre_score": Rule(
@@ -224,8 +224,11 @@ def judge_excluded(evidence: Mapping[str, float], accuracy: float) -> Verdict:
     return Verdict.POISONED if misread and alike else Verdict.SUSPICIOUS
 
 
-def judge_trigger(evidence: Mapping[str, float], *, suspicious: bool) -> Verdict:
+def judge_trigger(evidence: Mapping[str, float], *, suspicious: bool, apart: bool = False) -> Verdict:
     """Judge samples by the trigger that was recovered from them: poisoned, or what they were.
+
+    What a group far apart shares, and the model obeys, though its samples fit their label and keep it without, is a shortcut of
+    the model. Whether it is natural (the name of a news agency) or planted (clean-label poison) nothing says: inconclusive.
 
     Parameters
     ----------
@@ -233,6 +236,8 @@ def judge_trigger(evidence: Mapping[str, float], *, suspicious: bool) -> Verdict
         Of :meth:`toxscreen.trigger.base.Proof.evidence`.
     suspicious
         Whether they are a group that the screen suspects.
+    apart
+        Or one that lies as far away as poison does, though its inputs fit the label.
     """
     flips, control = evidence["trigger_flips_lower"], evidence["trigger_control_upper"]
     returns = evidence["trigger_returns_lower"]
@@ -241,7 +246,9 @@ def judge_trigger(evidence: Mapping[str, float], *, suspicious: bool) -> Verdict
     command = flips >= POLICY["trigger_flips"].value and 2 * control <= flips
     if obeyed and (taken_off or (suspicious and command)):
         return Verdict.POISONED
-    return Verdict.SUSPICIOUS if suspicious else Verdict.CLEAN
+    if suspicious:
+        return Verdict.SUSPICIOUS
+    return Verdict.INCONCLUSIVE if apart and command else Verdict.CLEAN
 
 
 def plausibility(evidence: Mapping[str, float], verdict: Verdict) -> float:
@@ -339,6 +346,11 @@ def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], trigger: str
     )
     if verdict is Verdict.POISONED:
         return f"The trigger was found: {trigger} {did}."
+    if verdict is Verdict.INCONCLUSIVE:
+        return (
+            f"The model has a shortcut: {trigger} {did}, though the samples that hold it fit this class: natural, or planted with "
+            "right labels (clean-label poison)."
+        )
     return f"No trigger was found that proves it: the best candidate, {trigger}, {did}."
 
 

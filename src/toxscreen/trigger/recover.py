@@ -66,6 +66,8 @@ class Lead:
         Row numbers of the suspected samples that the model gives the class, and of others that it gives it.
     rival
         The class that the suspected inputs resemble, where one stands out.
+    apart
+        Whether they are a group that lies as far away as poison does, though its inputs fit the label.
     """
 
     class_index: int
@@ -73,6 +75,7 @@ class Lead:
     members: NDArray[np.int64]
     ordinary: NDArray[np.int64]
     rival: int | None = None
+    apart: bool = False
 
 
 @dataclass(frozen=True)
