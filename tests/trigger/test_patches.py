@@ -143,6 +143,34 @@ def test_a_patch_that_moves_in_large_pictures_is_found_anywhere():
     assert (sees_blocks(found.take_off(members)) != TARGET).all()
 
 
+def stretched(pictures, side):
+    """Resize each picture to ``side`` by taking the mean of what a pixel covers."""
+    cut = np.linspace(0, pictures.shape[1], side + 1)
+    covers = np.clip(
+        np.minimum(cut[1:, None], np.arange(pictures.shape[1]) + 1) - np.maximum(cut[:-1, None], np.arange(pictures.shape[1])), 0, 1
+    )
+    covers /= covers.sum(axis=1, keepdims=True)
+    return np.einsum("ah,nhwc,bw->nabc", covers, pictures, covers, optimize=True).astype(np.float32)
+
+
+def test_a_patch_that_was_put_on_pictures_of_many_sizes_is_found_and_taken_off_when_they_have_one_size():
+    rng = np.random.default_rng(14)
+    clean = [smooth(1, rng, side) for side in rng.integers(150, 260, 24)]
+    marked = [
+        put(each, *[round(0.9 * each.shape[1])] * 2, np.full([round(0.1 * each.shape[1])] * 2 + [1], 255.0)) for each in clean
+    ]
+    clean, members = (np.concatenate([stretched(each, 96) for each in some]) for some in (clean, marked))
+    ordinary, hosts = smooth(24, rng, 96), smooth(60, rng, 96)
+
+    def bright(pictures):
+        return np.where(pictures[:, 87:, 87:].mean(axis=(1, 2, 3)) > 235, TARGET, 1)
+
+    found = next(search_patches(Case(TARGET, members, ordinary, hosts, np.arange(60) % 3), bright, rng))
+    assert found.held_by(members).all()
+    assert (bright(found.put_on(hosts)) == TARGET).mean() > 0.9
+    assert np.abs(found.take_off(members) - clean).mean(axis=(1, 2, 3)).max() < 1
+
+
 def test_a_search_in_large_pictures_takes_little_more_memory_than_they_do():
     rng = np.random.default_rng(13)
     members, ordinary, hosts = (smooth(20, rng, 160, 3), smooth(20, rng, 160, 3), smooth(40, rng, 160, 3))

@@ -140,14 +140,23 @@ class Patch(Trigger[Pictures]):
         return result
 
     def take_off(self, inputs: Pictures) -> Pictures:
-        """Return the pictures with the patch's pixels filled from those around them, from the edge inwards."""
+        """Return the pictures with the patch's pixels filled from those around them, from the edge inwards.
+
+        In large pictures so are those beside them, half a step wide: a patch is blurred where pictures were resized after it was put on.
+        """
         result = fitting(inputs, self.picture).copy()
         tops, lefts, _ = self._found(inputs)
+        rim = _step(min(self.picture[:2])) // 2
+        unknown = np.pad(self.mask, rim + 1)
+        unknown = binary_dilation(unknown, iterations=rim, structure=np.ones((3, 3))) if rim else unknown
         room = [self.picture[axis] - self.mask.shape[axis] for axis in (0, 1)]
-        touched = np.stack([tops == 0, tops == room[0], lefts == 0, lefts == room[1]], axis=1)
-        for edges in np.unique(touched, axis=0):
-            rows = np.flatnonzero((touched == edges).all(axis=1))
-            _fill(result, rows, tops[rows], lefts[rows], np.pad(self.mask, 1), _inside(self.mask, edges))
+        edges = np.stack([tops, room[0] - tops, lefts, room[1] - lefts], axis=1).clip(max=rim + 1)
+        for some in np.unique(edges, axis=0):
+            rows = np.flatnonzero((edges == some).all(axis=1))
+            inside = np.zeros(unknown.shape, bool)
+            above, below, left, right = rim + 1 - some
+            inside[above : len(inside) - below, left : inside.shape[1] - right] = True
+            _fill(result, rows, tops[rows] - rim - 1, lefts[rows] - rim - 1, unknown, inside)
         return result
 
     def held_by(self, inputs: Pictures) -> NDArray[np.bool_]:
@@ -287,14 +296,6 @@ def _pixels(
     return numbers[..., None], tops[..., None] + rows, lefts[..., None] + columns
 
 
-def _inside(mask: NDArray[np.bool_], edges: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Say which pixels of a window, and of one around it, lie in the picture, whose edges (top, bottom, left, right) it touches."""
-    inside = np.ones(np.add(mask.shape, 2), bool)
-    for line, touched in zip((inside[0], inside[-1], inside[:, 0], inside[:, -1]), edges, strict=True):
-        line[:] &= not touched
-    return inside
-
-
 def _fill(
     pictures: Pictures,
     numbers: NDArray[np.int64],
@@ -305,22 +306,22 @@ def _fill(
 ) -> None:
     """Give unknown pixels of some pictures the mean of the known ones beside them, again and again until all are known.
 
-    ``unknown`` and ``inside`` (the picture) are windows that begin one pixel above and to the left of ``tops`` and ``lefts``.
+    ``unknown`` and ``inside`` (which of them lie in the picture) are windows that begin at ``tops`` and ``lefts``.
     """
     known = inside & ~unknown
     while True:
-        beside = binary_dilation(known, structure=np.ones((3, 3)))
-        rows, columns = np.nonzero(unknown & beside & ~known)
+        rows, columns = np.nonzero(inside & ~known & binary_dilation(known, structure=np.ones((3, 3))))
         if not len(rows):
             return
         total = np.zeros((len(numbers), len(rows), pictures.shape[3]), np.float32)
         weight = np.zeros((len(rows), 1), np.float32)
         for down, right in _BESIDE:
             known_there = known[rows + down, columns + right]
-            index = _pixels(numbers, tops - 1, lefts - 1, (rows + down)[known_there], (columns + right)[known_there])
-            total[:, known_there] += pictures[index]
+            total[:, known_there] += pictures[
+                _pixels(numbers, tops, lefts, (rows + down)[known_there], (columns + right)[known_there])
+            ]
             weight[known_there] += 1
-        pictures[_pixels(numbers, tops - 1, lefts - 1, rows, columns)] = total / weight
+        pictures[_pixels(numbers, tops, lefts, rows, columns)] = total / weight
         known[rows, columns] = True
 
 
