@@ -171,7 +171,7 @@ def _convicted(
     left = ((id_, group) for id_, group in sorted(groups.items()) if counts[id_] or id_ == 0)
     sized = tuple(replace(group, n=int(counts[id_]), share=counts[id_] / result.n) for id_, group in left)
     worst = max((group.verdict for group in sized), key=lambda v: v.severity)
-    reasons = (*result.reasons, policy.reason_trigger(verdict, evidence, str(found.trigger)))
+    reasons = tuple(dict.fromkeys((*result.reasons, policy.reason_trigger(verdict, evidence, str(found.trigger)))))
     return replace(result, verdict=worst, groups=sized, reasons=reasons)
 
 

@@ -413,3 +413,12 @@ def test_natural_sub_populations_have_a_table():
 def test_a_published_rule_makes_no_case():
     result = scan_result({"a": [15, 5]}, {"a": S}, settings={"analysis": {"name": "spectre"}})
     assert "The case for poison" not in render_report(result)
+
+
+def test_the_detection_floor_of_each_class_is_in_the_table_where_it_was_measured():
+    result = scan_result({"a": [30], "b": [9]})
+    assert "detection floor" not in render_report(result)
+    classes = (replace(result.classes[0], detection_floor=1130), result.classes[1])
+    html = render_report(replace(result, classes=classes))
+    assert "detection floor</th>" in html
+    assert ">1,130</td>" in html

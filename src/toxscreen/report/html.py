@@ -111,6 +111,8 @@ class _Table:
         Whether how far any group lies from its class was measured.
     conflict
         Whether any group was asked how its inputs fit their label.
+    floor
+        Whether the detection floor of any class was measured.
     usual
         The reason that several clean classes share: said once below the table.
     """
@@ -118,6 +120,7 @@ class _Table:
     own: Mapping[str, float]
     separation: bool
     conflict: bool
+    floor: bool
     usual: str | None
 
     @classmethod
@@ -126,7 +129,8 @@ class _Table:
         usual = next((reason for reason, n in reasons.most_common(1) if n > 1 and reason), None)
         measured = {name for c in result.classes for group in c.groups for name in group.evidence}
         apart = "separation" in measured or not wording.by_rule(result)
-        return cls(own_label_shares(result.samples), apart, "label_conflict" in measured, usual)
+        floor = any(c.detection_floor is not None for c in result.classes)
+        return cls(own_label_shares(result.samples), apart, "label_conflict" in measured, floor, usual)
 
     def evidence(self, c: ClassResult) -> Mapping[str, float]:
         """Return the measurements of the most telling group: the worst one that is accused, or the first that was looked at."""
