@@ -90,6 +90,14 @@ def test_clean_members_hold_nothing_that_the_model_follows():
     assert first(case(rng, smooth(50, rng)), follows(NOISE, 0.12)) is None
 
 
+def test_what_pictures_show_unevenly_was_not_planted():
+    rng = np.random.default_rng(7)
+    ask = follows(WAVES, 0.4)
+    even, uneven = waved(smooth(60, rng)), waved(smooth(60, rng), rng.uniform(0, 2.5, (60, 1, 1, 1)))
+    assert first(case(rng, even), ask).shown_by(even.astype(np.float32)).std() < 0.2
+    assert first(case(rng, uneven), ask) is None
+
+
 @pytest.mark.parametrize("empty", ["members", "ordinary", "hosts"])
 def test_nothing_is_looked_for_where_there_is_nothing_to_look_in(empty):
     rng = np.random.default_rng(6)

@@ -142,7 +142,7 @@ class Patch(Trigger[Pictures]):
     def take_off(self, inputs: Pictures) -> Pictures:
         """Return the pictures with the patch's pixels filled from those around them, from the edge inwards.
 
-        In large pictures so are those beside them, half a step wide: a patch is blurred where pictures were resized after it was put on.
+        In large pictures so are those beside them, half a step wide: a patch is blurred when its pictures are resized.
         """
         result = fitting(inputs, self.picture).copy()
         tops, lefts, _ = self._found(inputs)
