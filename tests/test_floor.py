@@ -20,9 +20,9 @@ def subject(sizes=(300, 300, 300), seed=0):
     return made.activations.astype(np.float32), segments(made.labels, usable, made.labels, len(sizes)), made.labels, fit
 
 
-def floors(activations, classes, labels, fit, *, alpha=0.01, seed=2, flagged=None):
+def floors(activations, classes, labels, fit, *, level=0.003, seed=2, flagged=None):
     flagged = np.zeros(len(labels), bool) if flagged is None else flagged
-    return detection_floors(activations, classes, labels, fit, flagged, alpha=alpha, rng=np.random.default_rng(seed))
+    return detection_floors(activations, classes, labels, fit, flagged, level=level, rng=np.random.default_rng(seed))
 
 
 def test_every_class_gets_a_size_that_was_tried():
@@ -44,7 +44,7 @@ def test_groups_that_lie_nearer_have_to_be_larger(monkeypatch):
 
 
 def test_a_stricter_level_has_no_lower_floor():
-    lax, strict = (floors(*subject(), alpha=alpha) for alpha in (0.5, 1e-6))
+    lax, strict = (floors(*subject(), level=level) for level in (0.2, 1e-6))
     assert all(strict[index] is None or strict[index] >= lax[index] for index in lax)
 
 
@@ -77,7 +77,7 @@ def test_of_many_classes_some_are_measured_and_the_others_get_the_floor_of_the_n
         labels,
         fit,
         np.zeros(len(labels), bool),
-        alpha=0.01,
+        level=0.003,
         rng=np.random.default_rng(0),
         told=lambda *done: told.append(done),
     )

@@ -45,7 +45,7 @@ def detection_floors(
     inputs: Affinity,
     flagged: NDArray[np.bool_],
     *,
-    alpha: float,
+    level: float,
     rng: np.random.Generator,
     told: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[int, int | None]:
@@ -63,8 +63,8 @@ def detection_floors(
         How the inputs fit the labels.
     flagged
         Samples that are accused: nothing is planted among them, shape ``(n_samples,)``.
-    alpha
-        As in :func:`toxscreen.screening.detect`.
+    level
+        The p-value up to which a group is accused.
     rng
         Draws the groups.
     told
@@ -80,7 +80,7 @@ def detection_floors(
         rows = rows[spread(len(rows), _ROWS)]
         if lookalikes is not None and len(lookalikes) and directions(len(rows)) > 0:
             fit = inputs.of(segment.class_index, rows)
-            floors[segment.class_index] = _floor(np.asarray(activations[rows]), fit, lookalikes, alpha / len(classes), child)
+            floors[segment.class_index] = _floor(np.asarray(activations[rows]), fit, lookalikes, level, child)
         told(len(floors), len(chosen))
     measured = [segment for segment in chosen if segment.class_index in floors]
     for segment in classes if measured else ():

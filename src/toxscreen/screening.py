@@ -188,7 +188,8 @@ def _with_floors(
         if progress is not None:
             progress("measuring the detection floor", done, total)
 
-    floors = detection_floors(layer, able, labels.given, inputs, detection.flagged, alpha=config.verdict.alpha, rng=rng, told=told)
+    level = config.verdict.alpha / len(detection.classes)
+    floors = detection_floors(layer, able, labels.given, inputs, detection.flagged, level=level, rng=rng, told=told)
     return tuple(replace(result, detection_floor=floors.get(index)) for index, result in enumerate(detection.classes))
 
 
@@ -249,7 +250,7 @@ def detect(
     columns = _Columns.of(len(labels))
     names = class_names or [str(index) for index in range(n_classes)]
     separations = [_separation(f) for f in findings]
-    at = policy.level([_p_value(f) for f, known in zip(findings, separations, strict=True) if np.isfinite(known)], alpha)
+    at = policy.level([_p_value(f) if np.isfinite(known) else 1.0 for f, known in zip(findings, separations, strict=True)], alpha)
     results = tuple(_judge(f, names, _others(separations, i), at, columns) for i, f in enumerate(findings))
     return Detection(columns.score, columns.flagged, columns.group, columns.severity, results, findings)
 

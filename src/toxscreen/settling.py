@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from toxscreen import verdict as policy
+from toxscreen.analysis.base import telling
 from toxscreen.confirmation import Confirmation, Exclusion, Suspect
 from toxscreen.conflict import Affinity
 from toxscreen.result import CONFIRMATION_SCHEMA, ClassResult, GroupResult, Verdict
@@ -36,7 +37,8 @@ _CLEARED = 0.49
 def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
     """Return where a trigger is worth looking for, the accused groups first.
 
-    Of every class that is not accused: the samples that fit their label least, among which poison gathers before it makes a group;
+    Of every class that is not accused: a group that tells something, but too little; the samples that fit their label least, among
+    which poison gathers before it makes a group;
     and both sides of a group that lies far apart though its inputs fit the label, as far as anybody can tell.
     How many classes are followed is bounded by the size of the data, so that the model is not asked much more often than in the
     scan itself.
@@ -55,12 +57,14 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
             rival = labels.class_names.index(group.source_class) if group.source_class is not None else None
             accused.append(Lead(index, group.id, fitted[number[fitted] == group.id], ordinary, rival))
         if not bad and screening.inputs is not None and len(fitted) > _FEWEST_IN_LEAD:
-            telling = max((_telling(group) for group in result.groups), default=0.0)
-            quiet.append((telling, _least_fitting(index, fitted, screening.inputs)))
+            told = [(telling(group.evidence), group) for group in result.groups if group.evidence]
+            sides = [(most, number[fitted] == group.id) for most, group in told if group.evidence.get("p_value", 1.0) < 1]
+            quiet.extend((most, Lead(index, None, fitted[side], fitted[~side])) for most, side in sides)
+            quiet.append((max((most for most, _ in told), default=0.0), _least_fitting(index, fitted, screening.inputs)))
         if not bad and index in screening.apart:
             inside = np.isin(fitted, screening.apart[index])
-            sides = (side for side in (inside, ~inside) if side.mean() < _MOST_OF_A_CLASS)
-            accused.extend(Lead(index, None, fitted[side], fitted[~side], apart=True) for side in sides)
+            halves = (side for side in (inside, ~inside) if side.mean() < _MOST_OF_A_CLASS)
+            accused.extend(Lead(index, None, fitted[side], fitted[~side], apart=True) for side in halves)
     quiet.sort(key=lambda pair: -pair[0])
     most = max(_LEAST_LEADS, len(labels.given) // _SAMPLES_PER_LEAD)
     return (*accused[:most], *(lead for _, lead in quiet[:most]))
@@ -73,10 +77,6 @@ def _least_fitting(index: int, fitted: NDArray[np.int64], inputs: Affinity) -> L
     votes = np.bincount(inputs.rival[order[:n]])
     rival = int(votes.argmax()) if 2 * votes.max() > n else None
     return Lead(index, None, order[:n], order[n:], rival)
-
-
-def _telling(group: GroupResult) -> float:
-    return group.evidence.get("separation", 0.0) * max(group.evidence.get("label_conflict_lower", 0.0), 0.0)
 
 
 def predicted_classes(screening: Screening, labels: Labels) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from toxscreen.analysis.base import FEWEST_SAMPLES
+from toxscreen.analysis.base import FEWEST_SAMPLES, telling
 from toxscreen.result import Verdict
 
 
@@ -44,26 +44,26 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "reached 0.43, planted groups that the model had learned began at 0.59 (a third of every class of MNIST)",
         ),
         "clean_tail": Rule(
-            2.0,
-            "Evidence is the separation of the group times that lower bound. Above this number its distribution over clean classes "
-            "is a generalised Pareto distribution.",
+            1.5,
+            "Evidence is the lower bound of the group's separation times that of its conflict. Above this number its distribution "
+            "over clean classes is a generalised Pareto distribution.",
             _CALIBRATION,
         ),
         "clean_tail_share": Rule(
-            0.18,
+            0.16,
             "So many clean classes show a group in conflict with more evidence than that.",
             "the same calibration",
         ),
         "clean_tail_scale": Rule(
-            0.87,
+            0.54,
             "Its scale.",
-            "the same calibration: the mean excess is 0.79",
+            "the same calibration: the mean excess is 0.49",
         ),
         "clean_tail_shape": Rule(
             -0.1,
             "Its shape. The probability p that a clean class shows as much follows, and the classes of a scan are judged together "
             "by Benjamini and Hochberg's procedure at the level --alpha.",
-            "the same calibration: -0.19 by maximum likelihood, with a standard error of 0.09; the heavier tail is the safer one",
+            "the same calibration: -0.18 by maximum likelihood; the heavier tail is the safer one",
         ),
         "separation": Rule(
             7.0,
@@ -162,7 +162,7 @@ def p_value(evidence: Mapping[str, float]) -> float:
     conflict = evidence["label_conflict_lower"]
     if conflict < POLICY["label_conflict"].value:
         return 1.0
-    excess = evidence["separation"] * conflict - POLICY["clean_tail"].value
+    excess = telling(evidence) - POLICY["clean_tail"].value
     if excess <= 0:
         return 1.0
     shape, scale = POLICY["clean_tail_shape"].value, POLICY["clean_tail_scale"].value
@@ -257,7 +257,7 @@ def plausibility(evidence: Mapping[str, float], verdict: Verdict) -> float:
         return 1.0
     if "label_conflict_lower" not in evidence:
         return min(0.49, 0.49 * evidence["separation"] / POLICY["separation"].value)
-    told = evidence["separation"] * max(evidence["label_conflict_lower"], 0.0)
+    told = telling(evidence)
     return 0.49 * told / (told + POLICY["clean_tail"].value)
 
 

@@ -14,7 +14,7 @@ from toxscreen.conflict import InputFit
 from toxscreen.reduction import reduce
 from toxscreen.verdict import POLICY, judge_group
 
-EVIDENCE = {"relative_size", "separation", "likelihood_ratio", "silhouette_score", "silhouette_of_one_cloud"}
+EVIDENCE = {"relative_size", "separation", "separation_lower", "likelihood_ratio", "silhouette_score", "silhouette_of_one_cloud"}
 ASKED = {"label_conflict", "label_conflict_lower"}
 
 

@@ -58,4 +58,4 @@ def test_the_p_value_of_a_class_is_that_of_its_most_telling_group():
     assert calibration._p_value(ClassResult("a", 100, Verdict.CLEAN, (), groups)) == 0.02
     assert calibration._p_value(ClassResult("a", 100, Verdict.CLEAN, ())) == 1.0
     assert calibration._p_value(ClassResult("a", 10, Verdict.INCONCLUSIVE, ())) is None
-    assert np.isclose(calibration._evidence({"separation": 4.0, "label_conflict_lower": 0.5}), 2.0)
+    assert np.isclose(calibration._evidence({"separation_lower": 4.0, "label_conflict_lower": 0.5}), 2.0)

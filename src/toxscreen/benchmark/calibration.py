@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from toxscreen.analysis.base import telling
 from toxscreen.benchmark import paper, tables
 from toxscreen.benchmark.cases import DIGITS, Case
 from toxscreen.benchmark.grid import Settings, Steps
@@ -93,7 +94,7 @@ def _p_value(found: ClassResult) -> float | None:
 
 def _evidence(evidence: Mapping[str, float]) -> float:
     """Return the separation times the lower bound of the label conflict."""
-    return evidence.get("separation", 0.0) * max(evidence.get("label_conflict_lower", 0.0), 0.0)
+    return telling(evidence) if "label_conflict_lower" in evidence else 0.0
 
 
 def markdown(document: Mapping[str, Any]) -> str:

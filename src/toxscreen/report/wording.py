@@ -21,6 +21,7 @@ EVIDENCE = {
     "relative_size": "The group's part of its class. A clean class tends to fall into halves; poison is usually the smaller part.",
     "separation": "Distance between the group and the rest of its class, in standard deviations, along a direction that other"
     " samples chose. One single cloud of samples gives 3 to 5, planted groups 5 to 30.",
+    "separation_lower": "The same less what a group of its size may owe to chance.",
     "likelihood_ratio": "How much better two clouds of points describe the class than one does; large values speak for two.",
     "label_conflict": "How badly the group's inputs fit their label, asked of something that never saw the trigger: 0 like the rest"
     " of the class, 1 like samples of other classes. A natural kind of its own stays near 0.",
