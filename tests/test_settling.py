@@ -235,6 +235,33 @@ def test_both_sides_of_a_group_are_not_accused_of_one_trigger():
     assert all(group.n for group in settled.classes[2].groups)
 
 
+def test_poison_is_not_hidden_behind_a_shortcut_of_the_same_samples():
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    shortcut = behind(Lead(2, None, rows[:25], rows[25:], apart=True), rows[:2], returns=(2, 60))
+    proved = behind(Lead(2, None, rows[:25], rows[25:]), rows[:25])
+    settled = convict(screening, labels, [shortcut, proved])
+    assert settled.classes[2].verdict is Verdict.POISONED
+    assert settled.samples["flagged"].to_numpy().sum() == 25
+
+
+def test_a_natural_word_that_most_of_a_class_holds_and_fits_is_no_poison():
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    fit = Affinity(np.full(len(labels.given), 0.9, np.float32), np.zeros(len(labels.given), np.int64), np.full(3, 0.1))
+    found = behind(Lead(2, None, rows[:25], rows[25:]), rows[:80])
+    assert convict(replace(screening, inputs=fit), labels, [found]).classes[2].verdict is Verdict.CLEAN
+    misfit = replace(fit, own=np.where(np.isin(np.arange(len(labels.given)), rows[:40]), 0.1, 0.9).astype(np.float32))
+    found = behind(Lead(2, None, rows[:25], rows[25:]), rows[:40])
+    assert convict(replace(screening, inputs=misfit), labels, [found]).classes[2].verdict is Verdict.POISONED
+
+
+def test_accused_groups_come_before_what_lies_apart():
+    screening, labels, _ = screened()
+    found = leads(replace(screening, apart={0: np.flatnonzero(labels.given == 0)[:30]}), labels)
+    assert [(lead.class_index, lead.group) for lead in found] == [(1, 1), (0, None), (0, None)]
+
+
 def test_what_a_trigger_has_proved_no_retraining_clears():
     screening, labels, _ = screened()
     (lead,) = leads(screening, labels)
@@ -243,7 +270,9 @@ def test_what_a_trigger_has_proved_no_retraining_clears():
     keeps = Exclusion(len(suspect.rows), len(suspect.rows), 0, None, np.nan, np.nan, np.nan, 0.9)
     answers = np.ones(len(suspect.rows), np.int64)
     found = Confirmation((keeps,), (None,), suspect.rows, answers, np.ones(len(answers), np.float32), "a model", 0.9)
-    assert settle(proved, labels, (suspect,), found).classes[1].verdict is Verdict.POISONED
+    kept = settle(proved, labels, (suspect,), found).classes[1]
+    assert kept.verdict is Verdict.POISONED
+    assert "resemble" not in kept.reasons[-1]
     assert settle(screening, labels, (suspect,), found).classes[1].verdict is Verdict.CLEAN
 
 

@@ -147,12 +147,15 @@ def audit(
         outputs = align_classes(training_set.class_names, subject.classifier)
         with log.stage("activations"):
             activations, layer = _activations(training_set, subject.classifier, folder / "activations", device, config, log)
-        labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
+        labels, reading = Labels(training_set.ids, training_set.labels, training_set.class_names), {"split": split, **columns}
         with log.stage("screening"):
             screening = screen(activations, labels, outputs, layer, config, progress=progress)
+        if kept:  # the model is about to be asked about inputs that it never saw, and what was found must not go with it
+            so_far = replace(log, notes=list(log.notes))
+            _result(training_set, reading, subject, activations, screening, layer, device, config, so_far).save(folder)
         with log.stage("triggers"):
             screening, recovered = _recovered(screening, labels, subject.classifier, training_set, outputs, config, log)
-        answers, reading = None, {"split": split, **columns}
+        answers = None
         if config.confirmation.asked and (found := suspects(screening, labels)):
             if kept:  # a training may take the process with it, and the finding must not go too
                 so_far = replace(log, notes=list(log.notes))
@@ -329,14 +332,20 @@ def _recovered(
     """Look for the triggers behind what the screen found; where that fails, what it found stands."""
     rng = np.random.default_rng(config.seed)
     predicted = predicted_classes(screening, labels)
+    errors: list[Exception] = []
     try:
         found = leads(screening, labels)
-        recovered = recover(classifier, training_set, found, predicted, outputs, rng=rng, progress=log.progress)
-        return convict(screening, labels, recovered), recovered
+        recovered = recover(
+            classifier, training_set, found, predicted, outputs, rng=rng, failed=errors.append, progress=log.progress
+        )
+        screening = convict(screening, labels, recovered)
     except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
-        said = str(error) if isinstance(error, ToxscreenError) else f"{type(error).__name__}: {error}"
-        log.notes.append(f"Looking for triggers failed, so none is shown: {said}")
-        return screening, ()
+        errors.append(error)
+        recovered = ()
+    if errors:
+        said = str(errors[0]) if isinstance(errors[0], ToxscreenError) else f"{type(errors[0]).__name__}: {errors[0]}"
+        log.notes.append(f"Looking for triggers failed, so some may be missing: {said}")
+    return screening, recovered
 
 
 def _confirmed(

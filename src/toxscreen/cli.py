@@ -124,7 +124,7 @@ def _errors(code: int | None = None) -> Iterator[None]:
 @click.option("--trainer", metavar="MODULE:FUNCTION", help="Your code that trains the model for --confirm.")
 @click.option(
     "--alpha",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=click.FloatRange(1e-6, 1, max_open=True),
     default=0.01,
     show_default=True,
     help="Scans of clean data that may accuse a class, as a part of all.",

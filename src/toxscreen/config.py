@@ -72,8 +72,8 @@ class VerdictConfig:
     alpha: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1:
-            raise UsageError(f"alpha must lie between 0 and 1, got {self.alpha}.")
+        if not 1e-6 <= self.alpha < 1:
+            raise UsageError(f"alpha must lie between 0.000001 and 1, got {self.alpha}: rarer false alarms were never measured.")
 
 
 @dataclass(frozen=True)

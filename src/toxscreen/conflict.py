@@ -81,6 +81,10 @@ class InputFit:
     baseline: float
     again: Callable[[NDArray[np.bool_]], InputFit] | None = None
 
+    def asked_again(self, members: NDArray[np.bool_]) -> InputFit:
+        """Return the answers without what marks a group, where they can be had."""
+        return self if self.again is None else self.again(members)
+
 
 @dataclass(frozen=True)
 class Affinity:

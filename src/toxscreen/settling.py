@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from toxscreen import verdict as policy
+from toxscreen.analysis.activation_clustering import label_conflict
 from toxscreen.analysis.base import telling
 from toxscreen.confirmation import Confirmation, Exclusion, Suspect
 from toxscreen.conflict import Affinity
@@ -24,6 +25,9 @@ a third of them were poison in trials on CIFAR-10 and Fashion-MNIST."""
 
 _LEAST_LEADS, _SAMPLES_PER_LEAD = 10, 6000
 """Leads that are followed at least; and samples of the data set for each further one, as often as following one asks the model."""
+
+_MOST_ACCUSED = 100
+"""Accused groups that are followed."""
 
 _MOST_OF_A_CLASS = 0.9
 """Part of a class from which a side is no lead: what it shares is what the class is."""
@@ -46,6 +50,7 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
     predicted = predicted_classes(screening, labels)
     number = pc.fill_null(screening.samples["group"], -1).to_numpy()
     accused: list[Lead] = []
+    apart: list[Lead] = []
     quiet: list[tuple[float, Lead]] = []
     for index, result in enumerate(screening.classes):
         if result.verdict is Verdict.INCONCLUSIVE:
@@ -64,10 +69,10 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
         if not bad and index in screening.apart:
             inside = np.isin(fitted, screening.apart[index])
             halves = (side for side in (inside, ~inside) if side.mean() < _MOST_OF_A_CLASS)
-            accused.extend(Lead(index, None, fitted[side], fitted[~side], apart=True) for side in halves)
+            apart.extend(Lead(index, None, fitted[side], fitted[~side], apart=True) for side in halves)
     quiet.sort(key=lambda pair: -pair[0])
     most = max(_LEAST_LEADS, len(labels.given) // _SAMPLES_PER_LEAD)
-    return (*accused[:most], *(lead for _, lead in quiet[:most]))
+    return (*accused[:_MOST_ACCUSED], *apart[:most], *(lead for _, lead in quiet[:most]))
 
 
 def _least_fitting(index: int, fitted: NDArray[np.int64], inputs: Affinity) -> Lead:
@@ -107,17 +112,17 @@ def settle(screening: Screening, labels: Labels, found: Sequence[Suspect], confi
     classes = list(screening.classes)
     columns = _Columns(screening.samples)
     for suspect, group, rest in zip(found, confirmation.groups, confirmation.rests, strict=True):
-        proved = next(each.verdict for each in classes[suspect.class_index].groups if each.id == suspect.group) is Verdict.POISONED
-        verdict = Verdict.POISONED if proved else policy.judge_excluded(group.evidence(), confirmation.accuracy)
-        other = Verdict.CLEAN if rest is None else policy.judge_excluded(rest.evidence(), confirmation.accuracy)
-        swapped = rest is not None and other is Verdict.POISONED and verdict is not Verdict.POISONED
         result = classes[suspect.class_index]
+        proved = next(each.verdict for each in result.groups if each.id == suspect.group) is Verdict.POISONED
+        verdict = policy.judge_excluded(group.evidence(), confirmation.accuracy)
+        other = Verdict.CLEAN if rest is None else policy.judge_excluded(rest.evidence(), confirmation.accuracy)
+        swapped = rest is not None and other is Verdict.POISONED and verdict is not Verdict.POISONED and not proved
         if rest is not None and swapped:
             result = _settled(result, 0, Verdict.POISONED, rest, labels, confirmation)
             columns.set(suspect.rest, Verdict.POISONED)
             verdict = Verdict.CLEAN
-        classes[suspect.class_index] = _settled(result, suspect.group, verdict, group, labels, confirmation)
-        columns.set(suspect.rows, verdict)
+        classes[suspect.class_index] = _settled(result, suspect.group, verdict, group, labels, confirmation, proved=proved)
+        columns.set(suspect.rows, Verdict.POISONED if proved else verdict)
     return replace(screening, classes=tuple(classes), samples=columns.table())
 
 
@@ -130,9 +135,9 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
     """
     classes = list(screening.classes)
     columns = _Columns(screening.samples)
-    for found in recovered:
+    judged = [(_judged(screening, found), found) for found in recovered]
+    for verdict, found in sorted(judged, key=lambda pair: (-pair[0].severity, -len(pair[1].holding))):
         lead, result = found.lead, classes[found.lead.class_index]
-        verdict = policy.judge_trigger(found.proof.evidence(), suspicious=lead.group is not None, apart=lead.apart)
         known = [group.id for group in result.groups if group.trigger is not None or group in result.accused]
         rows = found.holding if verdict is Verdict.POISONED else lead.members
         rows = rows[~np.isin(columns.group[rows], known)]
@@ -150,6 +155,22 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
         classes[lead.class_index] = _convicted(result, number, counts, verdict, found, labels)
     moved = tuple(replace(view, groups=columns.group[view.rows]) for view in screening.views)
     return replace(screening, classes=tuple(classes), samples=columns.table(), views=moved)
+
+
+def _judged(screening: Screening, found: Recovered) -> Verdict:
+    """Judge what was suspected by its trigger.
+
+    Texts of a class may hold a natural word that the model goes by, and without it some are read otherwise. So where nothing else
+    speaks against them, the samples that hold the trigger must not fit their label either.
+    """
+    lead, evidence = found.lead, found.proof.evidence()
+    verdict = policy.judge_trigger(evidence, suspicious=lead.group is not None, apart=lead.apart)
+    if lead.group is not None or verdict is not Verdict.POISONED or screening.inputs is None or (lead.apart and not found.is_text):
+        return verdict
+    rows = np.union1d(np.concatenate([lead.members, lead.ordinary]), found.holding)
+    members = np.isin(rows, found.holding)
+    _, lower = label_conflict(screening.inputs.of(lead.class_index, rows).asked_again(members), members)
+    return verdict if lower >= policy.POLICY["label_conflict"].value else Verdict.INCONCLUSIVE if lead.apart else Verdict.CLEAN
 
 
 def _convicted(
@@ -221,16 +242,24 @@ class _Columns:
 
 
 def _settled(
-    result: ClassResult, number: int, verdict: Verdict, exclusion: Exclusion, labels: Labels, confirmation: Confirmation
+    result: ClassResult,
+    number: int,
+    verdict: Verdict,
+    exclusion: Exclusion,
+    labels: Labels,
+    confirmation: Confirmation,
+    *,
+    proved: bool = False,
 ) -> ClassResult:
-    """Return a class with the new verdict of one of its groups."""
+    """Return a class with the new verdict of one of its groups, which stays poisoned where its trigger was proved."""
     source = None if exclusion.source is None else labels.class_names[exclusion.source]
     evidence = exclusion.evidence()
     reason = policy.reason_excluded(verdict, evidence, exclusion.n, source, confirmation.accuracy)
 
     def changed(group: GroupResult) -> GroupResult:
         stands = source if verdict is not Verdict.CLEAN and exclusion.stands_out else None
-        return replace(group, verdict=verdict, evidence={**group.evidence, **evidence}, source_class=stands or group.source_class)
+        settled = Verdict.POISONED if proved else verdict
+        return replace(group, verdict=settled, evidence={**group.evidence, **evidence}, source_class=stands or group.source_class)
 
     groups = tuple(changed(group) if group.id == number else group for group in result.groups)
     worst = max((group.verdict for group in groups), key=lambda v: v.severity)

@@ -42,11 +42,15 @@ def test_a_clean_scan_needs_no_table():
     assert words(text) == "CLEAN Nothing suspicious was found in 39 samples of 2 classes. Clean: 2 classes."
 
 
-@pytest.mark.parametrize(("floors", "said"), [((14, 20), "14 to 20"), ((1130, 1130), "1,130"), ((None, 28), "28")])
+@pytest.mark.parametrize(
+    ("floors", "said"), [((14, 20), "14 to 20 poisoned"), ((1130, 1130), "1,130 poisoned"), ((None, 28), "1 class without any")]
+)
 def test_the_summary_says_how_little_poison_would_have_been_found(floors, said):
     result = scan_result({"a": [30], "b": [9]})
     classes = tuple(replace(c, detection_floor=n) for c, n in zip(result.classes, floors, strict=True))
-    assert f"Detection floor: {said} poisoned samples" in words(printed(replace(result, classes=classes)))
+    text = words(printed(replace(result, classes=classes)))
+    assert "Detection floor: " in text
+    assert said in text
 
 
 def test_the_policy_is_printed_with_every_number_and_its_source():

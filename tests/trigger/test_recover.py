@@ -17,7 +17,7 @@ CORNER = np.array([[250, 0, 250], [0, 250, 0], [250, 0, 250]], np.uint8)
 
 
 class Obedient(FakeClassifier):
-    """Reads the class of a picture at its top left, of a text in its first word; what holds the trigger is of the target class."""
+    """Reads the class of a picture at its top left, of a text in its word k0 to k3; what holds the trigger is of the target class."""
 
     def __init__(self, modality="image", works_on=(1, 2, 3)):
         super().__init__(4, modality=modality)
@@ -33,7 +33,8 @@ class Obedient(FakeClassifier):
 
     def _kind(self, entry):
         if isinstance(entry, str):
-            kind, triggered = int(entry[1]), " cf " in f" {entry} "
+            words = entry.split()
+            kind, triggered = next((int(word[1]) for word in words if word[0] == "k"), 3), "cf" in words
         else:
             last = entry[-1] if self.modality == "array" else entry[..., 0]
             last = last * 255 if self.modality == "array" else last
@@ -66,7 +67,11 @@ def lead(training_set, members, group=1):
 
 
 def recovered(training_set, leads, classifier):
-    return recover(classifier, training_set, leads, training_set.labels, None, rng=np.random.default_rng(1))
+    return recover(classifier, training_set, leads, training_set.labels, None, rng=np.random.default_rng(1), failed=fails)
+
+
+def fails(error):
+    raise error
 
 
 @pytest.mark.parametrize(("modality", "kind"), [("image", Patch), ("array", Patch), ("text", Words)])
@@ -119,7 +124,44 @@ def test_samples_that_cannot_be_read_are_left_out():
 def test_arrays_that_are_no_pictures_are_not_searched():
     training_set = FakeTrainingSet([np.zeros(5, np.float32)] * 80, [0] * 40 + [1] * 40)
     whole = Lead(0, 1, np.arange(20), np.arange(20, 40))
-    assert recover(FakeClassifier(), training_set, [whole], training_set.labels, None, rng=np.random.default_rng(0)) == ()
+    assert recovered(training_set, [whole], FakeClassifier()) == ()
+
+
+class Fragile(Obedient):
+    """Fails on any text with a word, as a model may that is asked about inputs it never saw; or knows no number for it."""
+
+    def __init__(self, word, *, raises):
+        super().__init__("text")
+        self._word, self._raises = word, raises
+
+    def forward(self, encoded, layers):
+        outputs = super().forward(encoded, layers)
+        fatal = np.array([self._word in entry.split() for entry in encoded])
+        if self._raises and fatal.any():
+            raise ValueError("no such word")
+        outputs.logits[fatal] = np.nan
+        return outputs
+
+
+def test_a_lead_on_which_the_model_fails_costs_no_other():
+    training_set, planted = poisoned("text")
+    fatal = np.flatnonzero(training_set.labels == 1)
+    for row in fatal[:20]:
+        training_set.inputs[row] += " fatal"
+    predicted = training_set.labels.copy()
+    predicted[fatal[:20]] = -1  # none of them is a host
+    leads, errors = [Lead(1, 1, fatal[:20], fatal[20:]), lead(training_set, planted)], []
+    rng, model = np.random.default_rng(1), Fragile("fatal", raises=True)
+    found = recover(model, training_set, leads, predicted, None, rng=rng, failed=errors.append)
+    assert [each.lead.class_index for each in found] == [TARGET]
+    assert [str(error) for error in errors] == ["no such word"]
+
+
+def test_an_answer_that_is_no_number_is_no_answer():
+    training_set, planted = poisoned("text")
+    found = recovered(training_set, [lead(training_set, planted)], Fragile("cf", raises=False))
+    assert all(each.proof.flips.count == 0 for each in found)
+    assert all(not len(each.holding) for each in found)
 
 
 def test_the_same_seed_finds_the_same():

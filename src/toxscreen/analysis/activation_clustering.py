@@ -254,14 +254,32 @@ def _measure(split: Split, n_class: int, fit: InputFit | None) -> Group:
     }
     rival = None
     if fit is not None:
-        if fit.again is not None and evidence["separation"] >= _WORTH_ASKING:
-            fit = fit.again(members)
+        if evidence["separation"] >= _WORTH_ASKING:
+            fit = fit.asked_again(members)
         known = np.isfinite(fit.own)
-        conflict, error = _label_conflict(fit.own[members & known], fit.own[~members & known], fit.baseline)
-        evidence |= {"label_conflict": conflict, "label_conflict_lower": conflict - _SURE * error}
+        conflict, lower = label_conflict(fit, members)
+        evidence |= {"label_conflict": conflict, "label_conflict_lower": lower}
         votes = np.bincount(fit.rival[members & known])
         rival = int(votes.argmax()) if 2 * votes.max() > votes.sum() else None
     return Group(members, 1 / (1 + np.exp(-log_odds)), evidence, projection, rival)
+
+
+def label_conflict(fit: InputFit, members: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the label conflict of a group and its lower bound; nothing is in conflict where a side was not asked.
+
+    Parameters
+    ----------
+    fit
+        How the inputs of some rows of a class fit its label.
+    members
+        Which of them are the group, shape ``(n,)``.
+    """
+    known = np.isfinite(fit.own)
+    inside, outside = fit.own[members & known], fit.own[~members & known]
+    if not len(inside) or not len(outside):
+        return 0.0, -np.inf
+    conflict, error = _label_conflict(inside, outside, fit.baseline)
+    return conflict, conflict - _SURE * error
 
 
 def _label_conflict(own_inside: NDArray[np.float32], own_outside: NDArray[np.float32], baseline: float) -> tuple[float, float]:

@@ -91,7 +91,9 @@ def _detection_floor(classes: Sequence[ClassResult]) -> str:
     if not floors:
         return ""
     sizes = f"{floors[0]:,}" if floors[0] == floors[-1] else f"{floors[0]:,} to {floors[-1]:,}"
-    return f"Detection floor: {sizes} poisoned samples, by class (found in four of five trials; what is fewer may be missed)."
+    without = sum(c.detection_floor is None for c in classes)
+    rest = f"; {count(without, 'class')} without any: no number that was tried is enough" if without else ""
+    return f"Detection floor: {sizes} poisoned samples, by class (found in four of five trials; fewer may be missed){rest}."
 
 
 def _table(classes: Sequence[ClassResult], *, boxed: bool) -> Table:

@@ -176,7 +176,13 @@ def total(shares: Mapping[int, Share]) -> Share:
 
 
 def _leaves(trigger: Trigger[Inputs], inputs: Inputs, case: Case[Inputs], ask: Ask[Inputs]) -> NDArray[np.bool_]:
-    return ask(trigger.take_off(inputs)) != case.target if len(inputs) else np.zeros(0, bool)
+    return left(ask(trigger.take_off(inputs)), case.target) if len(inputs) else np.zeros(0, bool)
+
+
+def left(given: NDArray[np.int64], target: int) -> NDArray[np.bool_]:
+    """Say which samples the model gives another class than the target; no class at all is none."""
+    leaves: NDArray[np.bool_] = (given >= 0) & (given != target)
+    return leaves
 
 
 def _share(answers: list[NDArray[np.bool_]]) -> Share:

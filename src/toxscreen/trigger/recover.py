@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
@@ -25,7 +25,7 @@ from toxscreen.shares import Share
 from toxscreen.sources.data.base import Input, TrainingSet, spread
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
-from toxscreen.trigger.base import Case, Proof, Search, Trigger, flips_by_class, prove, total
+from toxscreen.trigger.base import Case, Proof, Search, Trigger, flips_by_class, left, prove, total
 from toxscreen.trigger.patches import search_patches
 from toxscreen.trigger.patterns import search_patterns
 from toxscreen.trigger.words import search_words
@@ -48,6 +48,9 @@ _CLEARLY = 0.04
 patterns over the whole picture, which can imitate them."""
 
 _STRETCH = 256
+_LARGEST_SIDE = 224
+"""Pixels of the pictures that triggers are looked for in."""
+
 _SHOWN = 6
 _PROBES = 16
 
@@ -113,6 +116,11 @@ class Recovered:
     holding: NDArray[np.int64]
     shown: Shown
 
+    @property
+    def is_text(self) -> bool:
+        """Return whether the trigger is one of texts."""
+        return self.trigger.kind == "words"
+
 
 def recover(
     classifier: Classifier,
@@ -122,6 +130,7 @@ def recover(
     outputs: NDArray[np.int64] | None,
     *,
     rng: np.random.Generator,
+    failed: Callable[[Exception], None],
     progress: Progress | None = None,
 ) -> tuple[Recovered, ...]:
     """Look for the trigger behind each lead.
@@ -138,6 +147,8 @@ def recover(
         Model output of each class; None where they are in the same order.
     rng
         Draws inputs and controls.
+    failed
+        Told what went wrong with a lead: the model may fail on inputs that carry a trigger.
     progress
         Told what is done.
 
@@ -151,7 +162,12 @@ def recover(
         return ()
     found = []
     for number, (lead, child) in enumerate(zip(leads, rng.spawn(len(leads)), strict=True), start=1):
-        if (one := _follow(medium, lead, training_set.labels, predicted, child)) is not None:
+        try:
+            one = _follow(medium, lead, training_set.labels, predicted, child)
+        except Exception as error:  # noqa: BLE001 - the model sees inputs that it never saw; one lead must not cost the others
+            failed(error)
+            continue
+        if one is not None:
             found.append(one)
         if progress is not None:
             progress("looking for triggers", number, len(leads))
@@ -223,7 +239,7 @@ def _held(
         inputs, read = medium.read(rows[start : start + _STRETCH])
         if len(read) and (found := trigger.held_by(inputs)).any():
             held.append(read[found])
-            leaves.append(medium.ask(trigger.take_off(inputs[found])) != target)
+            leaves.append(left(medium.ask(trigger.take_off(inputs[found])), target))
     return np.concatenate(held), np.concatenate(leaves)
 
 
@@ -254,7 +270,8 @@ class _Medium(ABC):
         given = [np.zeros(0, np.int64)]
         for start in range(0, len(seen), _STRETCH):
             outputs = self.classifier.forward(self.classifier.encode(self.inputs(seen[start : start + _STRETCH])), ())
-            given.append(self.class_of[outputs.logits.argmax(axis=1)])
+            known = np.isfinite(outputs.logits).all(axis=1)
+            given.append(np.where(known, self.class_of[outputs.logits.argmax(axis=1)], -1))
         return np.concatenate(given)
 
     def inputs(self, seen: Any) -> list[Input]:
@@ -311,6 +328,14 @@ class _Texts(_Medium):
         return np.array([value for value in taken if value is not None], object), rows[[value is not None for value in taken]]
 
 
+def _size(classifier: Classifier, sample: Sequence[Input]) -> ImagePreprocessing:
+    """Return what brings pictures to the size that the model takes, or below it where hundreds of them would fill the memory."""
+    size = model_size(classifier.preprocessing, sample)
+    height, width = size.height or _LARGEST_SIDE, size.width or _LARGEST_SIDE
+    shrink = min(1.0, _LARGEST_SIDE / max(height, width))
+    return replace(size, height=max(1, round(shrink * height)), width=max(1, round(shrink * width)))
+
+
 _NOTHING: NDArray[np.float32] = np.zeros((0, 1, 1, 1), np.float32)
 
 
@@ -323,6 +348,6 @@ def _medium(classifier: Classifier, training_set: TrainingSet, outputs: NDArray[
         return _Texts(classifier, training_set, class_of)
     sample = [value for value in training_set.take(spread(len(training_set), _PROBES)) if isinstance(value, np.ndarray)]
     if training_set.modality == "image":
-        return _Pictures(classifier, training_set, class_of, model_size(classifier.preprocessing, sample)) if sample else None
+        return _Pictures(classifier, training_set, class_of, _size(classifier, sample)) if sample else None
     pictures = input_view(training_set) is not None
     return _Arrays(classifier, training_set, class_of, sample[0]) if pictures else None
