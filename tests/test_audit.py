@@ -446,3 +446,19 @@ def test_a_device_that_is_not_there_is_refused_by_name(tmp_path):
     config = ScanConfig(ExtractionConfig(device="mps"))
     with pytest.raises(UsageError, match="'mps'"):
         audit(training_set, classifier, config=config, folder=tmp_path)
+
+
+@pytest.mark.parametrize("planted", [0, 20])
+def test_a_finding_is_kept_before_the_model_is_asked_about_triggers_and_nothing_that_looks_clean(monkeypatch, tmp_path, planted):
+    kept = []
+
+    def recovers(*_, **__):
+        kept.append((tmp_path / "result.json").exists())
+        raise ValueError("out of memory")
+
+    monkeypatch.setattr("toxscreen.audit.recover", recovers)
+    training_set, classifier, _ = subject(planted=planted)
+    result = audit(training_set, classifier, folder=tmp_path)
+    assert kept == [planted > 0]
+    assert result.verdict is (Verdict.SUSPICIOUS if planted else Verdict.CLEAN)
+    assert any("Looking for triggers failed" in note and "out of memory" in note for note in result.notes)

@@ -29,9 +29,9 @@ from toxscreen import views
 from toxscreen.activations import Activations, extract, from_arrays, plan
 from toxscreen.config import ScanConfig
 from toxscreen.confirmation import Suspect, confirm
-from toxscreen.errors import DataError, ToxscreenError, UsageError
+from toxscreen.errors import DataError, StoreError, ToxscreenError, UsageError
 from toxscreen.exhibits.make import make_exhibits
-from toxscreen.result import ScanResult
+from toxscreen.result import ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
 from toxscreen.settling import answers_table, convict, leads, predicted_classes, settle, suspects
 from toxscreen.sources.data import find_split, open_training_set
@@ -150,22 +150,21 @@ def audit(
         labels, reading = Labels(training_set.ids, training_set.labels, training_set.class_names), {"split": split, **columns}
         with log.stage("screening"):
             screening = screen(activations, labels, outputs, layer, config, progress=progress)
-        if kept:  # the model is about to be asked about inputs that it never saw, and what was found must not go with it
-            so_far = replace(log, notes=list(log.notes))
-            _result(training_set, reading, subject, activations, screening, layer, device, config, so_far).save(folder)
+        described = (training_set, reading, subject, activations)
+        if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it
+            _keep_finding(_result(*described, screening, layer, device, config, replace(log, notes=list(log.notes))), folder)
         with log.stage("triggers"):
             screening, recovered = _recovered(screening, labels, subject.classifier, training_set, outputs, config, log)
         answers = None
         if config.confirmation.asked and (found := suspects(screening, labels)):
-            if kept:  # a training may take the process with it, and the finding must not go too
-                so_far = replace(log, notes=list(log.notes))
-                _result(training_set, reading, subject, activations, screening, layer, device, config, so_far).save(folder)
+            if kept:  # and so may a training
+                _keep_finding(_result(*described, screening, layer, device, config, replace(log, notes=list(log.notes))), folder)
             with log.stage("confirmation"):
                 to = folder / "confirmation"
                 screening, answers = _confirmed(
                     screening, labels, found, subject.classifier, training_set, to, device, trainer, config, log
                 )
-        result = _result(training_set, reading, subject, activations, screening, layer, device, config, log)
+        result = _result(*described, screening, layer, device, config, log)
         with log.stage("exhibits"):
             exhibits = make_exhibits(result, training_set, recovered, rng=np.random.default_rng(config.seed))
     return replace(result, exhibits=exhibits, confirmation=answers)
@@ -318,6 +317,13 @@ def _activations(
         told = None if progress is None else lambda done, total: progress("computing activations", done, total)
         activations = extract(training_set, classifier, steps, store, batch_size=config.extraction.batch_size, progress=told)
     return activations, layer
+
+
+def _keep_finding(result: ScanResult, folder: Path) -> None:
+    """Save what was found so far, where something was: a scan that is not over must not look like a clean one."""
+    if result.verdict.severity >= Verdict.SUSPICIOUS.severity:
+        with suppress(StoreError):  # a disk that is full is told when the scan is over
+            result.save(folder)
 
 
 def _recovered(

@@ -17,7 +17,7 @@ CORNER = np.array([[250, 0, 250], [0, 250, 0], [250, 0, 250]], np.uint8)
 
 
 class Obedient(FakeClassifier):
-    """Reads the class of a picture at its top left, of a text in its word k0 to k3; what holds the trigger is of the target class."""
+    """Reads the class of a picture at its top left, of a text in its word k0 to k3; what holds the trigger is of the target."""
 
     def __init__(self, modality="image", works_on=(1, 2, 3)):
         super().__init__(4, modality=modality)
