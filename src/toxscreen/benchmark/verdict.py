@@ -19,10 +19,8 @@ from toxscreen.benchmark.measuring import figures, model, retrained
 from toxscreen.benchmark.regimes import REGIMES, Regime, in_order
 from toxscreen.benchmark.subject import Subject, predict
 from toxscreen.poisoning import NEXT
-from toxscreen.result import GroupResult, Verdict
-from toxscreen.trigger.base import Trigger
-from toxscreen.trigger.patches import Patch
-from toxscreen.trigger.patterns import Pattern
+from toxscreen.result import Verdict
+from toxscreen.trigger import load
 from toxscreen.trigger.words import Words
 
 SEEDS = 3
@@ -42,8 +40,6 @@ _CAN_BE_RECOVERED = ("badnets", "tact", "words", "sentence", "signature")
 _N_HOSTS = 2000
 _TRIES = 200
 """Empty texts that show all phrases of an attack on texts."""
-
-_KINDS: Mapping[str, type[Trigger[Any]]] = {kind.kind: kind for kind in (Patch, Pattern, Words)}
 
 
 def cells(settings: Settings, seeds: int) -> Iterator[tuple[Case, int]]:
@@ -109,7 +105,7 @@ def _beside_the_true_one(subject: Subject, use: Use, most: int, rng: np.random.G
     if not groups:
         return found
     best = max(groups, key=lambda group: (group.verdict.severity, group.evidence["trigger_flips_lower"]))
-    trigger = _trigger(best)
+    trigger = load(best.trigger or {})
     seen = np.array(inputs, object) if isinstance(inputs[0], str) else np.stack(inputs).astype(np.float32)
     put_on = trigger.put_on(seen)
     given = put_on if isinstance(trigger, Words) else put_on.clip(0, 255).round().astype(np.uint8)
@@ -121,11 +117,6 @@ def _beside_the_true_one(subject: Subject, use: Use, most: int, rng: np.random.G
         "control": best.evidence["trigger_control"],
         "named": set(trigger.phrases) == _phrases(use.attack, rng) if isinstance(trigger, Words) else None,
     }
-
-
-def _trigger(group: GroupResult) -> Trigger[Any]:
-    document = group.trigger or {}
-    return _KINDS[document["kind"]].from_document(document)
 
 
 def _phrases(attack: Attack, rng: np.random.Generator) -> set[str]:
