@@ -319,6 +319,11 @@ def _activations(
     return activations, layer
 
 
+def _said(error: Exception) -> str:
+    """Return the sentence of one of our own errors; of another one its kind, too."""
+    return str(error) if isinstance(error, ToxscreenError) else f"{type(error).__name__}: {error}"
+
+
 def _keep_finding(result: ScanResult, folder: Path) -> None:
     """Save what was found so far, where something was: a scan that is not over must not look like a clean one."""
     if result.verdict.severity >= Verdict.SUSPICIOUS.severity:
@@ -349,8 +354,7 @@ def _recovered(
         errors.append(error)
         recovered = ()
     if errors:
-        said = str(errors[0]) if isinstance(errors[0], ToxscreenError) else f"{type(errors[0]).__name__}: {errors[0]}"
-        log.notes.append(f"Looking for triggers failed, so some may be missing: {said}")
+        log.notes.append(f"Looking for triggers failed, so some may be missing: {_said(errors[0])}")
     return screening, recovered
 
 
@@ -381,10 +385,9 @@ def _confirmed(
         )
         settled = settle(screening, labels, found, confirmation)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong here must not hide what the screen found
-        said = str(error) if isinstance(error, ToxscreenError) else f"{type(error).__name__}: {error}"
         with suppress(OSError):
             (folder / "confirmation.log").write_text(traceback.format_exc(), "utf-8", "backslashreplace")
-        log.notes.append(f"Exclusionary reclassification was asked for and failed, so nothing is confirmed: {said}")
+        log.notes.append(f"Exclusionary reclassification was asked for and failed, so nothing is confirmed: {_said(error)}")
         return screening, None
     log.notes.append(
         f"Exclusionary reclassification trained a network anew ({confirmation.model}) without the {len(confirmation.rows):,} "

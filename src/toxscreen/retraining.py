@@ -34,12 +34,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from toxscreen import checkpoint
-from toxscreen.decoded import Decoded, Progress, common_size, decode_pictures, decode_texts, read_arrays
+from toxscreen.decoded import Decoded, Progress, decode_pictures, decode_texts, model_size, read_arrays
 from toxscreen.errors import DataError, ModelError, TrainerError
 from toxscreen.sources.data.base import TrainingSet, spread
 from toxscreen.sources.model import align_classes
 from toxscreen.sources.model.base import Classifier
-from toxscreen.sources.model.preprocessing import ImagePreprocessing
 from toxscreen.sources.model.safetensors_arch import load_weights, read_weights
 from toxscreen.sources.model.torch_module import TorchClassifier
 from toxscreen.sources.model.trained import Description
@@ -526,20 +525,11 @@ def _decoded(
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
         if training_set.modality == "image":
-            yield decode_pictures(training_set, _size(classifier, sample), Path(scratch), progress)
+            yield decode_pictures(training_set, model_size(classifier.preprocessing, sample), Path(scratch), progress)
         elif training_set.modality == "text":
             yield decode_texts(training_set, progress)
         else:
             yield read_arrays(training_set)
-
-
-def _size(classifier: Classifier, sample: list[Any]) -> ImagePreprocessing:
-    said = classifier.preprocessing
-    size = common_size(sample)
-    if not all(isinstance(said.get(name), int) for name in ("height", "width", "channels")):
-        return size
-    interpolation = said.get("interpolation", size.interpolation)
-    return replace(size, height=said["height"], width=said["width"], channels=said["channels"], interpolation=interpolation)
 
 
 def _pupil(

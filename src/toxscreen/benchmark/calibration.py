@@ -93,7 +93,7 @@ def _p_value(found: ClassResult) -> float | None:
 
 
 def _evidence(evidence: Mapping[str, float]) -> float:
-    """Return the separation times the lower bound of the label conflict."""
+    """Return how much the evidence of a group tells; 0 where its inputs could not be asked."""
     return telling(evidence) if "label_conflict_lower" in evidence else 0.0
 
 

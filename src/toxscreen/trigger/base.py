@@ -149,7 +149,7 @@ class Proof:
 
 
 def prove(trigger: Trigger[Inputs], case: Case[Inputs], ask: Ask[Inputs], rng: np.random.Generator) -> Proof:
-    """Share what the trigger and its controls do to inputs that it was not found in."""
+    """Count what the trigger and its controls do to inputs that it was not found in."""
     by_class = flips_by_class(trigger, case, ask)
     controls = [trigger.control(case.ordinary, child) for child in rng.spawn(_CONTROLS)] if len(case.ordinary) else []
     parts = [(each, case.hosts[number :: len(controls)]) for number, each in enumerate(controls)]
@@ -165,7 +165,7 @@ def prove(trigger: Trigger[Inputs], case: Case[Inputs], ask: Ask[Inputs], rng: n
 
 
 def flips_by_class(trigger: Trigger[Inputs], case: Case[Inputs], ask: Ask[Inputs]) -> dict[int, Share]:
-    """Share the hosts of each class that the model gives the target class with the trigger."""
+    """Count the hosts of each class that the model gives the target class with the trigger."""
     flipped = ask(trigger.put_on(case.hosts)) == case.target
     return {int(index): _share([flipped[case.classes == index]]) for index in np.unique(case.classes)}
 
