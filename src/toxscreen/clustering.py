@@ -189,24 +189,28 @@ class Dealt:
         possible = ((inside >= 2) & (inside <= left - 2)).all(axis=0)
         inside = np.where(possible, inside, left // 2)
         sums, outside = chosen.sum(axis=0) - chosen, left - inside
+        centre_in, centre_out = sums / inside[..., None], (self.sums[:, None] - sums) / outside[..., None]
+        directions = self._fisher(centre_in - centre_out, inside * outside / left**2)
+        middles = (directions * (centre_in + centre_out)).sum(axis=2) / 2
+        directions = directions.astype(self.points.dtype)
         projections = np.empty(members.shape)
         for number, part in enumerate(self.folds):
-            centre_in = sums[number] / inside[number][:, None]
-            centre_out = (self.sums[number] - sums[number]) / outside[number][:, None]
-            between = inside[number] * outside[number] / left[number] ** 2
-            directions = self._fisher(number, centre_in - centre_out, between)
-            middle = (directions * (centre_in + centre_out)).sum(axis=1, keepdims=True) / 2
-            projections[:, part] = directions.astype(self.points.dtype) @ self.points[part].T - middle
+            projections[:, part] = directions[number] @ self.points[part].T - middles[number][:, None]
         return projections, possible
 
-    def _fisher(self, fold: int, apart: NDArray[np.float64], between: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return Fisher's direction outside a fold for centres ``(s, k)`` apart, by Sherman and Morrison: within is all less between."""
-        variances = self.variances[fold] + _TIGHTEST
-        along = apart @ self.axes[fold]
-        ridge = _RIDGE * np.maximum(variances.sum() - between * (along**2).sum(axis=1), 0) / len(variances)
-        weights = along / (variances + ridge[:, None])
-        within = (weights**2) @ variances - between * (weights * along).sum(axis=1) ** 2
-        return (weights / np.sqrt(np.maximum(within, np.finfo(np.float64).tiny))[:, None]) @ self.axes[fold].T
+    def _fisher(self, apart: NDArray[np.float64], between: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return Fisher's directions for centres ``(n_folds, s, k)`` apart: the variance within is all less that between them.
+
+        **Source:** Sherman and Morrison 1950, for the inverse of that.
+        """
+        variances = (self.variances + _TIGHTEST)[:, None]
+        along = apart @ self.axes
+        ridge = _RIDGE * np.maximum(variances.sum(axis=2) - between * (along**2).sum(axis=2), 0) / variances.shape[2]
+        weights = along / (variances + ridge[..., None])
+        within = (weights**2 * variances).sum(axis=2) - between * (weights * along).sum(axis=2) ** 2
+        scales = np.sqrt(np.maximum(within, np.finfo(np.float64).tiny))[..., None]
+        directions: NDArray[np.float64] = (weights / scales) @ np.swapaxes(self.axes, 1, 2)
+        return directions
 
 
 def _squares(points: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -208,6 +208,7 @@ def candidate_groups(
     fit: InputFit | None,
     rng: np.random.Generator,
     guesses: Sequence[NDArray[np.bool_]] = (),
+    wanted: Callable[[NDArray[np.bool_]], bool] = lambda _: True,
 ) -> list[Group]:
     """Sharpen guesses of a group, and those that label conflict suggests, and measure the distinct groups that come of them.
 
@@ -221,6 +222,8 @@ def candidate_groups(
         Deals the rows into folds.
     guesses
         Memberships to start from, each of shape ``(n,)``.
+    wanted
+        Which memberships ``(n,)`` are worth measuring.
     """
     dealt = Dealt.of(whitened, rng.permutation(len(whitened)) % _FOLDS)
     starts = np.array([*guesses, *_conflicting(dealt, fit)]).reshape(-1, len(whitened))
@@ -228,7 +231,7 @@ def candidate_groups(
     if fit is None:  # both sides of a cut lie equally far from each other: only its size says which one is the group
         splits = [split for split in splits if 2 * split.members.sum() <= len(whitened)]
     distinct = {split.members.tobytes(): split for split in splits}  # most guesses end in the same group
-    return [_measure(split, n_class, fit) for split in distinct.values()]
+    return [_measure(split, n_class, fit) for split in distinct.values() if wanted(split.members)]
 
 
 def _conflicting(dealt: Dealt, fit: InputFit | None) -> list[NDArray[np.bool_]]:
