@@ -27,7 +27,7 @@ from toxscreen.parallel import in_parallel
 from toxscreen.sources.data.base import spread
 
 _NEIGHBOURS = 10
-_REFERENCES = 10_000
+_REFERENCES = 20_000
 """Samples that neighbours are looked for in, all classes together: the cost stays linear in the size of the data set."""
 
 _FEWEST_REFERENCES = 50
