@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toxscreen.segments import Rows
+from toxscreen.segments import Part
 
 _LLOYD_ITERATIONS = 100
 _CUT_THROUGH = 5
@@ -99,7 +99,7 @@ def _lloyd(points: NDArray[np.floating], members: NDArray[np.bool_]) -> tuple[ND
 
 
 def products(members: NDArray[np.bool_], points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the sum of the points of several memberships ``(s, n)``, shape ``(s, k)``; a product, since picking rows copies them."""
+    """Return the sum of the members' points for memberships ``(s, n)``, shape ``(s, k)``: a product, for picking copies."""
     sums = np.zeros((len(members), points.shape[1]))
     for block in (slice(start, start + _BLOCK) for start in range(0, len(points), _BLOCK)):
         sums += members[:, block].astype(points.dtype) @ points[block]
@@ -257,7 +257,7 @@ def discriminant_splits(dealt: Dealt, guesses: NDArray[np.bool_], minimum: int) 
 
 
 def _likelier_in_group(projections: NDArray[np.float64], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Reassign each row to the likelier of two Gaussians of equal variance, for several memberships ``(s, n)`` of some rows each."""
+    """Reassign each row to the likelier of two Gaussians of equal variance, for several memberships ``(s, n)``."""
     n, n_in = members.shape[1], members.sum(axis=1)
     inside = np.where(members, projections, 0).sum(axis=1) / n_in
     outside = np.where(members, 0, projections).sum(axis=1) / (n - n_in)
@@ -271,7 +271,7 @@ def _likelier_in_group(projections: NDArray[np.float64], members: NDArray[np.boo
 
 
 def discriminant(
-    inside: Rows | NDArray[np.float32], outside: Rows | NDArray[np.float32], points: Rows | NDArray[np.float32]
+    inside: Part | NDArray[np.float32], outside: Part | NDArray[np.float32], points: Part | NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Return the log-odds of other points to be of the group and not of the rest, were both equally likely.
 
@@ -284,7 +284,7 @@ def discriminant(
 
     **Source:** Fisher 1936; the shrinkage is that of :func:`discriminant_splits`.
     """
-    sides = [Rows.of(each) if isinstance(each, np.ndarray) else each for each in (inside, outside)]
+    sides = [Part.of(each) if isinstance(each, np.ndarray) else each for each in (inside, outside)]
     centres = [sum(block.sum(axis=0, dtype=np.float64) for _, block in side.blocks()) / len(side) for side in sides]
     within = np.zeros((sides[0].shape[1],) * 2)
     for side, centre in zip(sides, centres, strict=True):
@@ -294,8 +294,8 @@ def discriminant(
     within /= sum(map(len, sides))
     within += (_RIDGE * np.trace(within) / len(within) + np.finfo(np.float64).tiny) * np.eye(len(within))
     direction = np.linalg.solve(within, centres[0] - centres[1])
-    asked = Rows.of(points) if isinstance(points, np.ndarray) else points
+    asked = Part.of(points) if isinstance(points, np.ndarray) else points
     log_odds = np.zeros(len(asked))
-    for block, values in asked.blocks():
-        log_odds[block] = (values - (centres[0] + centres[1]) / 2) @ direction
+    for place, values in asked.blocks():
+        log_odds[place] = (values - (centres[0] + centres[1]) / 2) @ direction
     return log_odds

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,7 +164,8 @@ def affinity(
         speaks_for = _speaks_for(probabilities)
         own[block] = speaks_for[np.arange(len(block)), given]
         rival[block] = _likeliest_other(probabilities, given)
-        return speaks_for.sum(axis=0, dtype=np.float64) - np.bincount(given, weights=own[block], minlength=n_classes)
+        others: NDArray[np.float64] = speaks_for.sum(axis=0, dtype=np.float64)
+        return others - np.bincount(given, weights=own[block], minlength=n_classes)
 
     others = np.sum(in_parallel(ask, (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))), axis=0)
     n_others = len(rows) - np.bincount(labels[rows], minlength=n_classes)
@@ -243,13 +244,7 @@ class _Cells:
         is_member[rows[members]] = True
         if is_member[references].sum() < _ENOUGH:  # few as they may be, members can vouch for each other
             references = _dealt(np.union1d(references, rows[inside]))
-        near = self._nearest
-        if not asked.all() or len(references) != len(self._references):
-            search = _Search(_even(self._view[references][:, asked]))
-
-            def near(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-                return self._neighbours(search, references, numbers, _even(self._view[numbers][:, asked]))
-
+        near = self._nearest if asked.all() and len(references) == len(self._references) else self._among(references, asked)
         found = near(np.concatenate([rows[inside], rows[outside], others]))
         counts = self._counts(found)
         vouching = is_member[found].sum(axis=1, dtype=np.float32)
@@ -283,7 +278,12 @@ class _Cells:
         new = rows[self._found[rows, :1].ravel() < 0]
         if len(new):
             self._found[new] = self._neighbours(self._search, self._references, new, _even(self._view[new]))
-        return self._found[rows]
+        return self._found[rows].astype(np.int64)
+
+    def _among(self, references: NDArray[np.int64], asked: NDArray[np.bool_]) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+        """Return what looks rows up among other references, by some of the cells alone."""
+        search = _Search(_even(self._view[references][:, asked]))
+        return lambda rows: self._neighbours(search, references, rows, _even(self._view[rows][:, asked]))
 
     def _neighbours(
         self, search: _Search, references: NDArray[np.int64], rows: NDArray[np.int64], pictures: NDArray[np.float32]

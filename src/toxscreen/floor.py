@@ -19,7 +19,7 @@ from toxscreen.analysis.activation_clustering import candidate_groups, direction
 from toxscreen.conflict import Affinity, InputFit
 from toxscreen.parallel import in_parallel
 from toxscreen.reduction import principal_components, whitened
-from toxscreen.segments import Layer, Rows, Segment
+from toxscreen.segments import Layer, Part, Segment
 from toxscreen.sources.data.base import spread
 
 DISTANCE = 8.0
@@ -83,7 +83,7 @@ def detection_floors(
         rows = rows[spread(len(rows), _ROWS)]
         if lookalikes is not None and len(lookalikes) and directions(len(rows)) > 0:
             fit = inputs.of(segment.class_index, rows)
-            floors[segment.class_index] = _floor(Rows(activations, rows), fit, lookalikes, level, child)
+            floors[segment.class_index] = _floor(Part(activations, rows), fit, lookalikes, level, child)
 
     in_parallel(measure, zip(chosen, rng.spawn(len(chosen)), strict=True), lambda done: told(done, len(chosen)))
     measured = [segment for segment in chosen if segment.class_index in floors]
@@ -93,9 +93,7 @@ def detection_floors(
     return floors
 
 
-def _floor(
-    activations: Rows, fit: InputFit, lookalikes: NDArray[np.float32], level: float, rng: np.random.Generator
-) -> int | None:
+def _floor(activations: Part, fit: InputFit, lookalikes: NDArray[np.float32], level: float, rng: np.random.Generator) -> int | None:
     """Find the smallest size by halving: what is found at one size is taken to be found at all larger ones."""
     points = principal_components(activations, directions(len(activations)), rng).points
     low, high = 0, len(_SIZES)

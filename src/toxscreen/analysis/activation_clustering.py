@@ -29,7 +29,7 @@ from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity, InputFit
 from toxscreen.parallel import in_parallel
 from toxscreen.reduction import independent, principal_components, whiten
-from toxscreen.segments import Layer, Rows, Segment
+from toxscreen.segments import Layer, Part, Segment
 
 FEWEST_IN_GROUP = 10
 """Samples of the smallest group that is looked for: fewer fix no direction in space."""
@@ -111,7 +111,7 @@ class ActivationClustering(Analysis):
         found = Findings(segment, rows, np.zeros((len(rows), 2), np.float32))
         for _ in range(_MOST_GROUPS):
             fit = None if inputs is None else inputs.of(segment.class_index, rows)
-            analysis = analyse(Rows(activations, rows), len(segment.rows), fit, self.reduction, rng)
+            analysis = analyse(Part(activations, rows), len(segment.rows), fit, self.reduction, rng)
             if not groups:
                 found = replace(found, points=analysis.points, constant=analysis.constant, note=analysis.note)
             if analysis.group is None or (groups and not accused(analysis.group)):
@@ -129,7 +129,7 @@ def _with_misread(
     activations: Layer, rows: NDArray[np.int64], group: Group, misread: NDArray[np.int64], n_class: int
 ) -> tuple[NDArray[np.int64], Group]:
     """Add the rows that the model does not give their own label to those that were analysed, each on the side it lies nearer to."""
-    inside, outside, asked = (Rows(activations, each) for each in (rows[group.members], rows[~group.members], misread))
+    inside, outside, asked = (Part(activations, each) for each in (rows[group.members], rows[~group.members], misread))
     log_odds = discriminant(inside, outside, asked)
     members = np.concatenate([group.members, log_odds > 0])
     posterior = np.concatenate([group.posterior, 1 / (1 + np.exp(-np.clip(log_odds, -50, 50)))])
@@ -163,7 +163,7 @@ class ClassAnalysis:
 
 
 def analyse(
-    activations: Rows | NDArray[np.float32], n_class: int, fit: InputFit | None, config: ReductionConfig, rng: np.random.Generator
+    activations: Part | NDArray[np.float32], n_class: int, fit: InputFit | None, config: ReductionConfig, rng: np.random.Generator
 ) -> ClassAnalysis:
     """Look for groups in one class and measure them.
 
