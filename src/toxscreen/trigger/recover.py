@@ -103,8 +103,8 @@ class Recovered:
         It, and what it does.
     sources
         Indices of the classes that it works on.
-    holding
-        Row numbers of the samples of the class that hold it, and leave the class when it is taken off.
+    held, holding
+        Row numbers of the samples of the class that hold it, and of those among them that leave the class when it is taken off.
     shown
         Some hosts with and without it.
     """
@@ -113,6 +113,7 @@ class Recovered:
     trigger: Trigger[Any]
     proof: Proof
     sources: tuple[int, ...]
+    held: NDArray[np.int64]
     holding: NDArray[np.int64]
     shown: Shown
 
@@ -197,14 +198,14 @@ def _follow(
     sources = tuple(index for index, share in flips.items() if share.value >= _WORKS * highest)
     chosen = np.isin(tested.classes, sources)
     tested = replace(tested, hosts=tested.hosts[chosen], classes=tested.classes[chosen])
-    proof, holding = prove(trigger, tested, medium.ask, rng), np.zeros(0, np.int64)
+    proof, held, holding = prove(trigger, tested, medium.ask, rng), *2 * (np.zeros(0, np.int64),)
     if proof.flips.interval[0] > proof.control_flips.interval[1]:
         own = np.flatnonzero((labels == lead.class_index) & (predicted == labels))
         held, leaves = _held(medium, own, trigger, lead.class_index)
         unseen = ~np.isin(held, members[0::2])
         proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
         holding = held[leaves]
-    return Recovered(lead, trigger, proof, sources, holding, _shown(medium, trigger, tested, rows[1::2][chosen]))
+    return Recovered(lead, trigger, proof, sources, held, holding, _shown(medium, trigger, tested, rows[1::2][chosen]))
 
 
 def _case(
