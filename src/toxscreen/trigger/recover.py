@@ -31,8 +31,9 @@ from toxscreen.trigger.patterns import search_patterns
 from toxscreen.trigger.words import search_words
 from toxscreen.views import input_view
 
-_MEMBERS, _ORDINARY, _HOSTS = 200, 200, 400
-"""Inputs of each kind, at most, half of which a trigger is looked for in."""
+_PICTURES, _TEXTS, _HOSTS = 200, 1000, 400
+"""Members and as many ordinary samples of a lead, at most, half of which a trigger is looked for in, and hosts. Words are counted,
+which costs little; and of five rare words each stands in few texts."""
 
 _FROM_RIVAL = 0.5
 """Part of the hosts that are of the class which the suspected samples resemble, where there is one."""
@@ -213,7 +214,7 @@ def _case(
 ) -> tuple[Case[Any], NDArray[np.int64], NDArray[np.int64]]:
     """Read the inputs of a lead and return them with the row numbers of the members and the hosts."""
     hosts = _hosts(labels, predicted, lead, rng)
-    members, ordinary = (rng.permutation(rows)[:most] for rows, most in ((lead.members, _MEMBERS), (lead.ordinary, _ORDINARY)))
+    members, ordinary = (rng.permutation(rows)[:most] for rows, most in ((lead.members, medium.most), (lead.ordinary, medium.most)))
     (inside, members), (outside, _), (others, hosts) = (medium.read(rows) for rows in (members, ordinary, hosts))
     return Case(lead.class_index, inside, outside, others, labels[hosts]), members, hosts
 
@@ -258,6 +259,7 @@ class _Medium(ABC):
     """The inputs as searches see them, and the model behind a function of them."""
 
     searches: ClassVar[tuple[Search[Any], ...]]
+    most: ClassVar[int] = _PICTURES
     classifier: Classifier
     training_set: TrainingSet
     class_of: NDArray[np.int64]
@@ -321,7 +323,7 @@ class _Arrays(_Medium):
 class _Texts(_Medium):
     """Texts as an array of str, ``(n,)``."""
 
-    searches = (search_words,)
+    searches, most = (search_words,), _TEXTS
 
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
         """Read the texts."""
