@@ -310,9 +310,10 @@ def _activations(
     """Make the pass, or what is left of it, and return its activations and the name of the layer to cluster."""
     layer = config.extraction.layer or classifier.last_hidden
     steps = plan(training_set, classifier, (layer,))
-    with ActivationStore.open_or_create(folder, Manifest.of(training_set, classifier, steps, device or "cpu")) as store:
-        if store.started_over is not None:
-            log.notes.append(store.started_over)
+    manifest = Manifest.of(training_set, classifier, steps, device or "cpu")
+    given, digests = training_set.labels, training_set.digests()
+    with ActivationStore.open_or_create(folder, manifest, labels=given, digests=digests) as store:
+        log.notes += store.notes
         progress = log.progress
         told = None if progress is None else lambda done, total: progress("computing activations", done, total)
         activations = extract(training_set, classifier, steps, store, batch_size=config.extraction.batch_size, progress=told)
