@@ -7,8 +7,9 @@
 3. Separation: distance of the group from the rest in standard deviations, along a direction that other rows chose.
 4. Label conflict: 0 where the group's inputs fit the given label as well as the rest of the class, 1 where they fit it no better
    than other classes' samples do.
-5. The most telling group is kept. Where the policy accuses it, it takes in those rows that the model misreads and that lie on its
-   side (a trigger that was learned almost always has samples that it did not sway), and the next one is looked for among the rest.
+5. The most telling group is kept. Where the policy accuses it, the widest group around it takes its place that tells almost as
+   much, with those rows that the model misreads and that lie on its side (a trigger that was learned almost always has samples
+   that it did not sway), and the next one is looked for among the rest.
 
 **Source:** Chen et al. 2018, arXiv 1811.03728, section 4, for the first two steps; the others are our own.
 """
@@ -58,6 +59,11 @@ _SURE = 2.0
 
 _TIGHTEST = 1e-15
 """Least variance along the direction, in standard deviations: the rows of a group may be equal to the last bit."""
+
+_AROUND, _AS_TELLING, _AS_FAR = 0.9, 0.75, 0.95
+"""The widest group around an accused one holds this part of its rows, tells this part of what it tells and lies this part as far.
+A faint trigger (WaNet on CIFAR-10) tells most in the samples that fit their label least, 17 of 100; with these it is 88, at
+16 more clean ones of 883. A pure group has no such wider one: where the separation is large, any clean row brings it down."""
 
 _ON_ITS_SIDE = 1e-6
 """Least log-odds of a row to be in the group that it was put in: a refinement that did not settle leaves some on the border."""
@@ -113,7 +119,7 @@ class ActivationClustering(Analysis):
                 groups.append((rows, analysis.group))
                 found = replace(found, farthest=analysis.farthest)
                 break
-            groups.append(_with_misread(activations, rows, analysis.group, misread, len(segment.rows)))
+            groups.append(_with_misread(activations, rows, analysis.widest or analysis.group, misread, len(segment.rows)))
             rows, misread = (left[~np.isin(left, groups[-1][0][groups[-1][1].members])] for left in (rows, misread))
         return replace(found, groups=tuple(groups))
 
@@ -136,8 +142,9 @@ class ClassAnalysis:
 
     Attributes
     ----------
-    group, farthest
-        The most telling one, and the one that lies farthest from the rest; None where there are no two groups at all.
+    group, farthest, widest
+        The most telling one, the one that lies farthest from the rest, and the widest one around the first; None where there are no
+        two groups at all.
     points
         The rows in two dimensions, shape ``(n, 2)``.
     constant
@@ -148,6 +155,7 @@ class ClassAnalysis:
 
     group: Group | None = None
     farthest: Group | None = None
+    widest: Group | None = None
     points: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.float32))
     constant: bool = False
     note: str | None = None
@@ -183,7 +191,8 @@ def analyse(
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
         group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
-    return ClassAnalysis(group, farthest, _plane(plane(activations, reduction_rng), group), note=reduction.note)
+    widest = None if group is None else _widest(group, groups)
+    return ClassAnalysis(group, farthest, widest, _plane(plane(activations, reduction_rng), group), note=reduction.note)
 
 
 def directions(n: int) -> int:
@@ -310,6 +319,18 @@ def _likelihood_ratio(inside: NDArray[np.float64], outside: NDArray[np.float64],
 def _most_telling(groups: list[Group]) -> Group | None:
     """Return the first of the groups that tell most; rounding must not decide between a group and its complement."""
     return max(groups, key=lambda group: (round(telling(group.evidence), 6), round(group.evidence["separation"], 6)), default=None)
+
+
+def _widest(core: Group, groups: list[Group]) -> Group:
+    """Return the largest group around a telling one, with the evidence of the latter, on which an accusation rests."""
+
+    def is_around(group: Group) -> bool:
+        held = (group.members & core.members).sum() >= _AROUND * core.members.sum()
+        as_telling = telling(group.evidence) >= _AS_TELLING * telling(core.evidence)
+        return bool(held and as_telling and group.evidence["separation"] >= _AS_FAR * core.evidence["separation"])
+
+    widest = max((group for group in groups if is_around(group)), key=lambda group: int(group.members.sum()), default=core)
+    return replace(widest, evidence=core.evidence | {"relative_size": widest.evidence["relative_size"]})
 
 
 def _plane(points: NDArray[np.float32], group: Group | None) -> NDArray[np.float32]:
