@@ -187,7 +187,7 @@ def analyse(
     whitened = whiten(principal_components(activations, directions(n), reduction_rng))
     halves = two_means(reduction.points)
     groups = candidate_groups(whitened, n_class, fit, folds_rng, (halves, ~halves))
-    group, farthest = _most_telling(groups), max(groups, key=lambda each: each.evidence["separation"], default=None)
+    group, farthest = _most_telling(groups), max(groups, key=lambda each: each.evidence["separation_lower"], default=None)
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
         group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
