@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,15 +34,16 @@ class FakeTrainingSet(TrainingSet):
         self.ids = pa.array([f"sample-{row}" for row in range(len(self.inputs))], pa.string())
         self.unreadable = frozenset(unreadable)
 
-    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        for first in range(start, len(self), size):
-            stretch = range(first, min(first + size, len(self)))
-            rows = [row for row in stretch if row not in self.unreadable]
-            unreadable = tuple(NotExamined(f"sample-{row}", "cannot be read", row) for row in stretch if row in self.unreadable)
-            yield Batch(np.array(rows, np.int64), [self.inputs[row] for row in rows], unreadable)
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        readable = [row for row in rows.tolist() if row not in self.unreadable]
+        unreadable = tuple(NotExamined(f"sample-{row}", "cannot be read", row) for row in rows.tolist() if row in self.unreadable)
+        return Batch(np.array(readable, np.int64), [self.inputs[row] for row in readable], unreadable)
 
     def take(self, rows: NDArray[np.int64]) -> list[Input | None]:
         return [None if row in self.unreadable else self.inputs[row] for row in rows.tolist()]
+
+    def digests(self) -> NDArray[np.uint8]:
+        return np.frombuffer(b"".join(bytes.fromhex(_digest([value])[:32]) for value in self.inputs), np.uint8).reshape(-1, 16)
 
     def fingerprint(self) -> str:
         return _digest([*self.inputs, self.labels, *self.class_names])

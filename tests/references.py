@@ -244,3 +244,23 @@ def outside_main_cluster(labels: NDArray[np.int64], clusters: NDArray[np.int64])
         parts = {number: own.count(number) for number in own}
         flagged[row] = parts[cluster] < max(parts.values()) and parts[cluster] < 0.5 * len(own)
     return flagged
+
+
+def slow_row_sums(values: np.ndarray) -> list[int]:
+    """Return the checksum of each row word by word, in whole numbers that have no end."""
+    sums = []
+    for row in values:
+        bits = row.tobytes()
+        size = 8 if len(bits) % 8 == 0 else values.itemsize
+        words = [int.from_bytes(bits[start : start + size], "little") for start in range(0, len(bits), size)]
+        total = sum((word ^ (word >> 32)) * pow(0x9E3779B97F4A7C15, power, 2**64) for power, word in enumerate(words, start=1))
+        sums.append(total % 2**64 or 1)
+    return sums
+
+
+def slow_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Return float32 rounded to bfloat16 and back, as torch does it."""
+    import torch
+
+    rounded: np.ndarray = torch.from_numpy(values).to(torch.bfloat16).to(torch.float32).numpy()
+    return rounded

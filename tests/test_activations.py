@@ -54,8 +54,8 @@ class Handing(FakeTrainingSet):
         super().__init__(inputs, **rest)
         self.change = change
 
-    def batches(self, size, start=0):
-        return map(self.change, super().batches(size, start))
+    def batch(self, rows):
+        return self.change(super().batch(rows))
 
 
 def test_every_sample_is_there_once_also_those_of_the_last_partial_batch(tmp_path):
@@ -82,7 +82,7 @@ def test_whatever_the_batch_size_the_arrays_are_the_same(n, size, unreadable):
             classifier = FakeClassifier(modality="image", vector=lambda picture: picture[:2].mean(axis=(1, 2)) / 255)
             result = _run(training_set, classifier, Path(folder), batch_size=batch_size)
             arrays = [*result.layers.values(), result.logits]
-            results.append(([array.tobytes() for array in arrays], result.examined.tobytes(), result.not_examined))
+            results.append(([array[:].tobytes() for array in arrays], result.examined.tobytes(), result.not_examined))
     assert results[0] == results[1]
 
 
@@ -134,20 +134,6 @@ def test_samples_that_are_left_out_without_a_word_are_not_examined_and_the_other
 def test_samples_that_come_out_of_order_are_refused_instead_of_put_on_wrong_rows(tmp_path, change):
     with pytest.raises(DataError, match="in order, each once: expected rows 0 to 3"):
         _run(Handing(list(_vectors(8)), change), FakeClassifier(), tmp_path)
-
-
-def test_a_stream_that_ends_early_is_an_error_and_can_be_resumed(tmp_path):
-    class Short(FakeTrainingSet):
-        def batches(self, size, start=0):
-            return iter(list(super().batches(size, start))[:2])
-
-    vectors = _vectors(10)
-    with pytest.raises(DataError, match="10 samples, but the stream ended after 8"):
-        _run(Short(list(vectors)), FakeClassifier(), tmp_path)
-    classifier = FakeClassifier()
-    result = _run(FakeTrainingSet(list(vectors)), classifier, tmp_path)
-    assert classifier.calls == [2]
-    np.testing.assert_array_equal(result.layers["hidden"], vectors)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -213,11 +199,10 @@ def test_a_layer_that_changes_its_width_is_an_error_of_the_model(tmp_path):
 
 def test_an_error_while_decoding_comes_out_as_it_is_and_what_was_done_before_is_kept(tmp_path):
     class Breaking(FakeTrainingSet):
-        def batches(self, size, start=0):
-            for batch in super().batches(size, start):
-                if batch.rows[0] >= 8:
-                    raise OSError("the drive is gone")
-                yield batch
+        def batch(self, rows):
+            if rows[0] >= 8:
+                raise OSError("the drive is gone")
+            return super().batch(rows)
 
     vectors = _vectors(12)
     with pytest.raises(OSError, match="the drive is gone"):
@@ -334,11 +319,12 @@ def test_arrays_and_a_store_read_back_are_the_same(tmp_path):
     training_set = FakeTrainingSet(list(vectors))
     _run(training_set, FakeClassifier(), tmp_path)
     stored = ActivationStore.open(tmp_path).activations()
-    given = from_arrays({"hidden": vectors}, training_set.ids, np.array(stored.logits))
-    assert {name: array.tobytes() for name, array in given.layers.items()} == {
-        name: array.tobytes() for name, array in stored.layers.items()
-    }
-    assert given.logits.tobytes() == stored.logits.tobytes()
+    logits = np.array(stored.logits)
+    logits[4] = np.nan  # a store keeps nothing of a sample that is not examined
+    given = from_arrays({"hidden": vectors}, training_set.ids, logits)
+    assert list(given.layers) == list(stored.layers)
+    np.testing.assert_array_equal(given.layers["hidden"][given.examined], stored.layers["hidden"][given.examined])
+    np.testing.assert_array_equal(given.logits[given.examined], stored.logits[stored.examined])
     np.testing.assert_array_equal(given.examined, stored.examined)
     assert given.not_examined == stored.not_examined
     assert given.not_examined[0].reason == "not finite (NaN or infinity): layer 'hidden', logits"

@@ -7,30 +7,35 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.fakes import FakeClassifier, FakeTrainingSet
+from tests.references import slow_bfloat16, slow_row_sums
 from toxscreen import store as store_module
 from toxscreen.activations import extract, plan
 from toxscreen.errors import StoreError
 from toxscreen.sources.data.base import NotExamined
-from toxscreen.store import ActivationStore, Manifest
+from toxscreen.store import ActivationStore, Manifest, row_sums
 
 ROOT = Path(__file__).parents[1]
 BATCH = 4
 
 
 class Material(FakeTrainingSet):
-    """Thirty samples; rows 5, 16 and 17 cannot be read and row 9 gives NaN."""
+    """Thirty samples of three classes; rows 5, 16 and 17 cannot be read, row 9 gives NaN and row 2 has no label."""
 
     def __init__(self) -> None:
-        vectors = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
-        vectors[9, 0] = np.nan
-        super().__init__(list(vectors), unreadable=[5, 16, 17])
+        rng = np.random.default_rng(0)
+        vectors, labels = rng.normal(size=(30, 4)).astype(np.float32), rng.integers(0, 3, 30)
+        vectors[9, 0], labels[2] = np.nan, -1
+        super().__init__(list(vectors), labels, unreadable=[5, 16, 17])
 
 
 class Logged(FakeClassifier):
@@ -47,10 +52,11 @@ class Logged(FakeClassifier):
         return super().forward(encoded, layers)
 
 
-def scan(folder: Path, classifier: FakeClassifier) -> ActivationStore:
-    training_set = Material()
+def scan(folder: Path, classifier: FakeClassifier, training_set: FakeTrainingSet | None = None) -> ActivationStore:
+    training_set = training_set or Material()
     what = plan(training_set, classifier, ["early"])
-    with ActivationStore.open_or_create(folder, Manifest.of(training_set, classifier, what)) as store:
+    manifest = Manifest.of(training_set, classifier, what)
+    with ActivationStore.open_or_create(folder, manifest, labels=training_set.labels, digests=training_set.digests()) as store:
         extract(training_set, classifier, what, store, batch_size=BATCH)
     return store
 
@@ -68,7 +74,6 @@ def _fill(store: ActivationStore, start: int, stop: int) -> None:
     rows = np.arange(start, stop)
     values = np.repeat(rows[:, None], 3, axis=1).astype(np.float32)
     store.write(rows, dict.fromkeys(store.manifest.layers, values), values[:, :2])
-    store.finish(stop)
 
 
 def _child(code: str, *arguments: Path) -> subprocess.Popen[str]:
@@ -83,7 +88,7 @@ from pathlib import Path
 from tests import test_store
 from toxscreen import store
 
-folder, log, target, count, when, seconds = sys.argv[1:]
+folder, log, target, count, when, seconds, data = sys.argv[1:]
 store.CHECKPOINT_SECONDS = float(seconds)
 owner, name = target.rsplit(".", 1)
 owner = {"model": test_store.Logged, "store": store.ActivationStore, "module": store}[owner]
@@ -100,7 +105,7 @@ def kill(*args, **kwargs):
     return result
 
 setattr(owner, name, kill)
-test_store.scan(Path(folder), test_store.Logged(Path(log)))
+test_store.scan(Path(folder), test_store.Logged(Path(log)), getattr(test_store, data)())
 """
 
 
@@ -132,31 +137,24 @@ time.sleep(60)
     [
         ("model.forward", 5),
         ("store.write", 4),
-        ("store.checkpoint", 5),
+        ("store._put", 6),
+        ("store.leave_out", 5),
         ("module._replace", 1),
-        ("module._replace", 6),
+        ("module._replace", 3),
         ("module._create_array", 2),
+        ("module._write_fixed", 1),
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_bytes_and_repeats_at_most_one_batch(tmp_path, target, count, when):
     log = tmp_path / "log"
-    child = _child(KILLED, tmp_path / "a", log, target, count, when, 0)
+    child = _child(KILLED, tmp_path / "a", log, target, count, when, 0, "Material")
     child.communicate()
     assert child.returncode == -signal.SIGKILL
     store = scan(tmp_path / "a", Logged(log))
-    assert store.started_over is None
+    assert store.notes == []
     scan(tmp_path / "b", FakeClassifier())
     assert _bytes(tmp_path / "a") == _bytes(tmp_path / "b")
     assert len(log.read_text().splitlines()) <= 8 + 1  # eight batches
-
-
-def test_a_run_killed_before_its_first_checkpoint_starts_again_to_the_same_bytes(tmp_path):
-    log = tmp_path / "log"
-    _child(KILLED, tmp_path / "a", log, "model.forward", 6, "before", 1000).communicate()
-    scan(tmp_path / "a", Logged(log))
-    scan(tmp_path / "b", FakeClassifier())
-    assert _bytes(tmp_path / "a") == _bytes(tmp_path / "b")
-    assert len(log.read_text().splitlines()) == 5 + 8
 
 
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path):
@@ -175,23 +173,21 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path):
     assert len(log.read_text().splitlines()) <= 8 + 2
 
 
-def test_checkpoints_are_seconds_apart_and_the_last_rows_are_always_recorded(tmp_path, monkeypatch):
+def test_samples_that_are_not_examined_are_written_down_seconds_apart_and_at_the_end(tmp_path, monkeypatch):
     records = []
     original = store_module._replace
     monkeypatch.setattr(store_module, "_replace", lambda path, text: (records.append(path.name), original(path, text)))
     scan(tmp_path, FakeClassifier())
-    assert records.count("done.json") <= 3  # for eight batches in a moment
+    assert records == ["manifest.json", "not_examined.jsonl"]  # for eight batches in a moment
     assert ActivationStore.open(tmp_path).done == 30
 
 
-def test_the_record_is_written_after_all_that_it_counts_is_on_the_disk(tmp_path, monkeypatch):
-    events = []
-    flush, replace = np.memmap.flush, Path.replace
-    monkeypatch.setattr(np.memmap, "flush", lambda array: (events.append("array"), flush(array)))
-    monkeypatch.setattr(Path, "replace", lambda path, target: (events.append(target.name), replace(path, target)))
-    monkeypatch.setattr(store_module, "CHECKPOINT_SECONDS", 1000)
+def test_everything_is_on_the_disk_when_the_store_is_closed(tmp_path, monkeypatch):
+    flushed = []
+    flush = np.memmap.flush
+    monkeypatch.setattr(np.memmap, "flush", lambda array: (flushed.append(array.shape), flush(array)))
     scan(tmp_path, FakeClassifier())
-    assert events[:5] == ["manifest.json", "array", "array", "array", "done.json"]
+    assert sorted(flushed) == [(3, 30), (30, 2), (30, 4), (30, 4)]
 
 
 def test_the_manifest_says_everything_that_the_bytes_depend_on(tmp_path):
@@ -218,6 +214,7 @@ def test_the_manifest_says_everything_that_the_bytes_depend_on(tmp_path):
         ("device", "cuda"),
         ("dtype", "bfloat16"),
         ("versions", {"torch": "1"}),
+        ("stored", "bfloat16"),
     ],
 )
 def test_a_store_made_from_something_else_is_started_over_and_says_what_changed(tmp_path, field, value):
@@ -226,19 +223,19 @@ def test_a_store_made_from_something_else_is_started_over_and_says_what_changed(
     other = dataclasses.replace(_manifest(), **{field: value})
     with ActivationStore.open_or_create(tmp_path, other) as store:
         assert store.done == 0
-        assert store.started_over.endswith(f"changed: {field}.")
+        assert store.notes[0].endswith(f"changed: {field}.")
         _fill(store, 0, other.n_samples)
         assert store.activations().examined.all()
     with ActivationStore.open_or_create(tmp_path, other) as store:
-        assert (store.done, store.started_over) == (other.n_samples, None)
+        assert (store.done, store.notes) == (other.n_samples, [])
 
 
 def test_a_store_of_another_format_is_started_over(tmp_path, monkeypatch):
     with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
         _fill(store, 0, 6)
-    monkeypatch.setattr(store_module, "FORMAT", 2)
-    with ActivationStore.open_or_create(tmp_path, _manifest(format=2)) as store:
-        assert "format is 1, this version of toxscreen reads 2" in store.started_over
+    monkeypatch.setattr(store_module, "FORMAT", 3)
+    with ActivationStore.open_or_create(tmp_path, _manifest(format=3)) as store:
+        assert "format is 2, this version of toxscreen reads 3" in store.notes[0]
 
 
 def test_preprocessing_that_json_writes_the_same_is_the_same(tmp_path):
@@ -248,14 +245,14 @@ def test_preprocessing_that_json_writes_the_same_is_the_same(tmp_path):
     with ActivationStore.open_or_create(tmp_path, first) as store:
         _fill(store, 0, 3)
     with ActivationStore.open_or_create(tmp_path, second) as store:
-        assert (store.done, store.started_over) == (3, None)
+        assert (store.done, store.notes) == (3, [])
 
 
 def _truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 1)
 
 
-@pytest.mark.parametrize("file", ["layer-0.npy", "layer-1.npy", "logits.npy", "not_examined.jsonl", "done.json", "manifest.json"])
+@pytest.mark.parametrize("file", ["layer-0.npy", "layer-1.npy", "logits.npy", "sums.npy", "position.npy", "manifest.json"])
 @pytest.mark.parametrize(
     "damage",
     [
@@ -267,7 +264,7 @@ def _truncate(path: Path) -> None:
     ],
     ids=["truncated", "removed", "empty", "not an object", "not text"],
 )
-def test_a_damaged_file_is_found_and_everything_is_computed_again(tmp_path, file, damage):
+def test_a_damaged_file_is_found_and_what_it_held_is_computed_again(tmp_path, file, damage):
     scan(tmp_path / "a", FakeClassifier())
     expected = _bytes(tmp_path / "a")
     damage(tmp_path / "a" / file)
@@ -275,27 +272,57 @@ def test_a_damaged_file_is_found_and_everything_is_computed_again(tmp_path, file
         ActivationStore.open(tmp_path / "a").activations()
     classifier = FakeClassifier()
     store = scan(tmp_path / "a", classifier)
-    assert len(classifier.calls) == 8
-    nothing_to_resume = damage is Path.unlink and file in ("manifest.json", "done.json")
-    assert (store.started_over is None) == nothing_to_resume
+    only_the_tail = damage is _truncate and file not in ("manifest.json", "position.npy")
+    assert len(classifier.calls) == (1 if only_the_tail else 8)
+    assert any(file in note or "manifest" in file for note in store.notes) or (damage is Path.unlink and file == "manifest.json")
     assert _bytes(tmp_path / "a") == expected
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
-        '{"rows": 31, "not_examined_bytes": 0}',
-        '{"rows": -1, "not_examined_bytes": 0}',
-        '{"rows": 9, "not_examined_bytes": 999999}',
-        '{"rows": "9", "not_examined_bytes": 0}',
-        '{"rows": 9}',
-    ],
-)
-def test_a_record_that_cannot_be_is_not_believed(tmp_path, record):
-    scan(tmp_path, FakeClassifier())
-    (tmp_path / "done.json").write_text(record)
-    with pytest.raises(StoreError, match="damaged or missing"):
-        ActivationStore.open(tmp_path)
+def _alter(path: Path, byte: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(byte)
+        old = file.read(1)[0]
+        file.seek(byte)
+        file.write(bytes([old ^ 0x80]))
+
+
+@given(st.sampled_from(["layer-0.npy", "layer-1.npy", "logits.npy", "sums.npy"]), st.floats(0, 1, exclude_max=True))
+@settings(max_examples=30, deadline=None)
+def test_an_altered_byte_is_found_and_named_and_only_its_batch_is_computed_again(file, place):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        training_set, store = Material(), scan(folder, FakeClassifier())
+        expected = _bytes(folder)
+        path = folder / file
+        n_bytes = (3 if file == "sums.npy" else 30) * (30 * 8 if file == "sums.npy" else 4 * (2 if file == "logits.npy" else 4))
+        byte = int(place * n_bytes)
+        _alter(path, path.stat().st_size - n_bytes + byte)
+        at = byte // 8 % 30 if file == "sums.npy" else byte * 30 // n_bytes
+        row = int(np.flatnonzero(store._position == at)[0])
+        if not store.examined[row]:
+            return  # nothing is read there
+        with pytest.raises(StoreError, match=r"is cut short or altered in 1 of 30 rows\. Run the same scan again"):
+            ActivationStore.open(folder)
+        classifier = FakeClassifier()
+        mended = scan(folder, classifier)
+        batch = range(row // BATCH * BATCH, min(row // BATCH * BATCH + BATCH, 30))
+        assert classifier.calls == [len(set(batch) - training_set.unreadable)]
+        assert file == "sums.npy" or file in mended.notes[0]
+        assert _bytes(folder) == expected
+
+
+def test_two_altered_signs_do_not_cancel_each_other():
+    values = np.random.default_rng(0).normal(size=(1, 8)).astype(np.float32)
+    changed = values.copy()
+    changed[0, [1, 5]] *= -1
+    assert row_sums(values) != row_sums(changed)
+
+
+@given(st.integers(1, 40), st.integers(0, 9), st.sampled_from([np.float32, np.uint16]))
+@settings(max_examples=40, deadline=None)
+def test_the_checksums_of_rows_are_those_of_the_slow_way(d, n, kind):
+    values = np.random.default_rng(d).integers(0, 60_000, (n, d)).astype(kind)
+    assert row_sums(values).tolist() == slow_row_sums(values)
 
 
 def test_an_array_of_another_shape_or_type_is_found(tmp_path):
@@ -351,24 +378,48 @@ def test_layers_of_any_name_have_their_own_file_in_the_folder(tmp_path):
     with ActivationStore.open_or_create(folder, _manifest(4, HOSTILE)) as store:
         values = {name: np.full((4, 2), index, np.float32) for index, name in enumerate(HOSTILE)}
         store.write(np.arange(4), values, np.full((4, 2), -1, np.float32))
-        store.finish(4)
     result = ActivationStore.open(folder).activations()
     assert list(result.layers) == list(HOSTILE)
     for index, name in enumerate(HOSTILE):
-        assert (result.layers[name] == index).all()
-    assert (result.logits == -1).all()
+        assert (result.layers[name][:] == index).all()
+    assert (result.logits[:] == -1).all()
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(folder.iterdir())
+
+
+@given(
+    st.lists(st.integers(-1, 3), min_size=2, max_size=40),
+    st.sampled_from(["float32", "bfloat16"]),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=40, deadline=None)
+def test_rows_are_those_of_the_data_however_they_lie_and_a_class_is_a_view(labels, stored, random):
+    n = len(labels)
+    values = np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32)
+    rows = np.array([random.randrange(n) for _ in range(random.randrange(1, 9))])
+    with tempfile.TemporaryDirectory() as folder:
+        with ActivationStore.open_or_create(Path(folder), _manifest(n, stored=stored), labels=np.array(labels)) as store:
+            for start in range(0, n, 4):
+                batch = np.arange(start, min(start + 4, n))
+                store.write(batch, {"fc": values[batch]}, values[batch, :2])
+        layer = ActivationStore.open(Path(folder)).layer("fc")
+        expected = slow_bfloat16(values) if stored == "bfloat16" else values
+        assert (layer.shape, layer.dtype, len(layer)) == (values.shape, np.float32, n)
+        for key in (rows, slice(None), slice(1, n, 2), slice(0, 0)):
+            np.testing.assert_array_equal(layer[key], expected[key])
+        for label in set(labels):
+            of_class = layer[np.flatnonzero(np.array(labels) == label)]
+            assert of_class.dtype == np.float32
+            assert stored == "bfloat16" or len(of_class) == 1 or np.shares_memory(of_class, layer._array)
 
 
 def test_what_a_store_gives_is_mapped_and_cannot_be_changed(tmp_path):
     with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
         _fill(store, 0, 6)
         result = store.activations()
-    assert isinstance(result.layers["fc"], np.memmap)
     for array in (result.layers["fc"], result.logits, ActivationStore.open(tmp_path).layer("fc")):
         with pytest.raises(ValueError, match="read-only"):
-            array[0] = 1
-    assert result.layers["fc"][:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+            array[:][0] = 1
+    assert result.layers["fc"][:][:, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_an_unfinished_store_can_be_looked_at_but_not_taken_for_a_whole_one(tmp_path):
@@ -376,12 +427,12 @@ def test_an_unfinished_store_can_be_looked_at_but_not_taken_for_a_whole_one(tmp_
         with pytest.raises(StoreError, match="holds no row yet"):
             store.layer("fc")
         _fill(store, 0, 3)
-        store.finish(4, [NotExamined("x", "cannot be read", 3)])
+        store.leave_out([NotExamined("x", "cannot be read", 3)])
     store = ActivationStore.open(tmp_path)
     assert store.done == 4
     assert store.examined.tolist() == [True, True, True, False, False, False]
     assert store.not_examined == (NotExamined("x", "cannot be read", 3),)
-    assert store.layer("fc")[:3, 0].tolist() == [0, 1, 2]
+    assert store.layer("fc")[:3][:, 0].tolist() == [0, 1, 2]
     with pytest.raises(StoreError, match=r"must hold all 6 rows, but has 4\. Run the same scan again"):
         store.activations()
 
@@ -414,7 +465,7 @@ def test_a_disk_without_room_is_an_error_before_the_pass_that_says_how_much_is_n
     monkeypatch.setattr(os, "posix_fallocate", full)
     store = ActivationStore.open_or_create(tmp_path, _manifest(100, ("a", "b")))
     small, large = np.zeros((1, 1), np.float32), np.zeros((1, 50), np.float32)
-    with store, pytest.raises(StoreError, match=r"need 21,200 bytes in .*No space left on device.*--out"):
+    with store, pytest.raises(StoreError, match=r"need 24,400 bytes in .*No space left on device.*--out"):
         store.write(np.arange(1), {"a": small, "b": large}, np.zeros((1, 2), np.float32))
     assert {path.name for path in tmp_path.iterdir()} == {"lock"}  # no room is kept for what cannot be
 
@@ -437,27 +488,91 @@ def test_the_blocks_of_the_arrays_are_reserved(tmp_path):
         assert (tmp_path / "layer-0.npy").stat().st_blocks * 512 >= 100_000 * 3 * 4
 
 
-def test_a_disk_that_fills_up_later_keeps_what_was_recorded(tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_later_keeps_what_was_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "CHECKPOINT_SECONDS", 0)
     store = ActivationStore.open_or_create(tmp_path, _manifest())
     _fill(store, 0, 2)
-    store.finish(3, [NotExamined("x", "cannot be read", 2)])
+    store.leave_out([NotExamined("x", "cannot be read", 2)])
     with monkeypatch.context() as patch:
 
         def full(_path, target):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
         patch.setattr(Path, "replace", full)
-        with pytest.raises(StoreError, match=r"5 rows could not be recorded in .*what was recorded before is kept"):
-            store.finish(5, [NotExamined("y", "cannot be read", 3), NotExamined("z", "cannot be read", 4)])
+        with pytest.raises(StoreError, match=r"3 samples that were not examined could not be recorded in .*is kept"):
+            store.leave_out([NotExamined("y", "cannot be read", 3), NotExamined("z", "cannot be read", 4)])
         with pytest.raises(StoreError, match="could not be recorded"):
             store.close()
     with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
-        assert (store.done, store.started_over) == (3, None)
+        assert (store.done, store.notes) == (3, [])
         assert [entry.id for entry in store.not_examined] == ["x"]
-        store.finish(4, [NotExamined("y", "cannot be read", 3)])
+        store.leave_out([NotExamined("y", "cannot be read", 3)])
         _fill(store, 4, 6)
     assert [entry.id for entry in ActivationStore.open(tmp_path).activations().not_examined] == ["x", "y"]
+
+
+class Grown(FakeTrainingSet):
+    """What was there before, and new samples among them and behind."""
+
+    def __init__(self) -> None:
+        before, rng = Material(), np.random.default_rng(1)
+        order = np.insert(np.arange(30), [0, 7, 7, 30], -1)
+        inputs = [before.inputs[row] if row >= 0 else rng.normal(size=4).astype(np.float32) for row in order]
+        labels = np.where(order >= 0, before.labels[order], 1)
+        super().__init__(inputs, labels, unreadable=[int(row) for row in np.flatnonzero(np.isin(order, [5, 16, 17]))])
+        self.new = np.flatnonzero(order < 0)
+
+
+def test_data_that_grew_is_put_through_the_model_only_as_far_as_it_is_new(tmp_path):
+    scan(tmp_path / "a", FakeClassifier())
+    classifier, grown = FakeClassifier(), Grown()
+    store = scan(tmp_path / "a", classifier, grown)
+    assert sum(classifier.calls) == len(grown.new) + 1  # the sample with NaN is tried again
+    assert "26 of 34 samples are the same" in store.notes[0]
+    fresh = scan(tmp_path / "b", FakeClassifier(), grown)
+    assert store.not_examined == fresh.not_examined
+    for name in ("hidden", "early"):
+        np.testing.assert_array_equal(store.layer(name)[store.examined], fresh.layer(name)[fresh.examined])
+    assert not (tmp_path / "a" / "earlier").exists()
+    again = FakeClassifier()
+    assert scan(tmp_path / "a", again, grown).notes == []
+    assert again.calls == []
+
+
+def test_samples_that_are_taken_out_cost_no_forward_pass(tmp_path):
+    scan(tmp_path, FakeClassifier(), Grown())
+    classifier = FakeClassifier()
+    store = scan(tmp_path, classifier)
+    assert classifier.calls == [1]  # the sample with NaN
+    assert "26 of 30" in store.notes[0]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("target", "count"),
+    [("module._put_aside", 1), ("module._create_array", 2), ("module._replace", 1), ("store._put", 1), ("model.forward", 1)],
+)
+def test_a_run_on_grown_data_that_is_killed_goes_on(tmp_path, target, count, when):
+    log = tmp_path / "log"
+    scan(tmp_path / "a", FakeClassifier())
+    child = _child(KILLED, tmp_path / "a", log, target, count, when, 0, "Grown")
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    classifier, grown = FakeClassifier(), Grown()
+    store = scan(tmp_path / "a", classifier, grown)
+    assert sum(classifier.calls) == len(grown.new) + 1
+    fresh = scan(tmp_path / "b", FakeClassifier(), grown)
+    np.testing.assert_array_equal(store.layer("early")[store.examined], fresh.layer("early")[fresh.examined])
+    assert store.not_examined == fresh.not_examined
+
+
+def test_an_earlier_store_of_another_model_is_not_taken_over(tmp_path):
+    scan(tmp_path, FakeClassifier())
+    store_module._put_aside(tmp_path)
+    classifier = FakeClassifier(3)
+    scan(tmp_path, classifier, Grown())
+    assert sum(classifier.calls) == 34 - 3
+    assert not (tmp_path / "earlier").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
@@ -467,7 +582,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
 
 
 def test_an_old_store_that_cannot_be_removed_is_an_error_and_lets_go_of_the_folder(tmp_path):
-    (tmp_path / "done.json").mkdir()
+    (tmp_path / "sums.npy").mkdir()
     for _ in range(2):
         with pytest.raises(StoreError, match="cannot be replaced"):
             ActivationStore.open_or_create(tmp_path, _manifest())
@@ -492,4 +607,4 @@ def test_another_process_keeps_the_folder_until_it_is_killed(tmp_path):
     child.kill()
     child.communicate()
     with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
-        assert store.started_over is None
+        assert store.notes == []

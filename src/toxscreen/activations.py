@@ -8,10 +8,12 @@ was read back, or from arrays that the user computed.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -23,10 +25,28 @@ from toxscreen.errors import DataError, ModelError, UsageError
 from toxscreen.sources.data.base import Batch, NotExamined, TrainingSet
 from toxscreen.sources.model.base import Classifier, Outputs
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _AHEAD = 2
-"""Batches that are decoded while the model runs."""
+"""Batches that wait for the model, at most."""
+
+_DECODERS = 8
+"""Threads that decode, at most; half of the cores is left to the model."""
+
+
+class Rows(Protocol):
+    """Rows of float32 ``(n_samples, d)``, in memory or on disk: what the analysis reads activations through."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return ``(n_samples, d)``."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def __getitem__(self, rows: NDArray[np.int64] | slice, /) -> NDArray[np.float32]:
+        """Return some rows by their number in the data set, ``(b, d)``; it may be a read-only view."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +56,19 @@ class Activations:
     Attributes
     ----------
     layers
-        By name, float32 ``(n_samples, d)``, rows in the order of the data; the input view among them, under the
-        name of its kind (:attr:`toxscreen.views.InputView.layer`). The
-        arrays may be memory-mapped and read-only. Rows that were not examined hold anything.
+        By name, ``(n_samples, d)``, rows by their number in the data; the input view among them, under the
+        name of its kind (:attr:`toxscreen.views.InputView.layer`). They may be far larger than memory: read some rows at a time.
+        Rows that were not examined hold anything.
     logits
-        float32 ``(n_samples, n_classes)``, or None where only activations were given.
+        ``(n_samples, n_classes)``, or None where only activations were given.
     examined
         Which rows can be used, shape ``(n_samples,)``.
     not_examined
         The other samples in the order of the data, and why.
     """
 
-    layers: Mapping[str, NDArray[np.float32]]
-    logits: NDArray[np.float32] | None
+    layers: Mapping[str, Rows]
+    logits: Rows | None
     examined: NDArray[np.bool_]
     not_examined: tuple[NotExamined, ...]
 
@@ -79,13 +99,16 @@ class Sink(Protocol):
 
     @property
     def done(self) -> int:
-        """The number of rows, from the first on, that are written or not examined."""
+        """The number of rows that are written or not examined."""
+
+    def pending(self, size: int) -> list[NDArray[np.int64]]:
+        """Return the rows that are still to be computed, batch by batch, each ascending, ``size`` rows at most."""
 
     def write(self, rows: NDArray[np.int64], layers: Mapping[str, NDArray[np.float32]], logits: NDArray[np.float32]) -> None:
         """Keep the activations and logits of some rows."""
 
-    def finish(self, stop: int, not_examined: Sequence[NotExamined]) -> None:
-        """Take note that every row below ``stop`` is written or not examined."""
+    def leave_out(self, not_examined: Sequence[NotExamined]) -> None:
+        """Take note of samples that cannot be examined."""
 
     def activations(self) -> Activations:
         """Return the whole."""
@@ -93,10 +116,9 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class _Work:
-    """A batch that is ready for the model: rows ``start`` to ``stop`` less those that could not be read."""
+    """A batch that is ready for the model: the rows ``asked`` for, and those of them that could be read."""
 
-    start: int
-    stop: int
+    asked: NDArray[np.int64]
     rows: NDArray[np.int64]
     unreadable: tuple[NotExamined, ...]
     encoded: Any
@@ -134,7 +156,7 @@ def extract(
     batch_size: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> Activations:
-    """Run the model once over the training set, from the first row on that the store does not hold.
+    """Run the model once over those samples of the training set that the store does not hold.
 
     Parameters
     ----------
@@ -157,10 +179,11 @@ def extract(
         If what the model returns has the wrong shape.
     """
     n = len(training_set)
-    work = _prepare(training_set, classifier, plan.view, batch_size, store.done)
+    prepare = partial(_prepare, training_set, classifier, plan.view)
     if progress is not None:
         progress(store.done, n)
-    with contextlib.closing(_ahead(work, _AHEAD)) as items:  # ends the thread at once, whatever happens
+    workers = max(1, min(_DECODERS, (os.cpu_count() or 1) // 2)) if training_set.parallel else 1
+    with contextlib.closing(_ahead(prepare, store.pending(batch_size), workers)) as items:  # ends the threads, whatever happens
         for item in items:
             not_examined = [*item.unreadable, *_not_handed_out(item, training_set.ids)]
             if len(item.rows):
@@ -168,16 +191,10 @@ def extract(
                 layers, logits = _checked(outputs, plan.layers, len(item.rows), classifier)
                 if item.view is not None:
                     layers[plan.names[-1]] = item.view
-                not_examined += _not_finite(layers, logits, item.rows, training_set.ids)
-                store.write(item.rows, layers, logits)
-            store.finish(item.stop, sorted(not_examined, key=lambda entry: -1 if entry.row is None else entry.row))
+                not_examined += _write_finite(store, item.rows, layers, logits, training_set.ids)
+            store.leave_out(not_examined)
             if progress is not None:
-                progress(item.stop, n)
-    if store.done < n:
-        raise DataError(
-            f"{training_set.location} must hand out its {n:,} samples, but the stream ended after {store.done:,}. "
-            "Check that the file is whole and is not being written to."
-        )
+                progress(store.done, n)
     return store.activations()
 
 
@@ -231,47 +248,65 @@ def _matrix(what: str, values: ArrayLike, n: int) -> NDArray[np.float32]:
         return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def _prepare(
-    training_set: TrainingSet, classifier: Classifier, view: views.InputView | None, size: int, start: int
-) -> Iterator[_Work]:
-    """Yield the batches from row ``start`` on as the model takes them."""
-    for batch in training_set.batches(size, start):
-        stop = min(start + size, len(training_set))
-        _check_order(training_set, batch, start, stop)
-        encoded = classifier.encode(batch.inputs) if batch.inputs else None
-        features = view(batch.inputs) if view is not None and batch.inputs else None
-        yield _Work(start, stop, batch.rows, batch.unreadable, encoded, features)
-        start = stop
+def _prepare(training_set: TrainingSet, classifier: Classifier, view: views.InputView | None, rows: NDArray[np.int64]) -> _Work:
+    """Return a batch as the model takes it."""
+    batch = training_set.batch(rows)
+    _check_order(training_set, batch, rows)
+    encoded = classifier.encode(batch.inputs) if batch.inputs else None
+    features = view(batch.inputs) if view is not None and batch.inputs else None
+    return _Work(rows, batch.rows, batch.unreadable, encoded, features)
 
 
-def _ahead(items: Iterator[T], depth: int) -> Generator[T]:
-    """Yield the items, of which up to ``depth`` are made in advance by another thread; it has ended when this ends."""
-    pool = ThreadPoolExecutor(1, "toxscreen-decode")
+def _ahead(make: Callable[[S], T], tasks: Sequence[S], workers: int) -> Generator[T]:
+    """Yield what is made of each task, in order, some of it in advance by so many other threads; they have ended when this ends."""
+    pool = ThreadPoolExecutor(workers, "toxscreen-decode")
     try:
-        pending = deque(pool.submit(next, items, None) for _ in range(depth))
-        while (item := pending.popleft().result()) is not None:
-            pending.append(pool.submit(next, items, None))
-            yield item
+        pending: deque[Future[T]] = deque()
+        for task in tasks:
+            pending.append(pool.submit(make, task))
+            if len(pending) >= workers + _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _check_order(training_set: TrainingSet, batch: Batch, start: int, stop: int) -> None:
-    """Raise DataError unless the rows of a batch are ascending, lie in its stretch, and have one input each."""
+def _check_order(training_set: TrainingSet, batch: Batch, asked: NDArray[np.int64]) -> None:
+    """Raise DataError unless the rows of a batch are ascending, are among those asked for, and have one input each."""
     rows = batch.rows
-    ordered = bool((np.diff(rows) > 0).all()) and (len(rows) == 0 or (rows[0] >= start and rows[-1] < stop))
+    ordered = np.array_equal(rows, asked) or (bool((np.diff(rows) > 0).all()) and bool(np.isin(rows, asked).all()))
     if not ordered or len(batch.inputs) != len(rows):
         raise DataError(
-            f"{training_set.location} must hand out its samples in order, each once: expected rows {start} to {stop - 1}, "
+            f"{training_set.location} must hand out its samples in order, each once: expected rows {asked[0]} to {asked[-1]}, "
             f"got {len(batch.inputs)} inputs for rows {np.array2string(rows, threshold=8)}."
         )
 
 
 def _not_handed_out(item: _Work, ids: pa.StringArray) -> list[NotExamined]:
-    """Return the samples of a stretch of which the training set said nothing."""
+    """Return the samples of a batch of which the training set said nothing."""
+    if len(item.rows) == len(item.asked):
+        return []
     named = [entry.row for entry in item.unreadable if entry.row is not None]
-    missing = np.setdiff1d(np.arange(item.start, item.stop), np.append(item.rows, named))
+    missing = np.setdiff1d(item.asked, np.append(item.rows, named))
     return [NotExamined(str(ids[row]), "the training set did not hand it out", row) for row in missing.tolist()]
+
+
+def _write_finite(
+    store: Sink,
+    rows: NDArray[np.int64],
+    layers: Mapping[str, NDArray[np.float32]],
+    logits: NDArray[np.float32],
+    ids: Sequence[str],
+) -> list[NotExamined]:
+    """Write the samples whose activations and logits are finite, and return the others."""
+    not_finite = _not_finite(layers, logits, rows, ids)
+    if not not_finite:
+        store.write(rows, layers, logits)
+    else:
+        finite = ~np.isin(rows, np.array([entry.row for entry in not_finite], np.int64))
+        store.write(rows[finite], {name: values[finite] for name, values in layers.items()}, logits[finite])
+    return not_finite
 
 
 def _checked(

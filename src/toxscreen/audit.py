@@ -35,10 +35,11 @@ from toxscreen.result import ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
 from toxscreen.settling import answers_table, convict, leads, predicted_classes, settle, suspects
 from toxscreen.sources.data import find_split, open_training_set
-from toxscreen.sources.data.base import NotExamined, TrainingSet, abridged, spread
+from toxscreen.sources.data.base import Input, NotExamined, TrainingSet, abridged, spread
 from toxscreen.sources.data.labels import encode_labels, labels_array
 from toxscreen.sources.model import align_classes, open_classifier
 from toxscreen.sources.model.base import Classifier
+from toxscreen.sources.model.precision import resolve_precision
 from toxscreen.store import ActivationStore, Manifest, package_versions
 from toxscreen.trigger.recover import Recovered, recover
 
@@ -144,27 +145,29 @@ def audit(
                 subject = _train(training_set, held_out, folder / "model", device or "cpu", config, log)
             else:
                 subject = _open(training_set, model, arch, preprocessing, device, config)
+            classifier = resolve_precision(subject.classifier, config.extraction.dtype, _sample(training_set))
+            subject = replace(subject, classifier=classifier)
         outputs = align_classes(training_set.class_names, subject.classifier)
         with log.stage("activations"):
-            activations, layer = _activations(training_set, subject.classifier, folder / "activations", device, config, log)
+            activations, layer = _activations(training_set, subject.classifier, folder / "activations", config, log)
         labels, reading = Labels(training_set.ids, training_set.labels, training_set.class_names), {"split": split, **columns}
         with log.stage("screening"):
             screening = screen(activations, labels, outputs, layer, config, progress=progress)
         described = (training_set, reading, subject, activations)
         if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it
-            _keep_finding(_result(*described, screening, layer, device, config, replace(log, notes=list(log.notes))), folder)
+            _keep_finding(_result(*described, screening, layer, config, replace(log, notes=list(log.notes))), folder)
         with log.stage("triggers"):
             screening, recovered = _recovered(screening, labels, subject.classifier, training_set, outputs, config, log)
         answers = None
         if config.confirmation.asked and (found := suspects(screening, labels)):
             if kept:  # and so may a training
-                _keep_finding(_result(*described, screening, layer, device, config, replace(log, notes=list(log.notes))), folder)
+                _keep_finding(_result(*described, screening, layer, config, replace(log, notes=list(log.notes))), folder)
             with log.stage("confirmation"):
                 to = folder / "confirmation"
                 screening, answers = _confirmed(
                     screening, labels, found, subject.classifier, training_set, to, device, trainer, config, log
                 )
-        result = _result(*described, screening, layer, device, config, log)
+        result = _result(*described, screening, layer, config, log)
         with log.stage("exhibits"):
             exhibits = make_exhibits(result, training_set, recovered, rng=np.random.default_rng(config.seed))
     return replace(result, exhibits=exhibits, confirmation=answers)
@@ -285,12 +288,7 @@ def _open(
     device: str | None,
     config: ScanConfig,
 ) -> _Subject:
-    rows = spread(len(training_set), _PROBES)
-    sample = [entry for entry in training_set.take(rows) if entry is not None]
-    if not sample:
-        raise DataError(
-            f"At least one of the first samples must be readable, but none of {len(rows)} in {training_set.location} is."
-        )
+    sample = _sample(training_set)
     classifier = open_classifier(
         model,
         n_classes=len(training_set.class_names),
@@ -304,15 +302,32 @@ def _open(
     return _Subject(classifier, {"trained_here": False, "out_of_sample_accuracy": None})
 
 
+def _sample(training_set: TrainingSet) -> list[Input]:
+    """Return a few inputs to try a model on."""
+    rows = spread(len(training_set), _PROBES)
+    sample = [entry for entry in training_set.take(rows) if entry is not None]
+    if not sample:
+        raise DataError(
+            f"At least one of the first samples must be readable, but none of {len(rows)} in {training_set.location} is."
+        )
+    return sample
+
+
 def _activations(
-    training_set: TrainingSet, classifier: Classifier, folder: Path, device: str | None, config: ScanConfig, log: _Log
+    training_set: TrainingSet, classifier: Classifier, folder: Path, config: ScanConfig, log: _Log
 ) -> tuple[Activations, str]:
     """Make the pass, or what is left of it, and return its activations and the name of the layer to cluster."""
     layer = config.extraction.layer or classifier.last_hidden
     steps = plan(training_set, classifier, (layer,))
-    with ActivationStore.open_or_create(folder, Manifest.of(training_set, classifier, steps, device or "cpu")) as store:
-        if store.started_over is not None:
-            log.notes.append(store.started_over)
+    manifest = Manifest.of(training_set, classifier, steps, stored=config.extraction.stored)
+    given, digests = training_set.labels, training_set.digests()
+    with ActivationStore.open_or_create(folder, manifest, labels=given, digests=digests) as store:
+        log.notes += store.notes
+        if store.done == len(training_set):
+            log.notes.append(
+                f"The activations of all {store.done:,} samples were there from an earlier scan into this folder, of the same data "
+                "with the same model: the model was not run over them again."
+            )
         progress = log.progress
         told = None if progress is None else lambda done, total: progress("computing activations", done, total)
         activations = extract(training_set, classifier, steps, store, batch_size=config.extraction.batch_size, progress=told)
@@ -419,7 +434,6 @@ def _result(
     activations: Activations,
     screening: Screening,
     layer: str,
-    device: str | None,
     config: ScanConfig,
     log: _Log,
 ) -> ScanResult:
@@ -456,8 +470,9 @@ def _result(
             "layer_width": activations.layers[layer].shape[1],
             "preprocessing": dict(classifier.preprocessing),
         },
-        "device": device or "as given",
-        "dtype": "float32",
+        "device": classifier.device,
+        "dtype": classifier.dtype,
+        "stored": config.extraction.stored,
         "versions": package_versions(),
     }
     return ScanResult(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from toxscreen import verdict as policy
 from toxscreen import views
-from toxscreen.activations import Activations
+from toxscreen.activations import Activations, Rows
 from toxscreen.analysis import ANALYSES
 from toxscreen.analysis.base import Analysis, Findings, Group, Ruling
 from toxscreen.config import ScanConfig, VerdictConfig
@@ -32,6 +32,9 @@ BY_RULE = (
     "clean, and what it clears poisoned."
 )
 """What a reader must know of verdicts that are not our own."""
+
+_LOGITS_ROWS = 1024
+"""Rows of logits that are read at a time."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, units done, units in all)."""
@@ -256,13 +259,15 @@ def detect(
     return Detection(columns.score, columns.flagged, columns.group, columns.severity, results, findings)
 
 
-def _predicted(logits: NDArray[np.float32] | None, outputs: NDArray[np.int64] | None, n_classes: int) -> NDArray[np.int64] | None:
+def _predicted(logits: Rows | None, outputs: NDArray[np.int64] | None, n_classes: int) -> NDArray[np.int64] | None:
     """Return the class index that the model gives each sample; -1 for an output that stands for no class of the data."""
     if logits is None:
         return None
     class_of = np.full(logits.shape[1], -1, np.int64)
     class_of[np.arange(n_classes) if outputs is None else outputs] = np.arange(n_classes)
-    predicted: NDArray[np.int64] = class_of[logits.argmax(axis=1)]
+    predicted = np.empty(len(logits), np.int64)
+    for start in range(0, len(logits), _LOGITS_ROWS):
+        predicted[start : start + _LOGITS_ROWS] = class_of[logits[start : start + _LOGITS_ROWS].argmax(axis=1)]
     return predicted
 
 

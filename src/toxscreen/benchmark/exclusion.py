@@ -70,7 +70,7 @@ def _excluded(subject: Subject) -> dict[str, Any]:
     training_set = open_training_set(subject.as_data, class_names=split.class_names)
     layer = subject.activations.layers[views.CELLS]
     n_classes, rng = len(split.class_names), np.random.default_rng(subject.seed)
-    fit = affinity(np.asarray(layer), split.labels, np.ones(len(poisoned), bool), n_classes, rng, words=False)
+    fit = affinity(layer[:], split.labels, np.ones(len(poisoned), bool), n_classes, rng, words=False)
     (target,) = np.unique(split.labels[poisoned])
     halves = [~poisoned & (split.labels == index) & (subject.real_classes == index) for index in _HALVES]
     suspects = [_suspect(index, m, split.labels) for index, m in zip((int(target), *_HALVES), (poisoned, *halves), strict=True)]

@@ -103,8 +103,8 @@ def answer(request: Request) -> tuple[art.Outcome, float, float]:
         import art.defences.detector.poison  # noqa: F401
 
     found = ActivationStore.open(request.store).activations()
-    layers = {name: np.array(values) for name, values in found.layers.items()}
-    logits = None if found.logits is None else np.array(found.logits)
+    layers = {name: np.array(values[:]) for name, values in found.layers.items()}
+    logits = None if found.logits is None else np.array(found.logits[:])
     settings = (request.n_classes, request.share, request.seed)
     stored = Stored(layers[request.layer], request.labels, layers, logits, *settings)
     before, start = _forget_peak(), time.perf_counter()

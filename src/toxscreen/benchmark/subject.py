@@ -194,7 +194,7 @@ class Subject:
     @property
     def last_hidden(self) -> NDArray[np.float32]:
         """Return the activations that are clustered, shape ``(n_samples, d)``."""
-        return self.activations.layers[self.layer]
+        return self.activations.layers[self.layer][:]
 
     def rescan(self, rows: NDArray[np.int64] | slice = slice(None), **settings: Any) -> ScanResult:
         """Scan the stored activations, logits and input view again, those of some rows alone if they are named.

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from toxscreen.errors import UsageError
+
 Modality: TypeAlias = Literal["image", "text", "array"]
 """What an input is: a picture, a text, or an array that the model takes as it is."""
 
@@ -87,8 +89,11 @@ class TrainingSet(ABC):
         Index into ``class_names`` of each sample's given label, shape ``(n_samples,)``; ``MISSING_LABEL`` where there is none.
     class_names
         One name per class; a class may have no sample.
+    parallel
+        Whether several threads may ask for batches at once, and gain by it.
     """
 
+    parallel = False
     modality: Modality
     name: str
     location: str
@@ -100,8 +105,15 @@ class TrainingSet(ABC):
         return len(self.labels)
 
     @abstractmethod
-    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the samples from row ``start`` on, in order, ``size`` rows at a time (the last batch may be shorter)."""
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """Return the samples of some rows, ascending and each once."""
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield the samples in order, ``size`` rows at a time (the last batch may be shorter)."""
+        if size < 1:
+            raise UsageError(f"A batch must have at least 1 row, got size {size}.")
+        for first in range(0, len(self), size):
+            yield self.batch(np.arange(first, min(first + size, len(self)), dtype=np.int64))
 
     @abstractmethod
     def take(self, rows: NDArray[np.int64]) -> list[Input | None]:
@@ -110,6 +122,13 @@ class TrainingSet(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a hexadecimal digest of the inputs, the labels and the class names."""
+
+    def digests(self) -> NDArray[np.uint8] | None:
+        """Return a fingerprint of each sample's input as it is held, shape ``(n_samples, 16)``; None where there is none.
+
+        Samples with the same fingerprint have the same input: what is known of one is not computed again for the other.
+        """
+        return None
 
     def not_examined(self) -> tuple[NotExamined, ...]:
         """Return what is left out before any input is read: the samples without a label, and files that were not opened.

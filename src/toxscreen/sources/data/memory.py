@@ -17,7 +17,7 @@ from toxscreen.sources.data.base import Input, Modality, Unreadable
 from toxscreen.sources.data.decode import channels_last, image_pixels
 from toxscreen.sources.data.labels import are_names, encode_labels, is_sequence, labels_array
 from toxscreen.sources.data.layout import IMAGE_COLUMNS, TEXT_COLUMNS, choose_columns
-from toxscreen.sources.data.reading import Cell, Digest, RowReader, Selection, row_ids, text_values
+from toxscreen.sources.data.reading import Cell, RowReader, Selection, cell_digest, joined, row_ids, text_values
 
 _TRIED = 10
 """Samples that are tried for one that shows what kind of input a data set yields."""
@@ -91,11 +91,12 @@ class StackRows(_InMemory):
 class ItemRows(_InMemory):
     """Inputs that are fetched one by one with ``get(row)``, which may fail."""
 
-    def __init__(self, get: Callable[[int], Any], *, modality: Modality, digest: Digest | None = None, **common: Any) -> None:
+    def __init__(
+        self, get: Callable[[int], Any], *, modality: Modality, digests: NDArray[np.uint8] | None = None, **common: Any
+    ) -> None:
         super().__init__(modality=modality, **common)
         self._get = get
-        if digest is not None:
-            self._digest = digest.closed(self)
+        self._digests = digests
 
     def cells(self, rows: NDArray[np.int64]) -> list[Cell]:
         """Return the inputs of ``rows``."""
@@ -147,16 +148,16 @@ def _open_dataset(data: Any, selection: Selection) -> ItemRows:
     pair = partial(_pair, data, selection)
     modality = _modality_of(lambda row: pair(row)[0], n, location)
     targets: Any = getattr(data, "targets", None)
-    digest = None
+    digests = None
     if is_sequence(targets) and len(targets) == n and getattr(data, "target_transform", None) is None:
         labels = labels_array(targets, n, location)
     else:
-        labels, digest = _one_pass(pair, n, modality, location)
+        labels, digests = _one_pass(pair, n, modality, location)
     class_names, by_index = selection.class_names, False
     if class_names is None and are_names(getattr(data, "classes", None)):
         class_names, by_index = tuple(data.classes), bool(pa.types.is_integer(labels.type))
     encoded, class_names = encode_labels(labels, class_names, location, by_index=by_index)
-    return ItemRows(lambda row: pair(row)[0], modality=modality, digest=digest, **_common(location, encoded, class_names))
+    return ItemRows(lambda row: pair(row)[0], modality=modality, digests=digests, **_common(location, encoded, class_names))
 
 
 def _open_hub_dataset(data: Any, selection: Selection) -> ItemRows:
@@ -177,23 +178,25 @@ def _open_hub_dataset(data: Any, selection: Selection) -> ItemRows:
     return ItemRows(get, modality=_modality_of(get, len(data), location), **_common(location, encoded, class_names))
 
 
-def _one_pass(pair: Callable[[int], tuple[Any, Any]], n: int, modality: Modality, location: str) -> tuple[pa.Array, Digest]:
+def _one_pass(
+    pair: Callable[[int], tuple[Any, Any]], n: int, modality: Modality, location: str
+) -> tuple[pa.Array, NDArray[np.uint8]]:
     """Collect the labels of a data set that yields them only together with its inputs, which are hashed on the way."""
-    digest = Digest()
+    digests: list[bytes] = []
 
     def label(row: int) -> Any:
         item = _fetched(pair, row)
         if isinstance(item, Unreadable):
-            digest.add_cell(item)
+            digests.append(cell_digest(item))
             return None
-        digest.add_cell(_as_modality(item[0], modality))
+        digests.append(cell_digest(_as_modality(item[0], modality)))
         return _scalar(item[1], row, location)
 
     rows = iter(range(n))
     chunks = []
     while chunk := [label(row) for row in islice(rows, _FLUSH_ROWS)]:
         chunks.append(pa.table({"label": labels_array(chunk, len(chunk), location)}))
-    return pa.concat_tables(chunks, promote_options="permissive")["label"].combine_chunks(), digest
+    return pa.concat_tables(chunks, promote_options="permissive")["label"].combine_chunks(), joined(digests)
 
 
 def _scalar(label: Any, row: int, location: str) -> Any:

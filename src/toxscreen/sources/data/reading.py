@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -88,30 +88,27 @@ class RowReader(TrainingSet):
         self.labels = labels
         self.class_names = class_names
         self.skipped = skipped
-        self._digest: str | None = None
+        self._digests: NDArray[np.uint8] | None = None
+        self._fingerprint: str | None = None
         _check_classes(labels, class_names, location)
 
     @abstractmethod
     def cells(self, rows: NDArray[np.int64]) -> Sequence[Cell]:
         """Return what is held for ``rows`` (valid, in any order, possibly repeated), images still encoded."""
 
-    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the samples from row ``start`` on, in order, ``size`` rows at a time (the last batch may be shorter)."""
-        if size < 1 or start < 0:
-            raise UsageError(f"A batch must have at least 1 row and start at row 0 or later, got size {size} and start {start}.")
-        for first in range(start, len(self), size):
-            rows = np.arange(first, min(first + size, len(self)), dtype=np.int64)
-            inputs = self._read(rows)
-            readable = np.array([not isinstance(value, Unreadable) for value in inputs])
-            yield Batch(
-                rows=rows[readable],
-                inputs=[value for value in inputs if not isinstance(value, Unreadable)],
-                unreadable=tuple(
-                    NotExamined(self.ids[row].as_py(), value.reason, row)
-                    for row, value in zip(rows.tolist(), inputs, strict=True)
-                    if isinstance(value, Unreadable)
-                ),
-            )
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """Return the samples of some rows, ascending and each once."""
+        inputs = self._read(rows)
+        readable = np.array([not isinstance(value, Unreadable) for value in inputs], np.bool_)
+        return Batch(
+            rows=rows[readable],
+            inputs=[value for value in inputs if not isinstance(value, Unreadable)],
+            unreadable=tuple(
+                NotExamined(self.ids[row].as_py(), value.reason, row)
+                for row, value in zip(rows.tolist(), inputs, strict=True)
+                if isinstance(value, Unreadable)
+            ),
+        )
 
     def take(self, rows: NDArray[np.int64]) -> list[Input | None]:
         """Return the inputs of a few rows in the order asked for; None where one cannot be read."""
@@ -124,14 +121,20 @@ class RowReader(TrainingSet):
         """Return the samples without a label and the files that were not opened."""
         return (*super().not_examined(), *self.skipped)
 
+    def digests(self) -> NDArray[np.uint8]:
+        """Return a fingerprint of each sample's cell, still encoded, shape ``(n_samples, 16)``; computed once."""
+        if self._digests is None:
+            self._digests = joined(map(cell_digest, self._every_cell()))
+        return self._digests
+
     def fingerprint(self) -> str:
         """Return a hexadecimal digest of the inputs, the labels, the class names and the ids; computed once."""
-        if self._digest is None:
-            digest = Digest()
-            for cell in self._every_cell():
-                digest.add_cell(cell)
-            self._digest = digest.closed(self)
-        return self._digest
+        if self._fingerprint is None:
+            parts = [self.digests().tobytes(), self.modality.encode(), json.dumps(self.class_names).encode()]
+            parts.append(self.labels.astype("<i8").tobytes())
+            parts += [json.dumps(self.ids.slice(first, 2**16).to_pylist()).encode() for first in range(0, len(self), 2**16)]
+            self._fingerprint = hashlib.blake2b(b"".join(map(_delimited, parts)), digest_size=16).hexdigest()
+        return self._fingerprint
 
     def _read(self, rows: NDArray[np.int64]) -> list[Input | Unreadable]:
         from toxscreen.sources.data.decode import decode_image  # Pillow is not needed by `import toxscreen`
@@ -143,37 +146,31 @@ class RowReader(TrainingSet):
             yield from self.cells(np.arange(first, min(first + _STRETCH, len(self)), dtype=np.int64))
 
 
-class Digest:
-    """A fingerprint in the making: every part is hashed with its length, so that no two sequences of parts look alike."""
+def cell_digest(cell: Cell) -> bytes:
+    """Return a fingerprint of 16 bytes of the content of one row: its kind and its bytes."""
+    if isinstance(cell, np.ndarray):
+        kind, content = f"{cell.dtype.str}{cell.shape}".encode(), np.ascontiguousarray(cell).reshape(-1).view(np.uint8).data
+        return hashlib.blake2b(content, digest_size=16, person=_short(kind)).digest()
+    if isinstance(cell, Unreadable):
+        return hashlib.blake2b(b"", digest_size=16, person=b"unreadable").digest()
+    if isinstance(cell, str):
+        return hashlib.blake2b(cell.encode("utf-8", "surrogatepass"), digest_size=16, person=b"text").digest()
+    return hashlib.blake2b(cell, digest_size=16).digest()
 
-    def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=16)
 
-    def add(self, part: bytes) -> None:
-        """Add one part."""
-        self._hash.update(len(part).to_bytes(8, "little"))
-        self._hash.update(part)
+def joined(digests: Iterable[bytes]) -> NDArray[np.uint8]:
+    """Return fingerprints as one array ``(n, 16)``."""
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
 
-    def add_cell(self, cell: Cell) -> None:
-        """Add the content of one row."""
-        if isinstance(cell, np.ndarray):
-            self.add(f"{cell.dtype.str}{cell.shape}".encode())
-            cell = np.ascontiguousarray(cell).tobytes()
-        elif isinstance(cell, str):
-            cell = cell.encode("utf-8", "surrogatepass")
-        elif isinstance(cell, Unreadable):
-            self.add(b"unreadable")
-            cell = b""
-        self.add(cell)
 
-    def closed(self, source: TrainingSet) -> str:
-        """Add all that is not content and return the digest in hexadecimal."""
-        self.add(source.modality.encode())
-        self.add(json.dumps(source.class_names).encode())
-        self.add(source.labels.astype("<i8").tobytes())
-        for first in range(0, len(source), 2**16):
-            self.add(json.dumps(source.ids.slice(first, 2**16).to_pylist()).encode())
-        return self._hash.hexdigest()
+def _short(kind: bytes) -> bytes:
+    """Return what personalises a hash, which takes no more than 16 bytes."""
+    return kind if len(kind) <= 16 else hashlib.blake2b(kind, digest_size=16).digest()
+
+
+def _delimited(part: bytes) -> bytes:
+    """Return a part behind its length, so that no two sequences of parts look alike."""
+    return len(part).to_bytes(8, "little") + part
 
 
 class Omissions:
