@@ -110,7 +110,8 @@ def forward_imports(root):
     """Return the imports that point forward along the flow."""
     allowed = {module: FLOW[: FLOW.index(stage(module)) + 1] for module in modules(root) if stage(module) in FLOW}
     allowed |= dict.fromkeys(VALUES, ())
-    return [f"{m} imports {t}" for m in allowed for t in imports(root).get(m, ()) if t not in VALUES and stage(t) not in allowed[m]]
+    found = imports(root)
+    return [f"{m} imports {t}" for m in allowed for t in found.get(m, ()) if t not in VALUES and stage(t) not in allowed[m]]
 
 
 def circle(root):
