@@ -173,13 +173,24 @@ class TorchClassifier(Classifier):
             dtype=self.dtype,
         )
 
-    def in_dtype(self, dtype: str, sample: Sequence[Input]) -> TorchClassifier:
-        """Return a classifier that runs the same network in another precision."""
+    def in_bfloat16(self, sample: Sequence[Input]) -> TorchClassifier:
+        """Return a classifier that runs the same network in bfloat16."""
         other = copy.copy(self)
-        other.dtype = dtype
+        other.dtype = "bfloat16"
         with _evaluating(self._network):
             other._layout = other._fastest_layout(self.encode(sample[:_TRACED]))
         return other
+
+    def logits_of(self, sample: Sequence[Input]) -> NDArray[np.float32]:
+        """Return what the network gives a few inputs, shape ``(b, n_classes)``: a trial, and no pass.
+
+        Raises
+        ------
+        ModelError
+            The network fails.
+        """
+        with _evaluating(self._network), self._precision():
+            return _to_numpy(self._run(self.tensors(self.encode(sample), self._layout)))
 
     def answer(self, tensors: Tensor | dict[str, Tensor]) -> Tensor:
         """Return the logits of a batch, with gradients where they are recorded, in whatever mode the network is."""
