@@ -1,7 +1,7 @@
 """Our own analysis: groups of a class with their evidence. Scores only: the policy decides.
 
 1. Candidate groups: the smaller half of the paper's 2-means, and, where the inputs can be asked, the rows whose activations say
-   that they are in conflict with their label. Each is sharpened by :func:`toxscreen.clustering.discriminant_split`.
+   that they are in conflict with their label. Each is sharpened by :func:`toxscreen.clustering.discriminant_splits`.
 2. Relative size and silhouette score (Chen et al. 2018, section 4.3), and beside the latter what one Gaussian cloud of the same
    size and shape gives: cutting a single cloud in two scores well above zero.
 3. Separation: distance of the group from the rest in standard deviations, along a direction that other rows chose.
@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from toxscreen.analysis.base import FEWEST_SAMPLES, Analysis, Findings, Group, plane, telling
 from toxscreen.analysis.silhouette_score import one_cloud_silhouette, silhouette
-from toxscreen.clustering import Split, discriminant, discriminant_split, two_means
+from toxscreen.clustering import Dealt, Split, discriminant, discriminant_splits, two_means
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity, InputFit
-from toxscreen.reduction import principal_components, reduce, whiten
-from toxscreen.segments import Segment
+from toxscreen.parallel import in_parallel
+from toxscreen.reduction import independent, principal_components, whiten
+from toxscreen.segments import Layer, Part, Segment
 
 FEWEST_IN_GROUP = 10
 """Samples of the smallest group that is looked for: fewer fix no direction in space."""
@@ -82,7 +83,7 @@ class ActivationClustering(Analysis):
 
     def search(
         self,
-        activations: NDArray[np.float32],
+        activations: Layer,
         segments: Sequence[Segment],
         *,
         rng: np.random.Generator,
@@ -91,15 +92,15 @@ class ActivationClustering(Analysis):
         told: Callable[[int], None] = lambda _: None,
     ) -> tuple[Findings, ...]:
         """Look for groups in every class, each among the rows that no accused group holds."""
-        findings = []
-        for segment, child in zip(segments, rng.spawn(len(segments)), strict=True):
-            findings.append(self._search(activations, segment, child, inputs, accused))
-            told(len(findings))
-        return tuple(findings)
+
+        def work(one: tuple[Segment, np.random.Generator]) -> Findings:
+            return self._search(activations, *one, inputs, accused)
+
+        return tuple(in_parallel(work, zip(segments, rng.spawn(len(segments)), strict=True), told))
 
     def _search(
         self,
-        activations: NDArray[np.float32],
+        activations: Layer,
         segment: Segment,
         rng: np.random.Generator,
         inputs: Affinity | None,
@@ -110,7 +111,7 @@ class ActivationClustering(Analysis):
         found = Findings(segment, rows, np.zeros((len(rows), 2), np.float32))
         for _ in range(_MOST_GROUPS):
             fit = None if inputs is None else inputs.of(segment.class_index, rows)
-            analysis = analyse(np.asarray(activations[rows]), len(segment.rows), fit, self.reduction, rng)
+            analysis = analyse(Part(activations, rows), len(segment.rows), fit, self.reduction, rng)
             if not groups:
                 found = replace(found, points=analysis.points, constant=analysis.constant, note=analysis.note)
             if analysis.group is None or (groups and not accused(analysis.group)):
@@ -125,11 +126,11 @@ class ActivationClustering(Analysis):
 
 
 def _with_misread(
-    activations: NDArray[np.float32], rows: NDArray[np.int64], group: Group, misread: NDArray[np.int64], n_class: int
+    activations: Layer, rows: NDArray[np.int64], group: Group, misread: NDArray[np.int64], n_class: int
 ) -> tuple[NDArray[np.int64], Group]:
     """Add the rows that the model does not give their own label to those that were analysed, each on the side it lies nearer to."""
-    inside, outside = np.asarray(activations[rows[group.members]]), np.asarray(activations[rows[~group.members]])
-    log_odds = discriminant(inside, outside, np.asarray(activations[misread]))
+    inside, outside, asked = (Part(activations, each) for each in (rows[group.members], rows[~group.members], misread))
+    log_odds = discriminant(inside, outside, asked)
     members = np.concatenate([group.members, log_odds > 0])
     posterior = np.concatenate([group.posterior, 1 / (1 + np.exp(-np.clip(log_odds, -50, 50)))])
     evidence = {**group.evidence, "relative_size": float(members.sum() / n_class)}
@@ -162,7 +163,7 @@ class ClassAnalysis:
 
 
 def analyse(
-    activations: NDArray[np.float32], n_class: int, fit: InputFit | None, config: ReductionConfig, rng: np.random.Generator
+    activations: Part | NDArray[np.float32], n_class: int, fit: InputFit | None, config: ReductionConfig, rng: np.random.Generator
 ) -> ClassAnalysis:
     """Look for groups in one class and measure them.
 
@@ -181,18 +182,20 @@ def analyse(
     """
     n = len(activations)
     folds_rng, silhouette_rng, reduction_rng = rng.spawn(3)
-    reduction = reduce(activations, config, reduction_rng)
+    components = principal_components(activations, max(config.n_components, directions(n)), reduction_rng)
+    reduction = independent(components, config, reduction_rng)
     if n < FEWEST_SAMPLES or reduction.points.shape[1] == 0:
         return ClassAnalysis(points=np.zeros((n, 2), dtype=np.float32), constant=reduction.points.shape[1] == 0)
-    whitened = whiten(principal_components(activations, directions(n), reduction_rng))
+    whitened = whiten(components.leading(directions(n)))
     halves = two_means(reduction.points)
     groups = candidate_groups(whitened, n_class, fit, folds_rng, (halves, ~halves))
-    group, farthest = _most_telling(groups), max(groups, key=lambda each: each.evidence["separation_lower"], default=None)
+    group = _most_telling(groups)
+    farthest = max(groups, key=lambda each: round(each.evidence["separation_lower"], 6), default=None)
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
         group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
     widest = None if group is None else _widest(group, groups)
-    return ClassAnalysis(group, farthest, widest, _plane(plane(activations, reduction_rng), group), note=reduction.note)
+    return ClassAnalysis(group, farthest, widest, _plane(plane(components), group), note=reduction.note)
 
 
 def directions(n: int) -> int:
@@ -201,11 +204,12 @@ def directions(n: int) -> int:
 
 
 def candidate_groups(
-    whitened: NDArray[np.float64],
+    whitened: NDArray[np.floating],
     n_class: int,
     fit: InputFit | None,
     rng: np.random.Generator,
     guesses: Sequence[NDArray[np.bool_]] = (),
+    wanted: Callable[[NDArray[np.bool_]], bool] = lambda _: True,
 ) -> list[Group]:
     """Sharpen guesses of a group, and those that label conflict suggests, and measure the distinct groups that come of them.
 
@@ -219,32 +223,25 @@ def candidate_groups(
         Deals the rows into folds.
     guesses
         Memberships to start from, each of shape ``(n,)``.
+    wanted
+        Which memberships ``(n,)`` are worth measuring.
     """
-    folds = rng.permutation(len(whitened)) % _FOLDS
-    starts = [*guesses, *_conflicting(whitened, fit, folds)]
-    found = (discriminant_split(whitened, guess, folds, FEWEST_IN_GROUP) for guess in starts)
-    splits = [split for split in found if split is not None]
+    dealt = Dealt.of(whitened, rng.permutation(len(whitened)) % _FOLDS)
+    starts = np.array([*guesses, *_conflicting(dealt, fit)]).reshape(-1, len(whitened))
+    splits = [split for split in discriminant_splits(dealt, starts, FEWEST_IN_GROUP) if split is not None]
     if fit is None:  # both sides of a cut lie equally far from each other: only its size says which one is the group
         splits = [split for split in splits if 2 * split.members.sum() <= len(whitened)]
     distinct = {split.members.tobytes(): split for split in splits}  # most guesses end in the same group
-    return [_measure(split, n_class, fit) for split in distinct.values()]
+    return [_measure(split, n_class, fit) for split in distinct.values() if wanted(split.members)]
 
 
-def _conflicting(whitened: NDArray[np.float64], fit: InputFit | None, folds: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+def _conflicting(dealt: Dealt, fit: InputFit | None) -> list[NDArray[np.bool_]]:
     """Guess groups by how far the activations, regressed on it, speak of conflict between input and label."""
     if fit is None:
         return []
     surprise = -np.log(fit.own + _PROBABILITY_FLOOR).astype(np.float64)
-    predicted = np.empty(len(surprise))
-    for fold in range(_FOLDS):
-        held_out = folds == fold
-        points = whitened[~held_out]
-        centred = points - points.mean(axis=0)
-        covariance = centred.T @ centred / len(points) + _RIDGE * np.eye(points.shape[1])
-        weights = np.linalg.solve(covariance, centred.T @ (surprise[~held_out] - surprise[~held_out].mean()))
-        norm = np.sqrt(weights @ covariance @ weights) + np.finfo(np.float64).tiny
-        predicted[held_out] = (whitened[held_out] - points.mean(axis=0)) @ weights / norm
-    return [predicted > np.quantile(predicted, 1 - part) for part in _GUESSES]
+    predicted = dealt.in_order(dealt.regressed(surprise[dealt.order], _RIDGE))
+    return [predicted > cut for cut in np.quantile(predicted, 1 - np.array(_GUESSES))]
 
 
 def _measure(split: Split, n_class: int, fit: InputFit | None) -> Group:
