@@ -564,10 +564,9 @@ class ActivationStore:
             block = rows[start : start + size]
             places = earlier._position[source[block]]
             self._put(block, {file: array[places] for file, array in earlier._arrays.items()})
-        n = self.manifest.n_samples
         self.notes.append(
-            f"The data has changed since the last scan into this folder: {len(rows):,} of {n:,} samples are the same and were not "
-            "put through the model again."
+            f"The data has changed since the last scan into this folder: {len(rows):,} of {self.manifest.n_samples:,} samples are the "
+            "same, and their activations were taken over."
         )
 
 
