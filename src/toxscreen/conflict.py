@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from toxscreen.parallel import in_parallel
+from toxscreen.segments import Layer
 from toxscreen.sources.data.base import spread
 
 _NEIGHBOURS = 10
@@ -127,7 +128,7 @@ class Affinity:
 
 
 def affinity(
-    view: NDArray[np.float32],
+    view: Layer,
     labels: NDArray[np.int64],
     usable: NDArray[np.bool_],
     n_classes: int,
@@ -204,7 +205,7 @@ class _Cells:
 
     def __init__(
         self,
-        view: NDArray[np.float32],
+        view: Layer,
         labels: NDArray[np.int64],
         rows: NDArray[np.int64],
         n_classes: int,
@@ -370,7 +371,7 @@ class _Bags:
 
     def __init__(
         self,
-        view: NDArray[np.float32],
+        view: Layer,
         labels: NDArray[np.int64],
         rows: NDArray[np.int64],
         n_classes: int,

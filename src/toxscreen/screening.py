@@ -175,7 +175,7 @@ def screen(
 
 def _with_floors(
     detection: Detection,
-    layer: NDArray[np.float32],
+    layer: Layer,
     labels: Labels,
     inputs: Affinity | None,
     config: ScanConfig,

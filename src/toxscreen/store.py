@@ -565,8 +565,8 @@ class ActivationStore:
             places = earlier._position[source[block]]
             self._put(block, {file: array[places] for file, array in earlier._arrays.items()})
         self.notes.append(
-            f"The data has changed since the last scan into this folder: {len(rows):,} of {self.manifest.n_samples:,} samples are the "
-            "same, and their activations were taken over."
+            f"The data has changed since the last scan into this folder: {len(rows):,} of {self.manifest.n_samples:,} samples are "
+            "the same, and their activations were taken over."
         )
 
 

@@ -6,6 +6,7 @@
 2. The same on activations of 16 bit that are far larger, beside a copy of the file out of the page cache.
 3. The start of the program.
 4. A whole scan of MNIST with a model, report included, beside ART's; and a second one of the same data.
+5. The pass of the model over the data: :mod:`toxscreen.benchmark.speed_passes`.
 
 What the memory of a process holds at most is measured in one of its own, beside the pages of the file.
 """
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from toxscreen.analysis.activation_clustering import ActivationClustering
 from toxscreen.analysis.silhouette_score import SilhouetteScore
 from toxscreen.audit import audit
-from toxscreen.benchmark import tables
+from toxscreen.benchmark import speed_passes, tables
 from toxscreen.benchmark.art import activation_defence
 from toxscreen.benchmark.cases import Case
 from toxscreen.benchmark.grid import Settings, Steps
@@ -94,6 +95,7 @@ CASES = (
         (Goal("art", "x ART from end to end", least=8), Goal("again", "s for a second scan of the same data", most=3)),
         "mnist",
     ),
+    *speed_passes.CASES,
 )
 
 QUICK = (_four(600, 64, 4, _ICA), _on_disk(600, 64, 4))
@@ -201,7 +203,13 @@ def whole_scan(case: SpeedCase, settings: Settings) -> dict[str, float]:
     }
 
 
-MEASURES: Mapping[str, Measure] = {"four_steps": four_steps, "stored": stored, "started": started, "whole_scan": whole_scan}
+MEASURES: Mapping[str, Measure] = {
+    "four_steps": four_steps,
+    "stored": stored,
+    "started": started,
+    "whole_scan": whole_scan,
+    **speed_passes.MEASURES,
+}
 
 
 def markdown(document: Mapping[str, Any]) -> str:
