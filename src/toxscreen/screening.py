@@ -25,7 +25,7 @@ from toxscreen.config import ScanConfig, VerdictConfig
 from toxscreen.conflict import Affinity, affinity
 from toxscreen.floor import detection_floors
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
-from toxscreen.segments import Layer, Part, segments
+from toxscreen.segments import Part, segments
 
 BY_RULE = (
     "The verdicts are those of {}, a published rule that is here to compare with. It is not calibrated: what it accuses may be "
@@ -183,7 +183,7 @@ def screen(
 
 def _with_floors(
     detection: Detection,
-    layer: Layer,
+    layer: Rows,
     labels: Labels,
     inputs: Affinity | None,
     config: ScanConfig,
@@ -206,7 +206,7 @@ def _with_floors(
 
 def detect(
     analysis: Analysis,
-    activations: Layer,
+    activations: Rows,
     labels: NDArray[np.int64],
     n_classes: int,
     *,
