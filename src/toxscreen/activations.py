@@ -153,7 +153,7 @@ def extract(
     plan: Plan,
     store: Sink,
     *,
-    batch_size: int = 256,
+    batch_size: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> Activations:
     """Run the model once over those samples of the training set that the store does not hold.

@@ -145,15 +145,14 @@ def audit(
                 subject = _train(training_set, held_out, folder / "model", device or "cpu", config, log)
             else:
                 subject = _open(training_set, model, arch, preprocessing, device, config)
-            classifier = resolve_precision(subject.classifier, config.extraction.dtype, _sample(training_set))
-            subject = replace(subject, classifier=classifier)
+            passing = resolve_precision(subject.classifier, config.extraction.dtype, _sample(training_set))
         outputs = align_classes(training_set.class_names, subject.classifier)
         with log.stage("activations"):
-            activations, layer = _activations(training_set, subject.classifier, folder / "activations", config, log)
+            activations, layer = _activations(training_set, passing, folder / "activations", config, log)
         labels, reading = Labels(training_set.ids, training_set.labels, training_set.class_names), {"split": split, **columns}
         with log.stage("screening"):
             screening = screen(activations, labels, outputs, layer, config, progress=progress)
-        described = (training_set, reading, subject, activations)
+        described = (training_set, reading, subject, passing.dtype, activations)
         if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it
             _keep_finding(_result(*described, screening, layer, config, replace(log, notes=list(log.notes))), folder)
         with log.stage("triggers"):
@@ -325,8 +324,7 @@ def _activations(
         log.notes += store.notes
         if store.done == len(training_set):
             log.notes.append(
-                f"The activations of all {store.done:,} samples were there from an earlier scan into this folder, of the same data "
-                "with the same model: the model was not run over them again."
+                f"The model was not run: all {store.done:,} samples went through it in an earlier scan into this folder."
             )
         progress = log.progress
         told = None if progress is None else lambda done, total: progress("computing activations", done, total)
@@ -431,6 +429,7 @@ def _result(
     training_set: TrainingSet,
     reading: Mapping[str, str | None],
     subject: _Subject,
+    dtype: str,
     activations: Activations,
     screening: Screening,
     layer: str,
@@ -471,7 +470,7 @@ def _result(
             "preprocessing": dict(classifier.preprocessing),
         },
         "device": classifier.device,
-        "dtype": classifier.dtype,
+        "dtype": dtype,
         "stored": config.extraction.stored,
         "versions": package_versions(),
     }

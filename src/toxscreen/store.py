@@ -564,10 +564,9 @@ class ActivationStore:
             block = rows[start : start + size]
             places = earlier._position[source[block]]
             self._put(block, {file: array[places] for file, array in earlier._arrays.items()})
-        n = self.manifest.n_samples
         self.notes.append(
-            f"The data has changed since the last scan into this folder: {len(rows):,} of {n:,} samples are the same and were not "
-            "put through the model again."
+            f"The data has changed since the last scan into this folder: {len(rows):,} of {self.manifest.n_samples:,} samples are "
+            "the same, and their activations were taken over."
         )
 
 
@@ -761,7 +760,6 @@ def _create_array(path: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> ND
             os.posix_fallocate(file.fileno(), 0, size)
         elif shutil.disk_usage(path.parent).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(file.fileno())
     return array
 
 
