@@ -11,14 +11,16 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,13 +31,15 @@ from toxscreen import views
 from toxscreen.activations import Activations, extract, from_arrays, plan
 from toxscreen.config import ScanConfig
 from toxscreen.confirmation import Suspect, confirm
+from toxscreen.engine import check_engine, open_engine
+from toxscreen.engine.base import Engine, Reopen
 from toxscreen.errors import DataError, StoreError, ToxscreenError, UsageError
 from toxscreen.exhibits.make import make_exhibits
 from toxscreen.result import ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
 from toxscreen.settling import answers_table, convict, leads, predicted_classes, settle, suspects
 from toxscreen.sources.data import find_split, open_training_set
-from toxscreen.sources.data.base import NotExamined, TrainingSet, abridged, spread
+from toxscreen.sources.data.base import Input, NotExamined, TrainingSet, abridged, spread
 from toxscreen.sources.data.labels import encode_labels, labels_array
 from toxscreen.sources.model import align_classes, open_classifier
 from toxscreen.sources.model.base import Classifier
@@ -80,10 +84,11 @@ class _Log:
 
 @dataclass(frozen=True)
 class _Subject:
-    """The classifier that is audited, and what is known about it beforehand."""
+    """The classifier that is audited, what is known about it beforehand, and how another process opens it, too."""
 
     classifier: Classifier
     figures: Mapping[str, Any]
+    reopen: Reopen
 
 
 def audit(
@@ -99,6 +104,8 @@ def audit(
     class_names: Sequence[str] | None = None,
     folder: Path | None = None,
     trainer: Trainer | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     progress: Progress | None = None,
 ) -> ScanResult:
     """Scan a training set and its classifier.
@@ -115,6 +122,8 @@ def audit(
         Where activations and trained model are kept, so that a scan that was stopped goes on; None keeps nothing.
     trainer
         The user's own recipe for the model that a confirmation trains; see :mod:`toxscreen.retraining`.
+    engine, address
+        Who makes the pass and looks at the classes, as :func:`toxscreen.engine.open_engine` takes them; the result is the same.
     progress
         Told what is done.
 
@@ -129,6 +138,7 @@ def audit(
             "An architecture (--arch) and preprocessing (--size, --channels, --mean, --std) belong to a model, and none was given. "
             "Add it with --model, or leave them away."
         )
+    check_engine(engine, address, folder)
     with ExitStack() as stack:
         kept = folder is not None
         if folder is None:
@@ -145,11 +155,13 @@ def audit(
             else:
                 subject = _open(training_set, model, arch, preprocessing, device, config)
         outputs = align_classes(training_set.class_names, subject.classifier)
-        with log.stage("activations"):
-            activations, layer = _activations(training_set, subject.classifier, folder / "activations", device, config, log)
         labels, reading = Labels(training_set.ids, training_set.labels, training_set.class_names), {"split": split, **columns}
-        with log.stage("screening"):
-            screening = screen(activations, labels, outputs, layer, config, progress=progress)
+        with open_engine(engine, address) as workers:
+            with log.stage("activations"):
+                activations, layer = _activations(training_set, subject, folder / "activations", device, workers, config, log)
+            with log.stage("screening"):
+                screening = screen(activations, labels, outputs, layer, config, spread=workers.spread, progress=progress)
+            log.notes += workers.notes
         described = (training_set, reading, subject, activations)
         if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it
             _keep_finding(_result(*described, screening, layer, device, config, replace(log, notes=list(log.notes))), folder)
@@ -274,7 +286,8 @@ def _train(
         "out_of_sample_accuracy": trained.out_of_sample_accuracy,
         "out_of_sample": trained.measured_on,
     }
-    return _Subject(trained.classifier, figures)
+    reopen = _opening(training_set, _sample(training_set), folder, device=device)
+    return _Subject(trained.classifier, figures, reopen)
 
 
 def _open(
@@ -285,29 +298,38 @@ def _open(
     device: str | None,
     config: ScanConfig,
 ) -> _Subject:
-    rows = spread(len(training_set), _PROBES)
-    sample = [entry for entry in training_set.take(rows) if entry is not None]
+    sample = _sample(training_set)
     if not sample:
         raise DataError(
-            f"At least one of the first samples must be readable, but none of {len(rows)} in {training_set.location} is."
+            f"At least one of the first samples must be readable, but none of those tried in {training_set.location} is."
         )
-    classifier = open_classifier(
-        model,
-        n_classes=len(training_set.class_names),
-        modality=training_set.modality,
-        sample=sample,
-        arch=arch,
-        preprocessing=preprocessing,
-        layer=config.extraction.layer,
-        device=device,
-    )
-    return _Subject(classifier, {"trained_here": False, "out_of_sample_accuracy": None})
+    settings = {"arch": arch, "preprocessing": preprocessing, "layer": config.extraction.layer, "device": device}
+    reopen = _opening(training_set, sample, model, **settings)
+    return _Subject(reopen(), {"trained_here": False, "out_of_sample_accuracy": None}, reopen)
+
+
+def _sample(training_set: TrainingSet) -> list[Input]:
+    """Return some readable inputs."""
+    return [entry for entry in training_set.take(spread(len(training_set), _PROBES)) if entry is not None]
+
+
+def _opening(training_set: TrainingSet, sample: Sequence[Input], model: Any, **settings: Any) -> Reopen:
+    """Return what opens the classifier of a training set, in this process or in another one."""
+    kind = {"n_classes": len(training_set.class_names), "modality": training_set.modality, "sample": sample}
+    return partial(open_classifier, model, **kind, **settings)
 
 
 def _activations(
-    training_set: TrainingSet, classifier: Classifier, folder: Path, device: str | None, config: ScanConfig, log: _Log
+    training_set: TrainingSet,
+    subject: _Subject,
+    folder: Path,
+    device: str | None,
+    workers: Engine,
+    config: ScanConfig,
+    log: _Log,
 ) -> tuple[Activations, str]:
     """Make the pass, or what is left of it, and return its activations and the name of the layer to cluster."""
+    classifier = subject.classifier
     layer = config.extraction.layer or classifier.last_hidden
     steps = plan(training_set, classifier, (layer,))
     manifest = Manifest.of(training_set, classifier, steps, device or "cpu")
@@ -316,7 +338,10 @@ def _activations(
         log.notes += store.notes
         progress = log.progress
         told = None if progress is None else lambda done, total: progress("computing activations", done, total)
-        activations = extract(training_set, classifier, steps, store, batch_size=config.extraction.batch_size, progress=told)
+        through = workers.compute(subject.reopen, device, folder / "shards", manifest.digest())
+        size = config.extraction.batch_size
+        activations = extract(training_set, classifier, steps, store, batch_size=size, progress=told, through=through)
+    shutil.rmtree(folder / "shards", ignore_errors=True)
     return activations, layer
 
 

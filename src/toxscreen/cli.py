@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxscreen import __version__
-from toxscreen.config import ANALYSES
+from toxscreen.config import ANALYSES, ENGINES
 from toxscreen.errors import ToxscreenError, UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ EPILOG = (
 REPAIR_EPILOG = (
     "Exit codes: 0 repaired, or nothing to repair; 1 the repair made things worse; 2 wrong usage; 4 failed; 130 interrupted."
 )
+
+
+_NOT_DECIDING = ("batch_size", "device", "confirm", "trainer", "engine", "address")
+"""Options with which a scan may be gone on that was begun with others."""
 
 
 class _Numbers(click.ParamType[tuple[float, ...]]):
@@ -120,6 +124,10 @@ def _errors(code: int | None = None) -> Iterator[None]:
 @click.option("--analysis", type=click.Choice(ANALYSES), default=ANALYSES[0], help="Our own (default), or a published rule.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per forward pass.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="Who does the work: see docs/scale.md."
+)
+@click.option("--address", metavar="HOST:PORT", help="The Ray cluster for --engine ray. Default: one on this machine.")
 @click.option("--confirm", is_flag=True, help="Train once without the suspicious groups, and ask that model about them.")
 @click.option("--trainer", metavar="MODULE:FUNCTION", help="Your code that trains the model for --confirm.")
 @click.option(
@@ -147,7 +155,7 @@ def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_o
 
         folder = (out or runs.default_folder(data)).absolute()  # the user's code may change the working directory
         asked = {"data": str(data.resolve()), "model": model and str(model.resolve()), **options}
-        settings = {name: value for name, value in asked.items() if name not in ("batch_size", "device", "confirm", "trainer")}
+        settings = {name: value for name, value in asked.items() if name not in _NOT_DECIDING}
         with runs.claim(folder, settings, inputs=(data, model) if model else (data,)) as going_on:
             if going_on:
                 click.echo(f"Going on with the run in {folder}.", err=True)

@@ -24,6 +24,7 @@ from toxscreen.analysis.base import Analysis, Findings, Group, Ruling
 from toxscreen.config import ScanConfig, VerdictConfig
 from toxscreen.conflict import Affinity, affinity
 from toxscreen.floor import detection_floors
+from toxscreen.parallel import Spread, in_parallel
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
 from toxscreen.segments import segments
 
@@ -125,6 +126,7 @@ def screen(
     layer: str,
     config: ScanConfig,
     *,
+    spread: Spread = in_parallel,
     progress: Progress | None = None,
 ) -> Screening:
     """Run steps 4 to 9 of the flow.
@@ -141,6 +143,8 @@ def screen(
         Name of the layer whose activations are clustered.
     config
         Settings and seed.
+    spread
+        Looks at the classes: in this process, or elsewhere.
     progress
         Called per class.
     """
@@ -160,6 +164,7 @@ def screen(
         predicted=predicted,
         inputs=inputs,
         alpha=config.verdict.alpha,
+        spread=spread,
         progress=progress,
     )
     findings = detection.findings
@@ -208,6 +213,7 @@ def detect(
     predicted: NDArray[np.int64] | None = None,
     inputs: Affinity | None = None,
     alpha: float = VerdictConfig.alpha,
+    spread: Spread = in_parallel,
     progress: Progress | None = None,
 ) -> Detection:
     """Run steps 4 to 9 of the flow on one layer with any analysis.
@@ -234,6 +240,8 @@ def detect(
         How the inputs fit the labels; None when they cannot be asked.
     alpha
         The part of scans of clean data, at most, that accuse some class.
+    spread
+        Looks at the classes: in this process, or elsewhere.
     progress
         Called per class.
     """
@@ -249,7 +257,7 @@ def detect(
         """Say whether a group is accused even where it is the only one of its scan."""
         return policy.judge_group(group.evidence, (0.0,), alpha / n_classes) is Verdict.SUSPICIOUS
 
-    findings = analysis.search(activations, classes, rng=rng, inputs=inputs, accused=accused, told=told)
+    findings = analysis.search(activations, classes, rng=rng, inputs=inputs, accused=accused, spread=spread, told=told)
     columns = _Columns.of(len(labels))
     names = class_names or [str(index) for index in range(n_classes)]
     separations = [_separation(f) for f in findings]

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -143,6 +144,10 @@ class Manifest:
         """Return the names of the fields that are not the same in JSON."""
         return [name for name, value in vars(self).items() if _json(value) != _json(vars(other)[name])]
 
+    def digest(self) -> str:
+        """Return a hexadecimal digest of all fields."""
+        return hashlib.blake2b(_json(vars(self)).encode("ascii"), digest_size=16).hexdigest()
+
     @property
     def types(self) -> dict[str, np.dtype[Any]]:
         """Return the type of each array by the name of its file; bfloat16 is kept as the upper half of a float32."""
@@ -155,10 +160,12 @@ class Manifest:
 class StoredRows:
     """Rows of an array on disk, asked for by their number in the data set though they lie class by class.
 
+    In another process it is opened anew: where it lies travels, and not what it holds.
+
     Parameters
     ----------
-    array
-        float32 ``(n_samples, d)``, or uint16 that holds bfloat16; memory-mapped and read-only.
+    path, shape, kind
+        The array: float32 ``(n_samples, d)``, or uint16 that holds bfloat16; memory-mapped and read-only.
     position
         Where each row of the data set lies, shape ``(n_samples,)``.
     """
@@ -166,10 +173,14 @@ class StoredRows:
     dtype = np.dtype(np.float32)
     ndim = 2
 
-    def __init__(self, array: NDArray[Any], position: NDArray[np.int64]) -> None:
-        self._array = array
+    def __init__(self, path: Path, shape: tuple[int, int], kind: np.dtype[Any], position: NDArray[np.int64]) -> None:
+        self._array: NDArray[Any] = np.asarray(_open_array(path, shape, kind, "r"))
         self._position = position
-        self.shape: tuple[int, int] = (array.shape[0], array.shape[1])
+        self._opened = (path, shape, kind, position)
+        self.shape = shape
+
+    def __reduce__(self) -> tuple[type[StoredRows], tuple[Any, ...]]:
+        return StoredRows, self._opened
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -503,8 +514,8 @@ class ActivationStore:
     def _rows(self, file: str) -> StoredRows:
         if file not in self._arrays:
             raise StoreError(f"The activation store in {self.folder} holds no row yet. Run the scan first.")
-        mapped = _open_array(self.folder / file, self._arrays[file].shape, self._types[file], "r")
-        return StoredRows(np.asarray(mapped), self._position)
+        n, width = self._arrays[file].shape
+        return StoredRows(self.folder / file, (n, width), self._types[file], self._position)
 
     def _what(self, file: str) -> str:
         return "the logits" if file == _LOGITS else f"layer {self.manifest.layers[list(self._types).index(file)]!r}"

@@ -26,6 +26,7 @@ from toxscreen.analysis.silhouette_score import one_cloud_silhouette, silhouette
 from toxscreen.clustering import Split, discriminant, discriminant_split, two_means
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity, InputFit
+from toxscreen.parallel import Spread, in_parallel
 from toxscreen.reduction import principal_components, reduce, whiten
 from toxscreen.segments import Segment
 
@@ -82,14 +83,15 @@ class ActivationClustering(Analysis):
         rng: np.random.Generator,
         inputs: Affinity | None = None,
         accused: Callable[[Group], bool] = lambda _: False,
+        spread: Spread = in_parallel,
         told: Callable[[int], None] = lambda _: None,
     ) -> tuple[Findings, ...]:
         """Look for groups in every class, each among the rows that no accused group holds."""
-        findings = []
-        for segment, child in zip(segments, rng.spawn(len(segments)), strict=True):
-            findings.append(self._search(activations, segment, child, inputs, accused))
-            told(len(findings))
-        return tuple(findings)
+
+        def work(each: tuple[Segment, np.random.Generator]) -> Findings:
+            return self._search(activations, *each, inputs, accused)
+
+        return tuple(spread(work, zip(segments, rng.spawn(len(segments)), strict=True), told))
 
     def _search(
         self,
