@@ -81,6 +81,64 @@ def least_inertia_of_starts(points: NDArray[np.float64], starts: int, rng: np.ra
     return best
 
 
+def discriminant_split(
+    whitened: NDArray[np.float64], guess: NDArray[np.bool_], folds: NDArray[np.int64], minimum: int, *, ridge: float = 0.05
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]] | None:
+    """Sharpen one guess of a group, one fold after the other (Fisher 1936); return members and projection."""
+    members, projection = guess, np.zeros(len(guess))
+    for _ in range(10):
+        if not minimum <= members.sum() <= len(members) - minimum:
+            return None
+        for fold in range(int(folds.max()) + 1):
+            others, own = whitened[folds != fold], members[folds != fold]
+            if min(own.sum(), (~own).sum()) < 2:
+                return None
+            centre_in, centre_out = others[own].mean(axis=0), others[~own].mean(axis=0)
+            residual = others - np.where(own[:, None], centre_in, centre_out)
+            within = residual.T @ residual / len(others) + 1e-12 * np.eye(others.shape[1])
+            direction = np.linalg.solve(within + ridge * np.trace(within) / len(within) * np.eye(len(within)), centre_in - centre_out)
+            scale = np.sqrt(direction @ within @ direction)
+            projection[folds == fold] = (whitened[folds == fold] - (centre_in + centre_out) / 2) @ direction / scale
+        nearer = likelier_in_group(projection, members)
+        if np.array_equal(nearer, members):
+            break
+        members = nearer
+    return (members, projection) if minimum <= members.sum() <= len(members) - minimum else None
+
+
+def likelier_in_group(projection: NDArray[np.float64], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Ask of each row which of two Gaussians of equal variance, as frequent as their rows, it is likelier of."""
+    inside, outside = projection[members], projection[~members]
+    if inside.mean() <= outside.mean():
+        return np.zeros_like(members)
+    variance = np.concatenate([inside - inside.mean(), outside - outside.mean()]).var()
+    odds = [
+        (value - outside.mean()) ** 2 / (2 * variance) - (value - inside.mean()) ** 2 / (2 * variance) for value in projection
+    ]
+    return np.array(odds) > np.log(len(outside) / len(inside))
+
+
+def two_means(points: NDArray[np.float64], iterations: int) -> NDArray[np.bool_]:
+    """Run Lloyd's algorithm from each start, one after the other; return the smaller half of the tightest."""
+    best, least = np.zeros(len(points), bool), np.inf
+    for component in range(min(points.shape[1], 5)):
+        for quantile in (0.5, 0.05, 0.95):
+            values = points[:, component]
+            cut = np.quantile(values, quantile)
+            members = values > cut if cut < values.max() else values >= cut
+            for _ in range(iterations):
+                if members.all() or not members.any():
+                    break
+                inside, outside = points[members].mean(axis=0), points[~members].mean(axis=0)
+                nearer = ((points - inside) ** 2).sum(axis=1) < ((points - outside) ** 2).sum(axis=1)
+                if np.array_equal(nearer, members):
+                    break
+                members = nearer
+            if members.any() and not members.all() and inertia(points, members) < least - 1e-12 * float((points**2).sum()):
+                best, least = members, inertia(points, members)
+    return ~best if 2 * best.sum() > len(points) else best
+
+
 def silhouette(points: NDArray[np.float64], members: NDArray[np.bool_]) -> float:
     """Take each point's distances to all others (Rousseeuw 1987)."""
     values = []

@@ -24,6 +24,7 @@ FLOW = (
     "views",
     "activations",
     "store",
+    "parallel",
     "segments",
     "conflict",
     "reduction",

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests import references
 from tests.references import inertia, least_inertia, least_inertia_of_starts
-from toxscreen.clustering import discriminant, discriminant_split, two_means
+from toxscreen.clustering import Dealt, discriminant, discriminant_splits, two_means
 from toxscreen.verdict import POLICY
 
 
@@ -24,6 +25,10 @@ def two_clouds(n, group, seed=0, *, apart=10.0, k=6):
 
 def dealt(n, seed=0, folds=5):
     return rng(seed).permutation(n) % folds
+
+
+def discriminant_split(whitened, guess, folds, minimum):
+    return discriminant_splits(Dealt.of(whitened, folds), guess[None], minimum)[0]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -74,6 +79,20 @@ def test_two_means_returns_the_smaller_half(seed, n, k, few_values):
     assert 2 * members.sum() <= n
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(2, 80), st.integers(1, 7), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_all_starts_at_once_end_where_each_alone_does(seed, n, k, few_values):
+    points = rng(seed).integers(0, 3, (n, k)).astype(float) if few_values else rng(seed).normal(size=(n, k))
+    np.testing.assert_array_equal(two_means(points), references.two_means(points, 100))
+
+
+def test_two_means_of_many_rows_is_that_of_blocks_of_them(monkeypatch):
+    points = rng().normal(size=(500, 6)) * np.array([3, 2, 1, 1, 1, 1])
+    whole = two_means(points)
+    monkeypatch.setattr("toxscreen.clustering._BLOCK", 7)
+    np.testing.assert_array_equal(two_means(points), whole)
+
+
 def test_two_means_draws_no_random_number():
     points = rng().normal(size=(200, 4))
     np.random.seed(1)  # noqa: NPY002 the global generator is what must not matter
@@ -104,6 +123,20 @@ def test_a_planted_group_is_recovered_from_a_poor_guess(group, wrong):
     guess[rng(2).choice(np.arange(group, 300), 15, replace=False)] = True  # and others are taken for it
     split = discriminant_split(whitened, guess, dealt(300), 8)
     np.testing.assert_array_equal(split.members, planted)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(30, 120), st.integers(1, 12), st.floats(0, 8))
+@settings(max_examples=40, deadline=None)
+def test_all_guesses_at_once_are_sharpened_as_each_alone_is(seed, n, k, apart):
+    whitened, planted = two_clouds(n, n // 4, seed, apart=apart, k=k)
+    guesses = np.stack([planted ^ (rng(seed + i).random(n) < part) for i, part in enumerate((0, 0.1, 0.3, 0.6, 0.95))])
+    folds = dealt(n, seed)
+    for found, guess in zip(discriminant_splits(Dealt.of(whitened, folds), guesses, 5), guesses, strict=True):
+        expected = references.discriminant_split(whitened, guess, folds, 5)
+        assert (found is None) == (expected is None)
+        if found is not None and expected is not None:
+            np.testing.assert_array_equal(found.members, expected[0])
+            np.testing.assert_allclose(found.projection, expected[1], atol=1e-6 * np.abs(expected[1]).max())
 
 
 def test_a_group_off_the_large_components_is_recovered_too():

@@ -315,8 +315,8 @@ def _sample(training_set: TrainingSet) -> list[Input]:
 
 def _opening(training_set: TrainingSet, sample: Sequence[Input], model: Any, **settings: Any) -> Reopen:
     """Return what opens the classifier of a training set, in this process or in another one."""
-    kind = {"n_classes": len(training_set.class_names), "modality": training_set.modality, "sample": sample}
-    return partial(open_classifier, model, **kind, **settings)
+    n_classes, modality = len(training_set.class_names), training_set.modality
+    return partial(open_classifier, model, n_classes=n_classes, modality=modality, sample=sample, **settings)
 
 
 def _activations(

@@ -1,23 +1,50 @@
 """Step 5 of the flow: the activations of one class, ``(n, d)``, become ``(n, k)``.
 
-1. PCA to the leading components (Chen et al. 2018, section 4.1 asks for a reduction before clustering).
+1. PCA to the leading components (Chen et al. 2018, section 4.1 asks for a reduction before clustering). A class is read in blocks,
+   and only a small one is held as a whole. Narrow layers and small classes are decomposed exactly; for the others a subspace
+   iteration finds the leading components in a few products of the class with some vectors.
 2. ``ica``: FastICA rotates and equalises those components, as in the paper. PCA comes first because FastICA straight on the
    activations neither converges nor gives the same answer twice.
 3. ``whiten``: the components at equal variance, for the search for small groups.
+
+**Source:** Halko et al. 2011, Finding structure with randomness, algorithm 4.4, for the subspace iteration.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toxscreen.config import ReductionConfig
+from toxscreen.segments import Rows
 
-_EXACT_UP_TO = 1024
-"""Smaller side of the matrix up to which the decomposition is exact; a cost of at most some 0.3 s a class."""
+_EXACT_UP_TO = 8
+"""The decomposition is exact where the smaller side of the class is at most this many times the vectors of a subspace iteration,
+which up to there costs as much."""
+
+_OVERSAMPLED, _ITERATIONS = 10, 2
+"""Vectors beyond the components asked for, and rounds, of a subspace iteration. Where variances fall as slowly as one over the root
+of their number, the ten components found hold 99.6 % of the variance of the leading ten, and 64 hold 98.9 %."""
+
+_HELD_BYTES = 24 << 20
+"""A class up to this size, as float32, is held: it is read once, and stays in the cache of the processor."""
+
+_FLOAT64_UP_TO = 1 << 16
+"""Rows up to which the points are float64; of more, they would fill the memory."""
+
+_CENTRE_ROWS = 64
+"""Rows whose mean stands in for that of all until it is known."""
+
+_TURNED = 1 << 14
+"""Points that are turned at a time."""
+
+_SMALLEST, _LARGEST = 1e-12, 1e12
+"""Sums of rows whose squares float32 can hold."""
 
 _RANK_TOLERANCE = 1e-10
 """Part of the largest variance below which a component is rounding error (float32 activations, squared)."""
@@ -37,43 +64,181 @@ class Reduction:
         What had to be done otherwise than asked, or None.
     """
 
-    points: NDArray[np.float64]
+    points: NDArray[np.floating]
     variances: NDArray[np.float64]
     note: str | None = None
 
+    def leading(self, n_components: int) -> Reduction:
+        """Return the first components."""
+        return replace(self, points=self.points[:, :n_components], variances=self.variances[:n_components])
 
-def principal_components(activations: NDArray[np.floating], n_components: int, rng: np.random.Generator) -> Reduction:
+
+class _Centred:
+    """A class about a centre, near its mean, from which it is read again and again."""
+
+    def __init__(self, rows: Rows, dtype: type[np.floating]) -> None:
+        self._rows, self._dtype = rows, dtype
+        first = rows.array(slice(_CENTRE_ROWS))
+        self.centre = first.mean(axis=0, dtype=np.float64)
+        self.is_held = 4 * rows.shape[0] * rows.shape[1] <= _HELD_BYTES
+        self._held = self._about(rows.array(), self.centre) if self.is_held else None
+
+    def _about(self, values: NDArray[np.floating], centre: NDArray[np.float64]) -> NDArray[np.floating]:
+        own = values.flags.owndata and values.flags.writeable and values.dtype == self._dtype  # no view of the layer
+        return np.subtract(values, centre.astype(self._dtype), out=values if own else None, dtype=self._dtype)
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.floating]]]:
+        """Yield which rows come next, and their places about the centre ``(b, d)``."""
+        if self._held is not None:
+            yield slice(len(self._held)), self._held
+            return
+        for block, values in self._rows.blocks():
+            yield block, self._about(values, self.centre)
+
+    def move(self, by: NDArray[np.float64]) -> None:
+        """Move the centre."""
+        self.centre = self.centre + by
+        if self._held is not None:
+            self._held -= by.astype(self._dtype)
+
+
+def principal_components(
+    activations: Rows | NDArray[np.floating[Any]], n_components: int, rng: np.random.Generator
+) -> Reduction:
     """Project centred activations ``(n, d)`` on their leading principal components, at most ``n - 1`` and the rank.
 
     The sign of a component is chosen so that its largest loading is positive: the same rows give the same points.
+
+    Parameters
+    ----------
+    activations
+        Finite, shape ``(n, d)``.
+    n_components
+        At most so many.
+    rng
+        Starts the subspace iteration; exact components draw nothing.
     """
-    n, d = activations.shape
+    rows = _rows(activations)
+    n, d = rows.shape
     cap = min(n_components, n - 1, d)
     if cap < 1:
         return Reduction(np.zeros((n, 0)), np.zeros(0))
-    centred = activations - activations.mean(axis=0, dtype=np.float64)
-    if min(n, d) <= _EXACT_UP_TO:
-        small = centred.T @ centred if d <= n else centred @ centred.T
-        squares, vectors = np.linalg.eigh(small)
-        squares, vectors = squares[::-1][:cap], vectors[:, ::-1][:, :cap]
-        axes = vectors if d <= n else centred.T @ vectors
+    exact_up_to = _EXACT_UP_TO * (cap + _OVERSAMPLED)
+    if d <= min(n, exact_up_to):
+        centred = _Centred(rows, np.float64)
+        axes = _by_features(centred, n, cap)
+    elif n <= exact_up_to and (centred := _Centred(rows, np.float64)).is_held:
+        axes = _by_rows(centred, n, cap)
     else:
-        from sklearn.utils.extmath import randomized_svd
-
-        _, singular, rows = randomized_svd(centred, cap, n_iter=4, random_state=int(rng.integers(2**31)))
-        squares, axes = singular**2, rows.T
-    kept = squares > _RANK_TOLERANCE * max(squares[0], np.finfo(np.float64).tiny)
-    axes = axes[:, kept] / np.linalg.norm(axes[:, kept], axis=0)
-    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    return Reduction(centred @ axes, squares[kept] / n)
+        centred, axes = _by_iteration(rows, min(cap + _OVERSAMPLED, n, d), rng)
+    return _projected(centred, axes, n, cap)
 
 
-def whiten(reduction: Reduction) -> NDArray[np.float64]:
+def _rows(activations: Rows | NDArray[np.floating[Any]]) -> Rows:
+    return activations if isinstance(activations, Rows) else Rows.of(activations)
+
+
+def _by_features(centred: _Centred, n: int, cap: int) -> NDArray[np.float64]:
+    """Return the leading axes ``(d, k)`` from the products of the features, and move the centre to the mean."""
+    total, products = np.zeros(len(centred.centre)), np.zeros((len(centred.centre),) * 2)
+    for _, block in centred.blocks():
+        total += block.sum(axis=0)
+        products += block.T @ block
+    centred.move(total / n)
+    return _leading(products - np.outer(total, total / n), cap)[1]
+
+
+def _by_rows(centred: _Centred, n: int, cap: int) -> NDArray[np.float64]:
+    """Return the leading axes ``(d, k)`` of a class of fewer rows than features, and move the centre to the mean."""
+    ((_, held),) = centred.blocks()
+    centred.move(held.mean(axis=0))
+    squares, vectors = _leading(held @ held.T, cap)
+    axes: NDArray[np.float64] = held.T @ (vectors / np.sqrt(squares))
+    return axes
+
+
+def _leading(products: NDArray[np.float64], cap: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the largest eigenvalues, descending, and their vectors, without those that hold but rounding."""
+    from scipy.linalg import eigh
+
+    size = len(products)
+    squares, vectors = eigh(products, subset_by_index=(size - cap, size - 1), driver="evr", check_finite=False)
+    kept = np.flatnonzero(squares > _RANK_TOLERANCE * max(squares[-1], np.finfo(np.float64).tiny))[::-1]
+    return squares[kept], vectors[:, kept]
+
+
+def _by_iteration(rows: Rows, n_vectors: int, rng: np.random.Generator) -> tuple[_Centred, NDArray[np.float64]]:
+    """Return orthonormal axes ``(d, n_vectors)``, at most, that hold nearly all of the leading ones, and the class about its mean."""
+    centred = _Centred(rows, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        start, total = _sketch(centred, n_vectors, rng)
+    if not _SMALLEST < np.abs(start).max() < _LARGEST:  # or NaN
+        centred = _Centred(rows, np.float64)
+        start, total = _sketch(centred, n_vectors, rng)
+    centred.move(total / len(rows))
+    axes = _orthonormal(start)
+    for _ in range(_ITERATIONS):
+        products = np.zeros(axes.shape[::-1])
+        for _, block in centred.blocks():
+            products += (block @ axes.astype(block.dtype)).T @ block
+        axes = _orthonormal(products.T)
+    return centred, axes
+
+
+def _sketch(centred: _Centred, n_vectors: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return sums of all rows with random weights ``(d, n_vectors)``, and the plain sum ``(d,)``."""
+    sums = np.zeros((n_vectors + 1, len(centred.centre)))
+    for _, block in centred.blocks():
+        weights = np.ones((n_vectors + 1, len(block)), block.dtype)
+        rng.standard_normal(out=weights[1:], dtype=block.dtype.type)
+        sums += weights @ block
+    return sums[1:].T, sums[0]
+
+
+def _orthonormal(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return an orthonormal basis of the columns, without those that are sums of the others."""
+    for _ in range(2):  # what rounding leaves of the first time, the second takes out
+        squares, rotation = np.linalg.eigh(vectors.T @ vectors)
+        kept = squares > _RANK_TOLERANCE * max(squares[-1], np.finfo(np.float64).tiny)
+        vectors = vectors @ (rotation[:, kept] / np.sqrt(squares[kept]))
+    return vectors
+
+
+def _projected(centred: _Centred, axes: NDArray[np.float64], n: int, cap: int) -> Reduction:
+    """Project the class on orthonormal axes, and turn the points about their mean so that the axes are the components."""
+    points = np.empty((n, axes.shape[1]), np.float64 if n <= _FLOAT64_UP_TO else np.float32)
+    products, total = np.zeros((axes.shape[1],) * 2), np.zeros(axes.shape[1])
+    for block, values in centred.blocks():
+        places = (values @ axes.astype(values.dtype)).astype(np.float64)
+        products += places.T @ places
+        total += places.sum(axis=0)
+        points[block] = places
+    if not axes.shape[1]:
+        return Reduction(points, np.zeros(0))
+    squares, turn = _leading(products - np.outer(total, total / n), min(cap, axes.shape[1]))
+    loadings = axes @ turn
+    turn *= np.sign(loadings[np.abs(loadings).argmax(axis=0), np.arange(turn.shape[1])])
+    for block in (slice(start, start + _TURNED) for start in range(0, n, _TURNED)):
+        points[block, : turn.shape[1]] = (points[block] - total / n) @ turn
+    return Reduction(points[:, : turn.shape[1]], squares / n)
+
+
+def total_variance(activations: Rows | NDArray[np.floating[Any]]) -> float:
+    """Return the variance of all features ``(n, d)`` together."""
+    centred, total, squares = _Centred(_rows(activations), np.float64), 0.0, 0.0
+    for _, block in centred.blocks():
+        total, squares = total + block.sum(axis=0), squares + float((block**2).sum())
+    n = len(activations)
+    return squares / n - float(((total / n) ** 2).sum())
+
+
+def whiten(reduction: Reduction) -> NDArray[np.floating]:
     """Return the points at unit variance in every component, shape ``(n, k)``."""
-    return reduction.points / np.sqrt(reduction.variances)
+    whitened: NDArray[np.floating] = reduction.points / np.sqrt(reduction.variances).astype(reduction.points.dtype)
+    return whitened
 
 
-def reduce(activations: NDArray[np.floating], config: ReductionConfig, rng: np.random.Generator) -> Reduction:
+def reduce(activations: Rows | NDArray[np.floating[Any]], config: ReductionConfig, rng: np.random.Generator) -> Reduction:
     """Reduce one class as the paper does.
 
     Parameters
@@ -83,11 +248,16 @@ def reduce(activations: NDArray[np.floating], config: ReductionConfig, rng: np.r
     config
         Method and number of components.
     rng
-        Starts FastICA and the randomised decomposition of very wide layers.
+        Starts FastICA and the decomposition of large classes.
 
     **Source:** Chen et al. 2018, section 4.1, and section 5 for the ten components.
     """
-    reduction = principal_components(activations, config.n_components, rng)
+    return independent(principal_components(activations, config.n_components, rng), config, rng)
+
+
+def independent(reduction: Reduction, config: ReductionConfig, rng: np.random.Generator) -> Reduction:
+    """Return the leading components as the paper has them: turned and equalised by FastICA, where that was asked for."""
+    reduction = reduction.leading(config.n_components)
     if config.method == "pca" or reduction.points.shape[1] < 2:
         return reduction
     from sklearn.decomposition import FastICA

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+_BLOCK_BYTES = 4 << 20
+"""What is read of a class at a time, as float32: it stays in the cache while it is worked on."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,60 @@ class Segment:
     class_index: int
     rows: NDArray[np.int64]
     fitted: NDArray[np.bool_]
+
+
+class Layer(Protocol):
+    """The activations of all samples: an array ``(n_samples, d)``, or a layer of a store, which reads like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return ``(n_samples, d)``."""
+
+    def __getitem__(self, rows: NDArray[np.int64] | slice, /) -> NDArray[np.float32]:
+        """Return some rows, ``(b, d)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of a layer, which are read a few megabytes at a time.
+
+    Attributes
+    ----------
+    layer
+        Shape ``(n_samples, d)``.
+    numbers
+        Row numbers, shape ``(n,)``.
+    """
+
+    layer: Layer
+    numbers: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, array: Layer) -> Rows:
+        """Return all rows of an array."""
+        return cls(array, np.arange(array.shape[0]))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return ``(n, d)``."""
+        return len(self.numbers), self.layer.shape[1]
+
+    def __len__(self) -> int:
+        """Return ``n``."""
+        return len(self.numbers)
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Yield which of the rows come next, and their values ``(b, d)``, which may be a view of the layer."""
+        step = max(1, _BLOCK_BYTES // (4 * self.shape[1]))
+        for start in range(0, len(self), step):
+            block = slice(start, min(start + step, len(self)))
+            yield block, self.array(block)
+
+    def array(self, part: slice = slice(None)) -> NDArray[np.float32]:
+        """Return those of a part of the numbers, ``(b, d)``, which may be a view of the layer."""
+        numbers = self.numbers[part]
+        side_by_side = len(numbers) > 0 and numbers[-1] - numbers[0] == len(numbers) - 1 and bool((np.diff(numbers) == 1).all())
+        return np.asarray(self.layer[int(numbers[0]) : int(numbers[-1]) + 1] if side_by_side else self.layer[numbers])
 
 
 def segments(

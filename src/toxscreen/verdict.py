@@ -355,7 +355,8 @@ def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], trigger: str
 
 
 def _because_of_inputs(verdict: Verdict, evidence: Mapping[str, float]) -> str:
-    conflict, lower = evidence["label_conflict"], evidence["label_conflict_lower"]
+    conflict = min(evidence["label_conflict"], 1.0)  # above 1 the inputs fit even less than those of other classes do
+    lower = evidence["label_conflict_lower"]
     if verdict is Verdict.SUSPICIOUS:
         return f"and their inputs look like those of other classes (label conflict {conflict:.2f} of 1)"
     if lower == -np.inf:

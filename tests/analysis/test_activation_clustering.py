@@ -7,11 +7,11 @@ import pytest
 
 from tests import references
 from toxscreen.analysis.activation_clustering import FEWEST_IN_GROUP, analyse
-from toxscreen.analysis.base import FEWEST_SAMPLES
+from toxscreen.analysis.base import FEWEST_SAMPLES, Group
 from toxscreen.clustering import two_means
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import InputFit
-from toxscreen.reduction import reduce
+from toxscreen.reduction import independent
 from toxscreen.verdict import POLICY, judge_group
 
 EVIDENCE = {"relative_size", "separation", "separation_lower", "likelihood_ratio", "silhouette_score", "silhouette_of_one_cloud"}
@@ -225,12 +225,40 @@ def test_a_group_far_apart_is_asked_again_without_its_marks():
     assert asked == []  # it is not worth asking about what does not lie apart
 
 
+# The widest group around the most telling one
+
+
+def with_candidates(monkeypatch, *told):
+    """Let the search find groups of so many first rows, each with a separation and a lower bound of the conflict."""
+    activations, _ = one_class(200, 20)
+
+    def group(n, separation, conflict):
+        evidence = {"relative_size": n / 200, "separation": separation, "separation_lower": separation, "label_conflict": conflict}
+        members = np.arange(200) < n
+        return Group(members, members.astype(float), {**evidence, "label_conflict_lower": conflict}, np.zeros(200))
+
+    monkeypatch.setattr("toxscreen.analysis.activation_clustering.candidate_groups", lambda *_: [group(*each) for each in told])
+    return analysed(activations)
+
+
+def test_an_accused_group_widens_to_the_largest_around_it_that_tells_almost_as_much(monkeypatch):
+    found = with_candidates(monkeypatch, (30, 4.0, 1.2), (90, 4.1, 1.0), (60, 4.0, 1.0))
+    assert found.group.members.sum() == 30
+    assert found.widest.members.sum() == 90
+    assert found.widest.evidence == {**found.group.evidence, "relative_size": 0.45}
+
+
+@pytest.mark.parametrize("wider", [(90, 4.1, 0.7), (90, 3.7, 1.2)], ids=["tells too little", "lies too near"])
+def test_an_accused_group_does_not_widen_to_one_with_less_evidence(monkeypatch, wider):
+    assert with_candidates(monkeypatch, (30, 4.0, 1.2), wider).widest.members.sum() == 30
+
+
 # The silhouette as evidence
 
 
 @pytest.mark.parametrize("method", ["pca", "ica"])
 def test_the_silhouette_of_one_cloud_is_that_of_a_class_of_this_shape_where_nothing_lies_apart(method):
-    activations = (rng(2).normal(size=(600, 6)) * np.array([6, 3, 2, 1, 1, 1])).astype("f4")
+    activations = (rng(2).laplace(size=(600, 6)) * np.array([6, 3, 2, 1, 1, 1])).astype("f4")
     activations[:60] += 9  # so that there is a group to report
     evidence = analysed(activations, method=method).group.evidence
     cloud = rng(3).normal(size=(600, 6)) * (1 if method == "ica" else np.sqrt(np.linalg.eigvalsh(np.cov(activations.T))[::-1]))
@@ -256,6 +284,7 @@ def test_points_show_the_direction_that_tells_the_group_apart_across():
 
 
 def test_a_note_tells_when_the_reduction_was_another_than_asked_for(monkeypatch):
-    monkeypatch.setattr("toxscreen.analysis.activation_clustering.reduce", lambda *given: replace(reduce(*given), note="made up"))
+    noted = "toxscreen.analysis.activation_clustering.independent"
+    monkeypatch.setattr(noted, lambda *given: replace(independent(*given), note="made up"))
     activations, _ = one_class(100, 20)
     assert analysed(activations).note == "made up"

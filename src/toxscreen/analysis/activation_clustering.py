@@ -1,14 +1,15 @@
 """Our own analysis: groups of a class with their evidence. Scores only: the policy decides.
 
 1. Candidate groups: the smaller half of the paper's 2-means, and, where the inputs can be asked, the rows whose activations say
-   that they are in conflict with their label. Each is sharpened by :func:`toxscreen.clustering.discriminant_split`.
+   that they are in conflict with their label. Each is sharpened by :func:`toxscreen.clustering.discriminant_splits`.
 2. Relative size and silhouette score (Chen et al. 2018, section 4.3), and beside the latter what one Gaussian cloud of the same
    size and shape gives: cutting a single cloud in two scores well above zero.
 3. Separation: distance of the group from the rest in standard deviations, along a direction that other rows chose.
 4. Label conflict: 0 where the group's inputs fit the given label as well as the rest of the class, 1 where they fit it no better
    than other classes' samples do.
-5. The most telling group is kept. Where the policy accuses it, it takes in those rows that the model misreads and that lie on its
-   side (a trigger that was learned almost always has samples that it did not sway), and the next one is looked for among the rest.
+5. The most telling group is kept. Where the policy accuses it, the widest group around it takes its place that tells almost as
+   much, with those rows that the model misreads and that lie on its side (a trigger that was learned almost always has samples
+   that it did not sway), and the next one is looked for among the rest.
 
 **Source:** Chen et al. 2018, arXiv 1811.03728, section 4, for the first two steps; the others are our own.
 """
@@ -23,12 +24,12 @@ from numpy.typing import NDArray
 
 from toxscreen.analysis.base import FEWEST_SAMPLES, Analysis, Findings, Group, plane, telling
 from toxscreen.analysis.silhouette_score import one_cloud_silhouette, silhouette
-from toxscreen.clustering import Split, discriminant, discriminant_split, two_means
+from toxscreen.clustering import Dealt, Split, discriminant, discriminant_splits, two_means
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity, InputFit
 from toxscreen.parallel import Spread, in_parallel
-from toxscreen.reduction import principal_components, reduce, whiten
-from toxscreen.segments import Segment
+from toxscreen.reduction import independent, principal_components, whiten
+from toxscreen.segments import Layer, Rows, Segment
 
 FEWEST_IN_GROUP = 10
 """Samples of the smallest group that is looked for: fewer fix no direction in space."""
@@ -60,6 +61,11 @@ _SURE = 2.0
 _TIGHTEST = 1e-15
 """Least variance along the direction, in standard deviations: the rows of a group may be equal to the last bit."""
 
+_AROUND, _AS_TELLING, _AS_FAR = 0.9, 0.75, 0.95
+"""The widest group around an accused one holds this part of its rows, tells this part of what it tells and lies this part as far.
+A faint trigger (WaNet on CIFAR-10) tells most in the samples that fit their label least, 17 of 100; with these it is 88, at
+16 more clean ones of 883. A pure group has no such wider one: where the separation is large, any clean row brings it down."""
+
 _ON_ITS_SIDE = 1e-6
 """Least log-odds of a row to be in the group that it was put in: a refinement that did not settle leaves some on the border."""
 
@@ -77,7 +83,7 @@ class ActivationClustering(Analysis):
 
     def search(
         self,
-        activations: NDArray[np.float32],
+        activations: Layer,
         segments: Sequence[Segment],
         *,
         rng: np.random.Generator,
@@ -88,14 +94,14 @@ class ActivationClustering(Analysis):
     ) -> tuple[Findings, ...]:
         """Look for groups in every class, each among the rows that no accused group holds."""
 
-        def work(each: tuple[Segment, np.random.Generator]) -> Findings:
-            return self._search(activations, *each, inputs, accused)
+        def work(one: tuple[Segment, np.random.Generator]) -> Findings:
+            return self._search(activations, *one, inputs, accused)
 
         return tuple(spread(work, zip(segments, rng.spawn(len(segments)), strict=True), told))
 
     def _search(
         self,
-        activations: NDArray[np.float32],
+        activations: Layer,
         segment: Segment,
         rng: np.random.Generator,
         inputs: Affinity | None,
@@ -106,7 +112,7 @@ class ActivationClustering(Analysis):
         found = Findings(segment, rows, np.zeros((len(rows), 2), np.float32))
         for _ in range(_MOST_GROUPS):
             fit = None if inputs is None else inputs.of(segment.class_index, rows)
-            analysis = analyse(np.asarray(activations[rows]), len(segment.rows), fit, self.reduction, rng)
+            analysis = analyse(Rows(activations, rows), len(segment.rows), fit, self.reduction, rng)
             if not groups:
                 found = replace(found, points=analysis.points, constant=analysis.constant, note=analysis.note)
             if analysis.group is None or (groups and not accused(analysis.group)):
@@ -115,17 +121,17 @@ class ActivationClustering(Analysis):
                 groups.append((rows, analysis.group))
                 found = replace(found, farthest=analysis.farthest)
                 break
-            groups.append(_with_misread(activations, rows, analysis.group, misread, len(segment.rows)))
+            groups.append(_with_misread(activations, rows, analysis.widest or analysis.group, misread, len(segment.rows)))
             rows, misread = (left[~np.isin(left, groups[-1][0][groups[-1][1].members])] for left in (rows, misread))
         return replace(found, groups=tuple(groups))
 
 
 def _with_misread(
-    activations: NDArray[np.float32], rows: NDArray[np.int64], group: Group, misread: NDArray[np.int64], n_class: int
+    activations: Layer, rows: NDArray[np.int64], group: Group, misread: NDArray[np.int64], n_class: int
 ) -> tuple[NDArray[np.int64], Group]:
     """Add the rows that the model does not give their own label to those that were analysed, each on the side it lies nearer to."""
-    inside, outside = np.asarray(activations[rows[group.members]]), np.asarray(activations[rows[~group.members]])
-    log_odds = discriminant(inside, outside, np.asarray(activations[misread]))
+    inside, outside, asked = (Rows(activations, each) for each in (rows[group.members], rows[~group.members], misread))
+    log_odds = discriminant(inside, outside, asked)
     members = np.concatenate([group.members, log_odds > 0])
     posterior = np.concatenate([group.posterior, 1 / (1 + np.exp(-np.clip(log_odds, -50, 50)))])
     evidence = {**group.evidence, "relative_size": float(members.sum() / n_class)}
@@ -138,8 +144,9 @@ class ClassAnalysis:
 
     Attributes
     ----------
-    group, farthest
-        The most telling one, and the one that lies farthest from the rest; None where there are no two groups at all.
+    group, farthest, widest
+        The most telling one, the one that lies farthest from the rest, and the widest one around the first; None where there are no
+        two groups at all.
     points
         The rows in two dimensions, shape ``(n, 2)``.
     constant
@@ -150,13 +157,14 @@ class ClassAnalysis:
 
     group: Group | None = None
     farthest: Group | None = None
+    widest: Group | None = None
     points: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.float32))
     constant: bool = False
     note: str | None = None
 
 
 def analyse(
-    activations: NDArray[np.float32], n_class: int, fit: InputFit | None, config: ReductionConfig, rng: np.random.Generator
+    activations: Rows | NDArray[np.float32], n_class: int, fit: InputFit | None, config: ReductionConfig, rng: np.random.Generator
 ) -> ClassAnalysis:
     """Look for groups in one class and measure them.
 
@@ -175,17 +183,19 @@ def analyse(
     """
     n = len(activations)
     folds_rng, silhouette_rng, reduction_rng = rng.spawn(3)
-    reduction = reduce(activations, config, reduction_rng)
+    components = principal_components(activations, max(config.n_components, directions(n)), reduction_rng)
+    reduction = independent(components, config, reduction_rng)
     if n < FEWEST_SAMPLES or reduction.points.shape[1] == 0:
         return ClassAnalysis(points=np.zeros((n, 2), dtype=np.float32), constant=reduction.points.shape[1] == 0)
-    whitened = whiten(principal_components(activations, directions(n), reduction_rng))
+    whitened = whiten(components.leading(directions(n)))
     halves = two_means(reduction.points)
     groups = candidate_groups(whitened, n_class, fit, folds_rng, (halves, ~halves))
     group, farthest = _most_telling(groups), max(groups, key=lambda each: each.evidence["separation"], default=None)
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
         group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
-    return ClassAnalysis(group, farthest, _plane(plane(activations, reduction_rng), group), note=reduction.note)
+    widest = None if group is None else _widest(group, groups)
+    return ClassAnalysis(group, farthest, widest, _plane(plane(components), group), note=reduction.note)
 
 
 def directions(n: int) -> int:
@@ -194,7 +204,7 @@ def directions(n: int) -> int:
 
 
 def candidate_groups(
-    whitened: NDArray[np.float64],
+    whitened: NDArray[np.floating],
     n_class: int,
     fit: InputFit | None,
     rng: np.random.Generator,
@@ -213,31 +223,22 @@ def candidate_groups(
     guesses
         Memberships to start from, each of shape ``(n,)``.
     """
-    folds = rng.permutation(len(whitened)) % _FOLDS
-    starts = [*guesses, *_conflicting(whitened, fit, folds)]
-    found = (discriminant_split(whitened, guess, folds, FEWEST_IN_GROUP) for guess in starts)
-    splits = [split for split in found if split is not None]
+    dealt = Dealt.of(whitened, rng.permutation(len(whitened)) % _FOLDS)
+    starts = np.array([*guesses, *_conflicting(dealt, fit)]).reshape(-1, len(whitened))
+    splits = [split for split in discriminant_splits(dealt, starts, FEWEST_IN_GROUP) if split is not None]
     if fit is None:  # both sides of a cut lie equally far from each other: only its size says which one is the group
         splits = [split for split in splits if 2 * split.members.sum() <= len(whitened)]
     distinct = {split.members.tobytes(): split for split in splits}  # most guesses end in the same group
     return [_measure(split, n_class, fit) for split in distinct.values()]
 
 
-def _conflicting(whitened: NDArray[np.float64], fit: InputFit | None, folds: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+def _conflicting(dealt: Dealt, fit: InputFit | None) -> list[NDArray[np.bool_]]:
     """Guess groups by how far the activations, regressed on it, speak of conflict between input and label."""
     if fit is None:
         return []
     surprise = -np.log(fit.own + _PROBABILITY_FLOOR).astype(np.float64)
-    predicted = np.empty(len(surprise))
-    for fold in range(_FOLDS):
-        held_out = folds == fold
-        points = whitened[~held_out]
-        centred = points - points.mean(axis=0)
-        covariance = centred.T @ centred / len(points) + _RIDGE * np.eye(points.shape[1])
-        weights = np.linalg.solve(covariance, centred.T @ (surprise[~held_out] - surprise[~held_out].mean()))
-        norm = np.sqrt(weights @ covariance @ weights) + np.finfo(np.float64).tiny
-        predicted[held_out] = (whitened[held_out] - points.mean(axis=0)) @ weights / norm
-    return [predicted > np.quantile(predicted, 1 - part) for part in _GUESSES]
+    predicted = dealt.in_order(dealt.regressed(surprise[dealt.order], _RIDGE))
+    return [predicted > cut for cut in np.quantile(predicted, 1 - np.array(_GUESSES))]
 
 
 def _measure(split: Split, n_class: int, fit: InputFit | None) -> Group:
@@ -312,6 +313,18 @@ def _likelihood_ratio(inside: NDArray[np.float64], outside: NDArray[np.float64],
 def _most_telling(groups: list[Group]) -> Group | None:
     """Return the first of the groups that tell most; rounding must not decide between a group and its complement."""
     return max(groups, key=lambda group: (round(telling(group.evidence), 6), round(group.evidence["separation"], 6)), default=None)
+
+
+def _widest(core: Group, groups: list[Group]) -> Group:
+    """Return the largest group around a telling one, with the evidence of the latter, on which an accusation rests."""
+
+    def is_around(group: Group) -> bool:
+        held = (group.members & core.members).sum() >= _AROUND * core.members.sum()
+        as_telling = telling(group.evidence) >= _AS_TELLING * telling(core.evidence)
+        return bool(held and as_telling and group.evidence["separation"] >= _AS_FAR * core.evidence["separation"])
+
+    widest = max((group for group in groups if is_around(group)), key=lambda group: int(group.members.sum()), default=core)
+    return replace(widest, evidence=core.evidence | {"relative_size": widest.evidence["relative_size"]})
 
 
 def _plane(points: NDArray[np.float32], group: Group | None) -> NDArray[np.float32]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity
 from toxscreen.parallel import Spread, in_parallel
-from toxscreen.reduction import principal_components
+from toxscreen.reduction import Reduction, principal_components
 from toxscreen.result import Verdict
-from toxscreen.segments import Segment
+from toxscreen.segments import Layer, Rows, Segment
 
 FEWEST_SAMPLES = 25
 """Samples that a class must have to be judged: parts of a class of fewer say nothing about each other."""
@@ -128,7 +127,7 @@ class Analysis(ABC):
     @abstractmethod
     def search(
         self,
-        activations: NDArray[np.float32],
+        activations: Layer,
         segments: Sequence[Segment],
         *,
         rng: np.random.Generator,
@@ -170,8 +169,11 @@ class Analysis(ABC):
 Decision = tuple[tuple[Group, ...], Ruling]
 """The groups of a class and what a rule decides about them."""
 
-Load = Callable[[], NDArray[np.float64]]
-"""Reads the activations of a class, shape ``(n, d)``: at least :data:`FEWEST_SAMPLES` rows, finite and not all equal."""
+Activations = Rows | NDArray[np.floating[Any]]
+"""Those of a class, shape ``(n, d)``, to be read in blocks or as a whole: finite and not all equal."""
+
+Load = Callable[[], Any]
+"""Reads the activations of a class of at least :data:`FEWEST_SAMPLES` rows, as :meth:`Rule.reader` has it."""
 
 
 class Rule(Analysis):
@@ -179,26 +181,30 @@ class Rule(Analysis):
 
     def search(
         self,
-        activations: NDArray[np.float32],
+        activations: Layer,
         segments: Sequence[Segment],
         *,
         rng: np.random.Generator,
         inputs: Affinity | None = None,  # noqa: ARG002 - no rule knows of it
         accused: Callable[[Group], bool] = lambda _: False,  # noqa: ARG002
-        spread: Spread = in_parallel,  # noqa: ARG002 - what a rule does to a class costs little
+        spread: Spread = in_parallel,  # noqa: ARG002 - rules are here to compare with
         told: Callable[[int], None] = lambda _: None,
     ) -> tuple[Findings, ...]:
         """Let the rule decide about the classes that have enough samples that are not all equal."""
         rngs = rng.spawn(len(segments))
-        findings = [_blank(_load(activations, each), each, child) for each, child in zip(segments, rngs, strict=True)]
+        findings = in_parallel(lambda each: _blank(activations, *each), zip(segments, rngs, strict=True))
         able = [i for i, each in enumerate(findings) if not each.constant and len(each.rows) >= FEWEST_SAMPLES]
         told(len(segments) - len(able))
-        decisions = self.decide([partial(_load, activations, segments[i]) for i in able], [rngs[i] for i in able])
+        decisions = self.decide([self.reader(Rows(activations, segments[i].rows)) for i in able], [rngs[i] for i in able])
         for done, (i, (groups, ruling)) in enumerate(zip(able, decisions, strict=True), start=1):
             rows = segments[i].rows
             findings[i] = replace(findings[i], groups=tuple((rows, group) for group in groups), ruling=ruling)
             told(len(segments) - len(able) + done)
         return tuple(findings)
+
+    def reader(self, rows: Rows) -> Load:
+        """Return what reads a class: as a whole, in double precision."""
+        return lambda: np.asarray(rows.array(), np.float64)
 
     @abstractmethod
     def decide(self, classes: Sequence[Load], rngs: Sequence[np.random.Generator]) -> Iterable[Decision]:
@@ -216,21 +222,22 @@ class Rule(Analysis):
 class ClassRule(Rule):
     """A published rule that looks at one class at a time."""
 
+    def reader(self, rows: Rows) -> Load:
+        """Return what reads a class: block by block."""
+        return lambda: rows
+
     def decide(self, classes: Sequence[Load], rngs: Sequence[np.random.Generator]) -> Iterable[Decision]:
-        """Judge one class after the other."""
-        return (self.judge(load(), rng) for load, rng in zip(classes, rngs, strict=True))
+        """Judge each class."""
+        return in_parallel(lambda each: self.judge(each[0](), each[1]), zip(classes, rngs, strict=True))
 
     @abstractmethod
-    def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> Decision:
+    def judge(self, activations: Activations, rng: np.random.Generator) -> Decision:
         """Judge one class by its activations, shape ``(n, d)``."""
 
 
-def _load(activations: NDArray[np.float32], segment: Segment) -> NDArray[np.float64]:
-    return np.asarray(activations[segment.rows], np.float64)
-
-
-def _blank(activations: NDArray[np.float64], segment: Segment, rng: np.random.Generator) -> Findings:
-    return Findings(segment, segment.rows, plane(activations, rng), constant=is_constant(activations))
+def _blank(activations: Layer, segment: Segment, rng: np.random.Generator) -> Findings:
+    rows = Rows(activations, segment.rows)
+    return Findings(segment, segment.rows, plane(principal_components(rows, 2, rng)), constant=is_constant(rows))
 
 
 def moments(classes: Sequence[Load]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -260,14 +267,14 @@ def leading_axes(matrix: NDArray[np.float64], most: int) -> NDArray[np.float64]:
     return axes[:, ::-1][:, : min(most, int((variances > _NOTHING * variances[-1]).sum()))]
 
 
-def is_constant(activations: NDArray[np.floating]) -> bool:
-    """Say whether all rows are equal, which those of an empty array are not."""
-    return len(activations) > 0 and bool((activations.max(axis=0) == activations.min(axis=0)).all())
+def is_constant(rows: Rows) -> bool:
+    """Say whether all rows are equal, which those of an empty class are not."""
+    return len(rows) > 0 and all(bool((block == first).all()) for first in (rows.array(slice(1)),) for _, block in rows.blocks())
 
 
-def plane(activations: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.float32]:
+def plane(components: Reduction) -> NDArray[np.float32]:
     """Return the rows along their two leading components, shape ``(n, 2)``, for people to look at."""
-    leading = principal_components(activations, 2, rng).points
+    leading = components.points[:, :2]
     points = np.zeros((len(leading), 2), dtype=np.float32)
     points[:, : leading.shape[1]] = np.clip(leading, -_FARTHEST, _FARTHEST)
     return points

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from toxscreen.analysis.base import UNCALIBRATED, ClassRule, Decision, Group, Ruling, beyond
+from toxscreen.analysis.base import UNCALIBRATED, Activations, ClassRule, Decision, Group, Ruling, beyond
 from toxscreen.clustering import two_means
 from toxscreen.config import ReductionConfig
 from toxscreen.reduction import reduce
@@ -35,7 +35,7 @@ class RelativeSize(ClassRule):
         """Return the rule with the reduction that was asked for."""
         return replace(self, reduction=reduction)
 
-    def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> Decision:
+    def judge(self, activations: Activations, rng: np.random.Generator) -> Decision:
         """Judge one class by the size of its smaller half."""
         reduction = reduce(activations, self.reduction, rng)
         members = two_means(reduction.points)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toxscreen.analysis.base import UNCALIBRATED, ClassRule, Decision, Group, Ruling, beyond, quota
+from toxscreen.analysis.base import UNCALIBRATED, Activations, ClassRule, Decision, Group, Ruling, beyond, quota
 from toxscreen.errors import UsageError
-from toxscreen.reduction import principal_components
+from toxscreen.reduction import principal_components, total_variance
 from toxscreen.result import Verdict
 
 MARGIN = 1.5
@@ -36,12 +36,12 @@ class SpectralSignatures(ClassRule):
     def __post_init__(self) -> None:
         check_share(self.poison_share)
 
-    def judge(self, activations: NDArray[np.float64], rng: np.random.Generator) -> Decision:
+    def judge(self, activations: Activations, rng: np.random.Generator) -> Decision:
         """Flag the quota of one class."""
         leading = principal_components(activations, 1, rng)
         scores = leading.points[:, 0] ** 2
         members, cut = quota(scores, MARGIN * self.poison_share)
-        spread = float(activations.var(axis=0).sum())
+        spread = total_variance(activations)
         evidence = {"relative_size": float(members.mean()), "leading_variance": float(leading.variances[0]) / spread}
         if not members.any():
             return (), Ruling(Verdict.CLEAN, f"No row lies farther out than enough others to be flagged by {self.rule}.")

@@ -50,5 +50,5 @@ def check_engine(name: str, address: str | None, folder: Path | None) -> None:
         raise UsageError(f"--address must be HOST:PORT of a cluster that this machine is a node of, or auto, got {address!r}.")
     if name == "ray" and folder is None:
         raise UsageError(
-            "engine='ray' needs a run folder that all nodes share for what they compute. Give one: scan(..., out=FOLDER)."
+            "engine='ray' keeps what the nodes compute in a run folder that they share. Give one: scan(..., out=FOLDER)."
         )

@@ -46,7 +46,7 @@ class Engine(Protocol):
 
 
 class Local:
-    """This machine, and this process."""
+    """The process that the command runs in."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

@@ -52,9 +52,9 @@ def write_shard(path: Path, computed: Computed, key: str) -> None:
     """
     from safetensors.numpy import save
 
-    arrays = {"rows": computed.rows, "logits": computed.logits}
-    arrays |= {f"layer-{index}": values for index, values in enumerate(computed.layers.values())}
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    layers = {f"layer-{index}": values for index, values in enumerate(computed.layers.values())}
+    named: dict[str, NDArray[Any]] = {"rows": computed.rows, "logits": computed.logits, **layers}
+    arrays = {name: np.ascontiguousarray(array) for name, array in named.items()}
     document = {"layers": list(computed.layers), "not_examined": [asdict(entry) for entry in computed.not_examined]}
     about = {"key": key, "about": json.dumps(document)}
     temporary = path.with_suffix(f".{os.getpid()}")

@@ -106,7 +106,7 @@ def _inputs(evidence: Mapping[str, float]) -> _Sentences:
         return
     conflict, lower = evidence["label_conflict"], evidence.get("label_conflict_lower", math.nan)
     enough = policy.POLICY["label_conflict"].value
-    figure = f"label conflict {conflict:.2f}, where the rest of the class has 0 and other classes have 1"
+    figure = f"label conflict {min(conflict, 1.0):.2f}, where the rest of the class has 0 and other classes have 1"
     if not (math.isfinite(conflict) and math.isfinite(lower)):
         yield False, "The inputs of this class are not told from those of others, so whether theirs fit the label is unknown."
     elif lower >= enough:
