@@ -185,10 +185,8 @@ def _connect(address: str | None) -> None:
         with _silent_stderr():
             ray.init(**settings, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise EngineError(
-            f"There must be a Ray cluster that {'starts on this machine' if address is None else f'runs at {address}'}, of the same "
-            f"version, and this machine must be one of its nodes: {_first_line(error)}."
-        ) from error
+        place = "that can be started on this machine" if address is None else f"at {address}, with this machine as one of its nodes"
+        raise EngineError(f"--engine ray needs a Ray cluster of the same version {place}, but: {_first_line(error)}.") from error
 
 
 def _room(*, on_gpus: bool) -> tuple[dict[str, int], int]:

@@ -50,8 +50,8 @@ class Threads:
         import torch
         from threadpoolctl import threadpool_limits
 
-        torch.set_num_threads(self.torch)
         threadpool_limits({"openmp": self.openmp})
+        torch.set_num_threads(self.torch)  # after it: the two may share a library
 
 
 @dataclass(frozen=True)
@@ -141,15 +141,16 @@ def worked(work: Callable[[T], R], threads: Threads, items: Sequence[T]) -> tupl
 
 def written_down(error: Exception) -> str:
     """Return an error as a text: its own class may not be known where the command runs."""
-    kind = type(error).__name__
-    message = str(error) if isinstance(error, ToxscreenError) else f"A worker failed with {kind}: {error}"
+    kind, message = type(error).__name__, str(error)
+    if not isinstance(error, ToxscreenError):
+        kind, message = EngineError.__name__, f"A worker failed with {kind}: {message}"
     return json.dumps({"kind": kind, "message": message, "trace": traceback.format_exc()})
 
 
 def read_again(text: str) -> ToxscreenError:
     """Return the error that a worker wrote down; the worker's trace goes with it, for --debug."""
     told = json.loads(text)
-    kind = getattr(errors, told["kind"], EngineError)
+    kind = getattr(errors, told["kind"])
     error: ToxscreenError = kind.__new__(kind, told["message"])
     error.add_note(told["trace"])
     return error
