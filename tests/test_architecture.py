@@ -29,7 +29,6 @@ FLOW = (
     "conflict",
     "reduction",
     "clustering",
-    "parallel",
     "engine",
     "analysis",
     "trigger",
