@@ -322,7 +322,7 @@ def test_settings_of_a_model_need_a_model(setting):
 def test_the_device_is_resolved_once_and_told(monkeypatch):
     training_set, classifier, _ = subject()
     assert audit(training_set, classifier, config=ScanConfig(ExtractionConfig(device="cpu"))).inputs["device"] == "cpu"
-    assert audit(training_set, classifier).inputs["device"] == "as given"
+    assert audit(training_set, classifier).inputs["device"] == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert toxscreen.audit.resolve_device("auto", live=False) == "mps"

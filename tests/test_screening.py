@@ -329,6 +329,25 @@ def test_a_class_that_the_model_misreads_is_inconclusive_and_the_others_are_judg
     assert set(column(screening, "verdict")[training_set.labels == 0]) == {"inconclusive"}
 
 
+def test_a_class_that_is_misread_far_more_than_the_others_is_inconclusive_as_are_those_samples():
+    training_set = clouds((150,) * 5, rng())
+    logits = np.eye(5, dtype="f4")[training_set.labels]
+    of_class = np.cumsum(training_set.labels == 2) * (training_set.labels == 2)
+    misread = (of_class > 0) & (of_class <= 30)
+    logits[misread] = np.eye(5, dtype="f4")[0]
+    screening = screened(training_set, logits=logits)
+    assert [result.verdict for result in screening.classes] == [Verdict.CLEAN] * 2 + [Verdict.INCONCLUSIVE] + [Verdict.CLEAN] * 2
+    assert "gives 30 of its 150 samples (20.0%) another label, and 0.0%" in screening.classes[2].reasons[0]
+    np.testing.assert_array_equal(column(screening, "verdict") == "inconclusive", misread)
+    assert not column(screening, "flagged").any()
+
+
+def test_where_every_class_is_hard_to_read_none_is_inconclusive_for_it():
+    training_set = clouds((150,) * 5, rng())
+    logits = np.eye(5, dtype="f4")[np.where(np.arange(750) % 5, training_set.labels, (training_set.labels + 1) % 5)]
+    assert {result.verdict for result in screened(training_set, logits=logits).classes} == {Verdict.CLEAN}
+
+
 # Through the front door
 
 

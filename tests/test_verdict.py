@@ -16,6 +16,7 @@ from toxscreen.verdict import (
     judge_group,
     judge_trigger,
     level,
+    not_learned,
     obstacle,
     p_value,
     plausibility,
@@ -44,7 +45,7 @@ def is_one_sentence(text):
 
 
 def test_each_rule_says_what_it_means_and_where_it_comes_from():
-    screen = {"label_conflict", "separation", "standing_out", "fitted_share"}
+    screen = {"label_conflict", "separation", "standing_out", "fitted_share", "misread_share", "misread_ratio"}
     screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "clean_tail_shape"}
     screen |= {"trigger_flips", "trigger_margin", "trigger_returns"}
     confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy", "exre_recall"}
@@ -240,6 +241,28 @@ def test_a_class_of_which_the_model_reads_too_few_right_is_told_how_many_are_nee
     assert f"At least {FEWEST_SAMPLES} samples that the model gives their own label" in text
     assert f"gives {FEWEST_SAMPLES - 1}." in text
     assert is_one_sentence(text)
+
+
+@pytest.mark.parametrize(
+    ("misread", "others", "told"),
+    [
+        (30, (0.0, 0.01, 0.01), True),
+        (30, (0.02,), True),
+        (30, (), True),
+        (0, (), False),
+        (30, (0.06, 0.07, 0.08), False),  # every class is hard to read
+        (6, (0.0, 0.0, 0.0), False),  # a few of them are
+    ],
+)
+def test_a_class_that_is_misread_more_than_others_may_hold_what_the_model_has_not_learned(misread, others, told):
+    reason = not_learned(Facts(200, 200 - misread), others)
+    assert (reason is not None) is told
+    assert reason is None or reason.startswith("The model gives 30 of its 200 samples (15.0%) another label")
+
+
+def test_a_few_of_a_small_class_say_nothing():
+    assert not_learned(Facts(29, 24), (0.03,)) is None  # 17 %, and surely 8 %
+    assert not_learned(Facts(2900, 2400), (0.03,)) is not None
 
 
 def test_constant_activations_are_told_to_try_another_layer():

@@ -8,6 +8,7 @@ was read back, or from arrays that the user computed.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,7 +29,10 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 _AHEAD = 2
-"""Batches that are decoded while the model runs."""
+"""Batches that wait for the model, at most."""
+
+_DECODERS = 8
+"""Threads that decode, at most; half of the cores is left to the model."""
 
 
 class Rows(Protocol):
@@ -191,7 +195,8 @@ def compute(
         If what the model returns has the wrong shape.
     """
     prepare = partial(_prepare, training_set, classifier, plan.view)
-    with contextlib.closing(_ahead(prepare, batches, _AHEAD)) as items:
+    workers = max(1, min(_DECODERS, (os.cpu_count() or 1) // 2)) if training_set.parallel else 1
+    with contextlib.closing(_ahead(prepare, batches, workers)) as items:
         for item in items:
             not_examined = [*item.unreadable, *_not_handed_out(item, training_set.ids)]
             layers: dict[str, NDArray[np.float32]] = {}
@@ -312,14 +317,14 @@ def _prepare(training_set: TrainingSet, classifier: Classifier, view: views.Inpu
     return _Work(rows, batch.rows, batch.unreadable, encoded, features)
 
 
-def _ahead(make: Callable[[S], T], tasks: Sequence[S], depth: int) -> Generator[T]:
-    """Yield what is made of each task, up to ``depth`` of them in advance by another thread; it has ended when this ends."""
-    pool = ThreadPoolExecutor(1, "toxscreen-decode")
+def _ahead(make: Callable[[S], T], tasks: Sequence[S], workers: int) -> Generator[T]:
+    """Yield what is made of each task, in order, some of it in advance by so many other threads; they have ended when this ends."""
+    pool = ThreadPoolExecutor(workers, "toxscreen-decode")
     try:
         pending: deque[Future[T]] = deque()
         for task in tasks:
             pending.append(pool.submit(make, task))
-            if len(pending) > depth:
+            if len(pending) >= workers + _AHEAD:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

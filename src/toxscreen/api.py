@@ -44,6 +44,8 @@ def scan(
     analysis: str = "activation-clustering",
     batch_size: int = 256,
     device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    stored: Literal["float32", "bfloat16"] = "float32",
     confirm: bool = False,
     trainer: Trainer | str | None = None,
     engine: Literal["local", "ray"] = "local",
@@ -87,6 +89,10 @@ def scan(
         Samples per forward pass.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    dtype
+        What the model computes in; ``"auto"`` takes bfloat16 where the machine is faster in it and the model answers the same.
+    stored
+        What activations are kept as; ``"bfloat16"`` halves the disk.
     confirm
         Put suspicious groups to exclusionary reclassification: a model is trained once without them, and asked about them.
     trainer
@@ -110,7 +116,7 @@ def scan(
     ToxscreenError
         See :mod:`toxscreen.errors`.
     """
-    stages = ExtractionConfig(layer, batch_size, device), ReductionConfig(reduction, n_components)
+    stages = ExtractionConfig(layer, batch_size, device, dtype, stored), ReductionConfig(reduction, n_components)
     config = ScanConfig(*stages, seed, AnalysisConfig(analysis), ConfirmationConfig(confirm), VerdictConfig(alpha))
     if trainer is not None and not confirm:
         raise UsageError("A trainer trains the model for confirm=True, which was not asked for.")

@@ -43,6 +43,7 @@ from toxscreen.sources.data.base import Input, NotExamined, TrainingSet, abridge
 from toxscreen.sources.data.labels import encode_labels, labels_array
 from toxscreen.sources.model import align_classes, open_classifier
 from toxscreen.sources.model.base import Classifier
+from toxscreen.sources.model.precision import resolve_precision
 from toxscreen.store import ActivationStore, Manifest, package_versions
 from toxscreen.trigger.recover import Recovered, recover
 
@@ -88,7 +89,7 @@ class _Subject:
 
     classifier: Classifier
     figures: Mapping[str, Any]
-    reopen: Reopen
+    opening: Reopen
 
 
 def audit(
@@ -154,29 +155,31 @@ def audit(
                 subject = _train(training_set, held_out, folder / "model", device or "cpu", config, log)
             else:
                 subject = _open(training_set, model, arch, preprocessing, device, config)
+            classifier = resolve_precision(subject.classifier, config.extraction.dtype, _sample(training_set))
+            subject = replace(subject, classifier=classifier)
         outputs = align_classes(training_set.class_names, subject.classifier)
         labels, reading = Labels(training_set.ids, training_set.labels, training_set.class_names), {"split": split, **columns}
         with open_engine(engine, address) as workers:
             with log.stage("activations"):
-                activations, layer = _activations(training_set, subject, folder / "activations", device, workers, config, log)
+                activations, layer = _activations(training_set, subject, folder / "activations", workers, config, log)
             with log.stage("screening"):
                 screening = screen(activations, labels, outputs, layer, config, spread=workers.spread, progress=progress)
             log.notes += workers.notes
         described = (training_set, reading, subject, activations)
         if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it
-            _keep_finding(_result(*described, screening, layer, device, config, replace(log, notes=list(log.notes))), folder)
+            _keep_finding(_result(*described, screening, layer, config, replace(log, notes=list(log.notes))), folder)
         with log.stage("triggers"):
             screening, recovered = _recovered(screening, labels, subject.classifier, training_set, outputs, config, log)
         answers = None
         if config.confirmation.asked and (found := suspects(screening, labels)):
             if kept:  # and so may a training
-                _keep_finding(_result(*described, screening, layer, device, config, replace(log, notes=list(log.notes))), folder)
+                _keep_finding(_result(*described, screening, layer, config, replace(log, notes=list(log.notes))), folder)
             with log.stage("confirmation"):
                 to = folder / "confirmation"
                 screening, answers = _confirmed(
                     screening, labels, found, subject.classifier, training_set, to, device, trainer, config, log
                 )
-        result = _result(*described, screening, layer, device, config, log)
+        result = _result(*described, screening, layer, config, log)
         with log.stage("exhibits"):
             exhibits = make_exhibits(result, training_set, recovered, rng=np.random.default_rng(config.seed))
     return replace(result, exhibits=exhibits, confirmation=answers)
@@ -286,8 +289,8 @@ def _train(
         "out_of_sample_accuracy": trained.out_of_sample_accuracy,
         "out_of_sample": trained.measured_on,
     }
-    reopen = _opening(training_set, _sample(training_set), folder, device=device)
-    return _Subject(trained.classifier, figures, reopen)
+    opening = _opening(training_set, _sample(training_set), folder, device=device)
+    return _Subject(trained.classifier, figures, opening)
 
 
 def _open(
@@ -299,46 +302,53 @@ def _open(
     config: ScanConfig,
 ) -> _Subject:
     sample = _sample(training_set)
-    if not sample:
-        raise DataError(
-            f"At least one of the first samples must be readable, but none of those tried in {training_set.location} is."
-        )
     settings = {"arch": arch, "preprocessing": preprocessing, "layer": config.extraction.layer, "device": device}
-    reopen = _opening(training_set, sample, model, **settings)
-    return _Subject(reopen(), {"trained_here": False, "out_of_sample_accuracy": None}, reopen)
-
-
-def _sample(training_set: TrainingSet) -> list[Input]:
-    """Return some readable inputs."""
-    return [entry for entry in training_set.take(spread(len(training_set), _PROBES)) if entry is not None]
+    opening = _opening(training_set, sample, model, **settings)
+    return _Subject(opening(), {"trained_here": False, "out_of_sample_accuracy": None}, opening)
 
 
 def _opening(training_set: TrainingSet, sample: Sequence[Input], model: Any, **settings: Any) -> Reopen:
-    """Return what opens the classifier of a training set, in this process or in another one."""
+    """Return what opens the classifier of a training set in float32, in this process or in another one."""
     n_classes, modality = len(training_set.class_names), training_set.modality
     return partial(open_classifier, model, n_classes=n_classes, modality=modality, sample=sample, **settings)
 
 
+def _reopened(opening: Reopen, dtype: str, sample: Sequence[Input]) -> Classifier:
+    """Open a classifier in another process, in the precision that this one found to be right."""
+    return resolve_precision(opening(), "bfloat16" if dtype == "bfloat16" else "float32", sample)
+
+
+def _sample(training_set: TrainingSet) -> list[Input]:
+    """Return a few inputs to try a model on."""
+    rows = spread(len(training_set), _PROBES)
+    sample = [entry for entry in training_set.take(rows) if entry is not None]
+    if not sample:
+        raise DataError(
+            f"At least one of the first samples must be readable, but none of {len(rows)} in {training_set.location} is."
+        )
+    return sample
+
+
 def _activations(
-    training_set: TrainingSet,
-    subject: _Subject,
-    folder: Path,
-    device: str | None,
-    workers: Engine,
-    config: ScanConfig,
-    log: _Log,
+    training_set: TrainingSet, subject: _Subject, folder: Path, workers: Engine, config: ScanConfig, log: _Log
 ) -> tuple[Activations, str]:
     """Make the pass, or what is left of it, and return its activations and the name of the layer to cluster."""
     classifier = subject.classifier
     layer = config.extraction.layer or classifier.last_hidden
     steps = plan(training_set, classifier, (layer,))
-    manifest = Manifest.of(training_set, classifier, steps, device or "cpu")
+    manifest = Manifest.of(training_set, classifier, steps, stored=config.extraction.stored)
     given, digests = training_set.labels, training_set.digests()
     with ActivationStore.open_or_create(folder, manifest, labels=given, digests=digests) as store:
         log.notes += store.notes
+        if store.done == len(training_set):
+            log.notes.append(
+                f"The activations of all {store.done:,} samples were there from an earlier scan into this folder, of the same data "
+                "with the same model: the model was not run over them again."
+            )
         progress = log.progress
         told = None if progress is None else lambda done, total: progress("computing activations", done, total)
-        through = workers.compute(subject.reopen, device, folder / "shards", manifest.digest())
+        reopen = partial(_reopened, subject.opening, classifier.dtype, _sample(training_set))
+        through = workers.compute(reopen, classifier.device, folder / "shards", manifest.digest())
         size = config.extraction.batch_size
         activations = extract(training_set, classifier, steps, store, batch_size=size, progress=told, through=through)
     shutil.rmtree(folder / "shards", ignore_errors=True)
@@ -445,7 +455,6 @@ def _result(
     activations: Activations,
     screening: Screening,
     layer: str,
-    device: str | None,
     config: ScanConfig,
     log: _Log,
 ) -> ScanResult:
@@ -482,8 +491,9 @@ def _result(
             "layer_width": activations.layers[layer].shape[1],
             "preprocessing": dict(classifier.preprocessing),
         },
-        "device": device or "as given",
-        "dtype": "float32",
+        "device": classifier.device,
+        "dtype": classifier.dtype,
+        "stored": config.extraction.stored,
         "versions": package_versions(),
     }
     return ScanResult(

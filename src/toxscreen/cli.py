@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 CLEAN, FOUND, INCONCLUSIVE, FAILED, INTERRUPTED = 0, 1, 3, 4, 130
 
+_NO_OTHER_RUN = ("batch_size", "device", "dtype", "stored", "confirm", "trainer", "engine", "address")
+"""Options of a scan that may change when it is repeated into its run folder."""
+
 EPILOG = (
     "Exit codes: 0 every class examined and clean; 1 at least one class suspicious or poisoned; 2 wrong usage; "
     "3 nothing suspicious, but something inconclusive or not examined; 4 failed; 130 interrupted."
@@ -38,10 +41,6 @@ EPILOG = (
 REPAIR_EPILOG = (
     "Exit codes: 0 repaired, or nothing to repair; 1 the repair made things worse; 2 wrong usage; 4 failed; 130 interrupted."
 )
-
-
-_NOT_DECIDING = ("batch_size", "device", "confirm", "trainer", "engine", "address")
-"""Options with which a scan may be gone on that was begun with others."""
 
 
 class _Numbers(click.ParamType[tuple[float, ...]]):
@@ -125,9 +124,21 @@ def _errors(code: int | None = None) -> Iterator[None]:
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per forward pass.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option(
-    "--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="Who does the work: see docs/scale.md."
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="What the model computes in; auto takes bfloat16 where the machine is faster in it and the model answers the same.",
 )
-@click.option("--address", metavar="HOST:PORT", help="The Ray cluster for --engine ray. Default: one on this machine.")
+@click.option(
+    "--stored",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="What activations are kept as; bfloat16 halves the disk.",
+)
+@click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="This process, or a Ray cluster.")
+@click.option("--address", metavar="HOST:PORT", help="Of the cluster for --engine ray. Default: one on this machine.")
 @click.option("--confirm", is_flag=True, help="Train once without the suspicious groups, and ask that model about them.")
 @click.option("--trainer", metavar="MODULE:FUNCTION", help="Your code that trains the model for --confirm.")
 @click.option(
@@ -155,7 +166,7 @@ def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_o
 
         folder = (out or runs.default_folder(data)).absolute()  # the user's code may change the working directory
         asked = {"data": str(data.resolve()), "model": model and str(model.resolve()), **options}
-        settings = {name: value for name, value in asked.items() if name not in _NOT_DECIDING}
+        settings = {name: value for name, value in asked.items() if name not in _NO_OTHER_RUN}
         with runs.claim(folder, settings, inputs=(data, model) if model else (data,)) as going_on:
             if going_on:
                 click.echo(f"Going on with the run in {folder}.", err=True)
@@ -481,7 +492,7 @@ def _config(options: dict[str, Any]) -> ScanConfig:
     """Take the settings of the stages out of the options."""
     from toxscreen.config import AnalysisConfig, ConfirmationConfig, ExtractionConfig, ReductionConfig, ScanConfig, VerdictConfig
 
-    extraction = ExtractionConfig(*(options.pop(name) for name in ("layer", "batch_size", "device")))
+    extraction = ExtractionConfig(*(options.pop(name) for name in ("layer", "batch_size", "device", "dtype", "stored")))
     reduction = ReductionConfig(options.pop("reduction"), options.pop("components"))
     analysis, confirmation = AnalysisConfig(options.pop("analysis")), ConfirmationConfig(options.pop("confirm"))
     return ScanConfig(extraction, reduction, options.pop("seed"), analysis, confirmation, VerdictConfig(options.pop("alpha")))

@@ -10,15 +10,25 @@ from toxscreen.errors import UsageError
 
 @dataclass(frozen=True)
 class ExtractionConfig:
-    """Step 2. ``layer`` is what is clustered: None for the input of the classification head."""
+    """Step 2. ``layer`` is what is clustered: None for the input of the classification head.
+
+    ``dtype`` is what the model computes in, ``"auto"`` for the fastest that says the same; ``stored`` is what its activations are
+    kept as: bfloat16 takes half of the disk.
+    """
 
     layer: str | None = None
     batch_size: int = 256
     device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    stored: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}.")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise UsageError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {self.dtype!r}.")
+        if self.stored not in ("float32", "bfloat16"):
+            raise UsageError(f"stored must be 'float32' or 'bfloat16', got {self.stored!r}.")
 
 
 @dataclass(frozen=True)

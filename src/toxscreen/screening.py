@@ -263,6 +263,7 @@ def detect(
     separations = [_separation(f) for f in findings]
     at = policy.level([_p_value(f) if np.isfinite(known) else 1.0 for f, known in zip(findings, separations, strict=True)], alpha)
     results = tuple(_judge(f, names, _others(separations, i), at, columns) for i, f in enumerate(findings))
+    results = _with_what_was_not_learned(results, findings, columns)
     return Detection(columns.score, columns.flagged, columns.group, columns.severity, results, findings)
 
 
@@ -342,6 +343,20 @@ def _judge(findings: Findings, class_names: Sequence[str], others: Sequence[floa
     groups.insert(0, GroupResult(0, rest, rest / n, Verdict.CLEAN, {}))
     worst = max((group.verdict for group in groups), key=lambda verdict: verdict.severity)
     return ClassResult(name, n, worst, tuple(reasons) or (policy.NOTHING_APART,), tuple(groups))
+
+
+def _with_what_was_not_learned(
+    results: Sequence[ClassResult], findings: Sequence[Findings], columns: _Columns
+) -> tuple[ClassResult, ...]:
+    """Return the classes, those that the model misreads more than others as inconclusive, and their misread samples too."""
+    misread = [1 - float(f.segment.fitted.mean()) if len(f.segment.rows) else np.nan for f in findings]
+    judged = list(results)
+    for index, (result, found) in enumerate(zip(results, findings, strict=True)):
+        why = policy.not_learned(_facts(found), _others(misread, index)) if found.ruling is None else None
+        if result.verdict is Verdict.CLEAN and why is not None:
+            columns.severity[found.segment.rows[~found.segment.fitted]] = Verdict.INCONCLUSIVE.severity
+            judged[index] = replace(result, verdict=Verdict.INCONCLUSIVE, reasons=(why, *result.reasons))
+    return tuple(judged)
 
 
 def _judged(group: Group) -> dict[str, float]:

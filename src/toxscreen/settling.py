@@ -53,8 +53,8 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
     apart: list[Lead] = []
     quiet: list[tuple[float, Lead]] = []
     for index, result in enumerate(screening.classes):
-        if result.verdict is Verdict.INCONCLUSIVE:
-            continue
+        if not result.groups:
+            continue  # it could not be judged
         fitted = np.flatnonzero((labels.given == index) & (predicted == index) & (number >= 0))
         bad = [group.id for group in result.accused]
         ordinary = fitted[~np.isin(number[fitted], bad)]

@@ -115,11 +115,9 @@ class Manifest:
         training_set: TrainingSet,
         classifier: Classifier,
         plan: Plan,
-        device: str = "cpu",
-        dtype: str = "float32",
         stored: Literal["float32", "bfloat16"] = "float32",
     ) -> Self:
-        """Describe the pass that ``plan`` makes over ``training_set`` with ``classifier`` running on ``device`` in ``dtype``."""
+        """Describe the pass that ``plan`` makes over ``training_set`` with ``classifier``, kept as ``stored``."""
         return cls(
             n_samples=len(training_set),
             layers=plan.names,
@@ -127,8 +125,8 @@ class Manifest:
             data=training_set.fingerprint(),
             model=classifier.fingerprint(),
             preprocessing=dict(classifier.preprocessing),
-            device=device,
-            dtype=dtype,
+            device=classifier.device,
+            dtype=classifier.dtype,
             versions=package_versions(),
             stored=stored,
         )
@@ -195,7 +193,8 @@ class StoredRows:
 
     def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> NDArray[Any]:
         """Return all rows in the order of the data: for small ones."""
-        return np.asarray(self[:], dtype)
+        whole = np.asarray(self[:], dtype)
+        return whole.copy() if copy is not False and not whole.flags.writeable else whole
 
 
 class ActivationStore:

@@ -13,6 +13,7 @@ import numpy as np
 
 from toxscreen.analysis.base import FEWEST_SAMPLES, telling
 from toxscreen.result import Verdict
+from toxscreen.shares import Share
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,19 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             0.5,
             "The model gives at least this part of a class its own label; otherwise the class is inconclusive.",
             "a model that misreads most of a class has not learned it, and a backdoor is something learned",
+        ),
+        "misread_share": Rule(
+            0.05,
+            "Of a class that is not accused, the model gives surely less than this part another label (the lower end of the "
+            "interval); otherwise, where the next rule holds too, the class is inconclusive.",
+            "half of 10 % poison, which a model that was trained without it misreads",
+        ),
+        "misread_ratio": Rule(
+            3.0,
+            "And that part is surely less than this many times the median of the other classes: what a model misreads in one class "
+            "alone is wrongly labelled, or poison that it has not learned.",
+            "46 trainings on MNIST, CIFAR-10, GTSRB, Rotten Tomatoes, SST-2 and AG News: classes that are hard to read reached 2.7 "
+            "(cats); with step imbalance 200 two of 29 samples each 4 and 5, but not surely",
         ),
         "trigger_margin": Rule(
             0.15,
@@ -275,6 +289,27 @@ def obstacle(facts: Facts) -> str | None:
     if facts.constant:
         return "The activations of the class are constant, so nothing tells its samples apart: scan another layer with --layer."
     return None
+
+
+def not_learned(facts: Facts, others: Sequence[float]) -> str | None:
+    """Say in two sentences why a class may hold poison that the model does not obey, or None where nothing suggests it.
+
+    Parameters
+    ----------
+    facts
+        Of the class.
+    others
+        Part of each other class that the model gives another label.
+    """
+    misread = Share(facts.n - facts.n_fitted, facts.n)
+    usual = float(np.median(others)) if len(others) else 0.0
+    if misread.interval[0] < max(POLICY["misread_share"].value, POLICY["misread_ratio"].value * usual):
+        return None
+    return (
+        f"The model gives {misread.count:,} of its {facts.n:,} samples ({misread.value:.1%}) another label, and {usual:.1%} of the "
+        "median of the other classes: wrong labels, or poison that this model has not learned. Scan them with a model that was "
+        "trained on all of this data."
+    )
 
 
 def reason(verdict: Verdict, evidence: Mapping[str, float], sizes: tuple[int, int], others: Sequence[float]) -> str:

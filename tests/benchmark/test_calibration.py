@@ -56,6 +56,6 @@ def test_the_p_value_of_a_class_is_that_of_its_most_telling_group():
 
     groups = tuple(GroupResult(k, 10, 0.1, Verdict.CLEAN, {"p_value": p}) for k, p in ((1, 0.4), (2, 0.02)))
     assert calibration._p_value(ClassResult("a", 100, Verdict.CLEAN, (), groups)) == 0.02
-    assert calibration._p_value(ClassResult("a", 100, Verdict.CLEAN, ())) == 1.0
+    assert calibration._p_value(ClassResult("a", 100, Verdict.CLEAN, (), (GroupResult(0, 100, 1.0, Verdict.CLEAN, {}),))) == 1.0
     assert calibration._p_value(ClassResult("a", 10, Verdict.INCONCLUSIVE, ())) is None
     assert np.isclose(calibration._evidence({"separation_lower": 4.0, "label_conflict_lower": 0.5}), 2.0)

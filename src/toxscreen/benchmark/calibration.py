@@ -21,7 +21,7 @@ from toxscreen.benchmark import paper, tables
 from toxscreen.benchmark.cases import DIGITS, Case
 from toxscreen.benchmark.grid import Settings, Steps
 from toxscreen.benchmark.subject import Subject
-from toxscreen.result import ClassResult, Verdict
+from toxscreen.result import ClassResult
 from toxscreen.verdict import level
 
 SEEDS = 3
@@ -87,7 +87,7 @@ def _drawn(subject: Subject, number: int) -> dict[str, Any]:
 
 
 def _p_value(found: ClassResult) -> float | None:
-    if found.verdict is Verdict.INCONCLUSIVE:
+    if not found.groups:
         return None
     return min((group.evidence.get("p_value", 1.0) for group in found.groups), default=1.0)
 
@@ -116,8 +116,8 @@ def _use(cell: tables.Cell) -> str:
 
 def _row(name: str, found: list[tables.Cell]) -> list[str]:
     drawn = [step for cell in found for step in cell["steps"].values()]
-    scans = [[p for p in step["p_values"] if p is not None] for step in drawn]
-    classes = np.array([p for scan in scans for p in scan])
+    scans = [[1.0 if p is None else p for p in step["p_values"]] for step in drawn]
+    classes = np.array([p for step in drawn for p in step["p_values"] if p is not None])
     shown = []
     for alpha in ALPHAS:
         accused = [any(p <= level(scan, alpha) for p in scan) for scan in scans]

@@ -70,6 +70,8 @@ def _summary(result: ScanResult, *, boxed: bool) -> Iterator[RenderableType]:
         yield Text(f"Clean: {count(len(ranked) - len(not_clean), 'class')}.")
     if floor := _detection_floor(result.classes):
         yield Text(floor)
+    if "dtype" in result.inputs:
+        yield Text(f"The model ran on {result.inputs['device']} in {result.inputs['dtype']}.")
     yield ""
     yield from _why(not_clean[:_EXPLAINED])
     if result.not_examined:

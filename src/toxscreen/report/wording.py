@@ -91,7 +91,7 @@ _UNASKED = (
 LABELS = {
     "accuracy_on_training_data": "training data read as labelled",
     "channels_first": "channels before height and width",
-    "dtype": "number format",
+    "dtype": "the model computes in",
     "interpolation": "resized by",
     "kind": "kind of input",
     "last_hidden": "last hidden layer",
@@ -105,6 +105,7 @@ LABELS = {
     "pattern": "pattern of a word",
     "scale": "pixel values multiplied by",
     "sha256": "SHA-256 of the word list",
+    "stored": "activations are kept as",
     "std": "each channel divided by",
     "trained_here": "trained for this scan",
 }

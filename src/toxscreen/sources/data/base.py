@@ -89,8 +89,11 @@ class TrainingSet(ABC):
         Index into ``class_names`` of each sample's given label, shape ``(n_samples,)``; ``MISSING_LABEL`` where there is none.
     class_names
         One name per class; a class may have no sample.
+    parallel
+        Whether several threads may ask for batches at once, and gain by it.
     """
 
+    parallel = False
     modality: Modality
     name: str
     location: str

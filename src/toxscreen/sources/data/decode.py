@@ -26,8 +26,30 @@ MAX_BYTES = 4 * MAX_PIXELS
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Raster formats that no interpreter stands behind (unlike EPS or SVG)."""
 
-_quiet = threading.Lock()
-"""Pillow warns through process-wide state that two threads must not change at once."""
+
+class _Quiet:
+    """No warnings while any thread decodes: the first to come sets their process-wide state, and the last to go puts it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._state = warnings.catch_warnings(action="ignore")
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._state = warnings.catch_warnings(action="ignore")
+                self._state.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._state.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8] | Unreadable:
@@ -49,7 +71,7 @@ def image_pixels(image: Image.Image) -> NDArray[np.uint8] | Unreadable:
 
 
 def _pixels(open_image: Callable[[], Image.Image]) -> NDArray[np.uint8] | Unreadable:
-    with _quiet, warnings.catch_warnings(action="ignore"):
+    with _quiet:
         try:
             image = open_image()
             if image.width * image.height > MAX_PIXELS:

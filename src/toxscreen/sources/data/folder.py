@@ -97,6 +97,7 @@ class FolderSet(RowReader):
 
     def __init__(self, *, path: Path, root: Path, folder_of: Mapping[int, str], **common: Any) -> None:
         super().__init__(**common)
+        self.parallel = self.modality == "image"
         self.path = path
         self.root = root
         self.folder_of = folder_of

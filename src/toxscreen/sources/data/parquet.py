@@ -106,6 +106,7 @@ class ParquetSet(RowReader):
 
     def __init__(self, *, path: Path, files: Sequence[Path], input_column: str, label_column: str, **common: Any) -> None:
         super().__init__(**common)
+        self.parallel = self.modality == "image"
         self.path = path
         self.files = tuple(files)
         self.input_column = input_column

@@ -89,6 +89,7 @@ class RowReader(TrainingSet):
         self.class_names = class_names
         self.skipped = skipped
         self._digests: NDArray[np.uint8] | None = None
+        self._fingerprint: str | None = None
         _check_classes(labels, class_names, location)
 
     @abstractmethod
@@ -127,11 +128,13 @@ class RowReader(TrainingSet):
         return self._digests
 
     def fingerprint(self) -> str:
-        """Return a hexadecimal digest of the inputs, the labels, the class names and the ids."""
-        parts = [self.digests().tobytes(), self.modality.encode(), json.dumps(self.class_names).encode()]
-        parts.append(self.labels.astype("<i8").tobytes())
-        parts += [json.dumps(self.ids.slice(first, 2**16).to_pylist()).encode() for first in range(0, len(self), 2**16)]
-        return hashlib.blake2b(b"".join(map(_delimited, parts)), digest_size=16).hexdigest()
+        """Return a hexadecimal digest of the inputs, the labels, the class names and the ids; computed once."""
+        if self._fingerprint is None:
+            parts = [self.digests().tobytes(), self.modality.encode(), json.dumps(self.class_names).encode()]
+            parts.append(self.labels.astype("<i8").tobytes())
+            parts += [json.dumps(self.ids.slice(first, 2**16).to_pylist()).encode() for first in range(0, len(self), 2**16)]
+            self._fingerprint = hashlib.blake2b(b"".join(map(_delimited, parts)), digest_size=16).hexdigest()
+        return self._fingerprint
 
     def _read(self, rows: NDArray[np.int64]) -> list[Input | Unreadable]:
         from toxscreen.sources.data.decode import decode_image  # Pillow is not needed by `import toxscreen`

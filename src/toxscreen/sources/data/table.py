@@ -134,6 +134,7 @@ class TableSet(RowReader):
 
     def __init__(self, *, path: Path, file: Path, columns: Columns, **common: Any) -> None:
         super().__init__(modality="image" if columns.are_images else "text", **common)
+        self.parallel = self.modality == "image"
         self.path = path
         self.file = file
         self.columns = columns

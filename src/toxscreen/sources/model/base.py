@@ -57,7 +57,12 @@ class Classifier(ABC):
         Name of the layer that is the *input of the classification head*.
     preprocessing
         How an input becomes a tensor; JSON-serialisable, written to the manifest.
+    device, dtype
+        Where and in what precision :meth:`forward` runs; written to the manifest.
     """
+
+    device = "cpu"
+    dtype = "float32"
 
     modality: Modality
     name: str

@@ -53,7 +53,7 @@ class OnnxClassifier(Classifier):
     def __init__(self, path: Path, request: Request) -> None:
         self._path = path
         self._graph = read_graph(path)
-        self._device = request.device or "cpu"
+        self.device = request.device or "cpu"
         self._sessions: dict[tuple[str, ...], Any] = {}
         self._inputs = {value.name: value for value in self._graph.inputs}
         self._batch = max((value.shape[0] for value in self._graph.inputs if value.shape), default=UNKNOWN)
@@ -138,12 +138,12 @@ class OnnxClassifier(Classifier):
         for start in range(0, n, size):
             rows = np.minimum(np.arange(start, start + size), n - 1)
             try:
-                arrays = session.run(names, {name: array[rows] for name, array in encoded.items()})
+                arrays = session.run(names, encoded if size == n else {name: array[rows] for name, array in encoded.items()})
             except Exception as error:  # the runtime raises classes of its own
                 shapes = ", ".join(f"{name} {array.shape} of {array.dtype}" for name, array in encoded.items())
                 raise ModelError(f"{self._path} must take the batch it is given, {shapes}, but failed: {error}") from error
             parts.append([np.atleast_1d(array)[: n - start] for array in arrays])
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+        return parts[0] if len(parts) == 1 else [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     def _session(self, exposed: tuple[str, ...]) -> Any:
         """Return a session whose graph also gives the tensors in ``exposed``."""
@@ -156,7 +156,7 @@ class OnnxClassifier(Classifier):
             options.log_severity_level = 3  # errors only
             if external_files(self._graph.model, self._path):
                 options.add_session_config_entry(_EXTERNAL_FOLDER, str(self._path.parent.resolve()))
-            wanted = {"cuda": ["CUDAExecutionProvider"]}.get(self._device.partition(":")[0], [])
+            wanted = {"cuda": ["CUDAExecutionProvider"]}.get(self.device.partition(":")[0], [])
             providers = [name for name in (*wanted, "CPUExecutionProvider") if name in onnxruntime.get_available_providers()]
             try:
                 self._sessions[exposed] = onnxruntime.InferenceSession(self._graph.exposing(exposed), options, providers)

@@ -84,13 +84,14 @@ class TorchClassifier(Classifier):
         self._network, self._device = _placed(_unwrapped(network), device)
         self.name = name or type(self._network).__name__
         self._preprocessing = preprocessing
-        self._bfloat16 = dtype == "bfloat16"
+        self.device, self.dtype = str(self._device), dtype
         self._n_data_classes = n_classes
 
         encoded = self.encode(sample[:_TRACED])
         before = _state_marks(self._network)
         with _evaluating(self._network):
             self._trace = trace(self._network, lambda: self.tensors(encoded), self._run)
+            self._layout = self._fastest_layout(encoded)
         _refuse_changed(before, _state_marks(self._network))
         self._modules: dict[str, nn.Module] = dict(self._network.named_modules())
         self._probabilities = are_probabilities(_to_numpy(self._trace.logits))
@@ -113,7 +114,7 @@ class TorchClassifier(Classifier):
         ModelError
             There is no such layer, or it did not run, or the network fails.
         """
-        tensors = self.tensors(encoded)
+        tensors = self._laid_out(self.tensors(encoded))
         mask = tensors.get("attention_mask") if isinstance(tensors, dict) else None
         kept: dict[str, Tensor] = {}
         watch = HeadWatch(self._trace.head) if self._trace.head and self._trace.head.name in layers else None
@@ -169,8 +170,16 @@ class TorchClassifier(Classifier):
             class_names=self.class_names,
             layer=self.last_hidden if self._trace.head is None else None,
             device=str(self._device),
-            dtype="bfloat16" if self._bfloat16 else "float32",
+            dtype=self.dtype,
         )
+
+    def in_dtype(self, dtype: str, sample: Sequence[Input]) -> TorchClassifier:
+        """Return a classifier that runs the same network in another precision."""
+        other = copy.copy(self)
+        other.dtype = dtype
+        with _evaluating(self._network):
+            other._layout = other._fastest_layout(self.encode(sample[:_TRACED]))
+        return other
 
     def answer(self, tensors: Tensor | dict[str, Tensor]) -> Tensor:
         """Return the logits of a batch, with gradients where they are recorded, in whatever mode the network is."""
@@ -206,12 +215,32 @@ class TorchClassifier(Classifier):
         tensor = torch.tensor(array, device=self._device)
         if not tensor.is_floating_point():
             return tensor
-        dtype = next((weight.dtype for weight in self._network.parameters() if weight.is_floating_point()), tensor.dtype)
-        layout = torch.channels_last if self._bfloat16 and tensor.ndim == 4 else torch.contiguous_format
-        return tensor.to(dtype, memory_format=layout)
+        return tensor.to(next((weight.dtype for weight in self._network.parameters() if weight.is_floating_point()), tensor.dtype))
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16)
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
+
+    def _fastest_layout(self, encoded: Encoded) -> torch.memory_format:
+        """Return the order of the numbers in a batch of pictures that convolutions are fastest with, if the network takes it.
+
+        On a CPU the channels of a pixel side by side are several times as fast, on a GPU where it computes in bfloat16. A network
+        that looks at its numbers with ``view`` may refuse it.
+        """
+        if self._device.type != "cpu" and (self._device.type != "cuda" or self.dtype != "bfloat16"):
+            return torch.contiguous_format
+        self._layout = torch.channels_last
+        try:
+            with self._precision():
+                self._run(self._laid_out(self.tensors(encoded)))
+        except ModelError:
+            return torch.contiguous_format
+        return torch.channels_last
+
+    def _laid_out(self, tensors: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        """Return a batch in the order that this network is fastest with."""
+        if isinstance(tensors, Tensor) and tensors.ndim == 4:
+            return tensors.contiguous(memory_format=self._layout)
+        return tensors
 
     def _run(self, tensors: Tensor | dict[str, Tensor]) -> Tensor:
         """Return the logits of a batch."""
