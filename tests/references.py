@@ -96,7 +96,8 @@ def discriminant_split(
             centre_in, centre_out = others[own].mean(axis=0), others[~own].mean(axis=0)
             residual = others - np.where(own[:, None], centre_in, centre_out)
             within = residual.T @ residual / len(others) + 1e-12 * np.eye(others.shape[1])
-            direction = np.linalg.solve(within + ridge * np.trace(within) / len(within) * np.eye(len(within)), centre_in - centre_out)
+            shrunk = within + ridge * np.trace(within) / len(within) * np.eye(len(within))
+            direction = np.linalg.solve(shrunk, centre_in - centre_out)
             scale = np.sqrt(direction @ within @ direction)
             projection[folds == fold] = (whitened[folds == fold] - (centre_in + centre_out) / 2) @ direction / scale
         nearer = likelier_in_group(projection, members)
@@ -112,9 +113,7 @@ def likelier_in_group(projection: NDArray[np.float64], members: NDArray[np.bool_
     if inside.mean() <= outside.mean():
         return np.zeros_like(members)
     variance = np.concatenate([inside - inside.mean(), outside - outside.mean()]).var()
-    odds = [
-        (value - outside.mean()) ** 2 / (2 * variance) - (value - inside.mean()) ** 2 / (2 * variance) for value in projection
-    ]
+    odds = [(value - outside.mean()) ** 2 / (2 * variance) - (value - inside.mean()) ** 2 / (2 * variance) for value in projection]
     return np.array(odds) > np.log(len(outside) / len(inside))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toxscreen.segments import Rows
+from toxscreen.segments import Part
 
 _LLOYD_ITERATIONS = 100
 _CUT_THROUGH = 5
@@ -99,7 +99,7 @@ def _lloyd(points: NDArray[np.floating], members: NDArray[np.bool_]) -> tuple[ND
 
 
 def products(members: NDArray[np.bool_], points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the sum of the points of several memberships ``(s, n)``, shape ``(s, k)``; a product, since picking rows copies them."""
+    """Return the sum of the members' points for memberships ``(s, n)``, shape ``(s, k)``: a product, for picking copies."""
     sums = np.zeros((len(members), points.shape[1]))
     for block in (slice(start, start + _BLOCK) for start in range(0, len(points), _BLOCK)):
         sums += members[:, block].astype(points.dtype) @ points[block]
@@ -189,24 +189,28 @@ class Dealt:
         possible = ((inside >= 2) & (inside <= left - 2)).all(axis=0)
         inside = np.where(possible, inside, left // 2)
         sums, outside = chosen.sum(axis=0) - chosen, left - inside
+        centre_in, centre_out = sums / inside[..., None], (self.sums[:, None] - sums) / outside[..., None]
+        directions = self._fisher(centre_in - centre_out, inside * outside / left**2)
+        middles = (directions * (centre_in + centre_out)).sum(axis=2) / 2
+        directions = directions.astype(self.points.dtype)
         projections = np.empty(members.shape)
         for number, part in enumerate(self.folds):
-            centre_in = sums[number] / inside[number][:, None]
-            centre_out = (self.sums[number] - sums[number]) / outside[number][:, None]
-            between = inside[number] * outside[number] / left[number] ** 2
-            directions = self._fisher(number, centre_in - centre_out, between)
-            middle = (directions * (centre_in + centre_out)).sum(axis=1, keepdims=True) / 2
-            projections[:, part] = directions.astype(self.points.dtype) @ self.points[part].T - middle
+            projections[:, part] = directions[number] @ self.points[part].T - middles[number][:, None]
         return projections, possible
 
-    def _fisher(self, fold: int, apart: NDArray[np.float64], between: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return Fisher's direction outside a fold for centres ``(s, k)`` apart, by Sherman and Morrison: within is all less between."""
-        variances = self.variances[fold] + _TIGHTEST
-        along = apart @ self.axes[fold]
-        ridge = _RIDGE * np.maximum(variances.sum() - between * (along**2).sum(axis=1), 0) / len(variances)
-        weights = along / (variances + ridge[:, None])
-        within = (weights**2) @ variances - between * (weights * along).sum(axis=1) ** 2
-        return (weights / np.sqrt(np.maximum(within, np.finfo(np.float64).tiny))[:, None]) @ self.axes[fold].T
+    def _fisher(self, apart: NDArray[np.float64], between: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return Fisher's directions for centres ``(n_folds, s, k)`` apart: the variance within is all less that between them.
+
+        **Source:** Sherman and Morrison 1950, for the inverse of that.
+        """
+        variances = (self.variances + _TIGHTEST)[:, None]
+        along = apart @ self.axes
+        ridge = _RIDGE * np.maximum(variances.sum(axis=2) - between * (along**2).sum(axis=2), 0) / variances.shape[2]
+        weights = along / (variances + ridge[..., None])
+        within = (weights**2 * variances).sum(axis=2) - between * (weights * along).sum(axis=2) ** 2
+        scales = np.sqrt(np.maximum(within, np.finfo(np.float64).tiny))[..., None]
+        directions: NDArray[np.float64] = (weights / scales) @ np.swapaxes(self.axes, 1, 2)
+        return directions
 
 
 def _squares(points: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -253,7 +257,7 @@ def discriminant_splits(dealt: Dealt, guesses: NDArray[np.bool_], minimum: int) 
 
 
 def _likelier_in_group(projections: NDArray[np.float64], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Reassign each row to the likelier of two Gaussians of equal variance, for several memberships ``(s, n)`` of some rows each."""
+    """Reassign each row to the likelier of two Gaussians of equal variance, for several memberships ``(s, n)``."""
     n, n_in = members.shape[1], members.sum(axis=1)
     inside = np.where(members, projections, 0).sum(axis=1) / n_in
     outside = np.where(members, 0, projections).sum(axis=1) / (n - n_in)
@@ -267,7 +271,7 @@ def _likelier_in_group(projections: NDArray[np.float64], members: NDArray[np.boo
 
 
 def discriminant(
-    inside: Rows | NDArray[np.float32], outside: Rows | NDArray[np.float32], points: Rows | NDArray[np.float32]
+    inside: Part | NDArray[np.float32], outside: Part | NDArray[np.float32], points: Part | NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Return the log-odds of other points to be of the group and not of the rest, were both equally likely.
 
@@ -280,7 +284,7 @@ def discriminant(
 
     **Source:** Fisher 1936; the shrinkage is that of :func:`discriminant_splits`.
     """
-    sides = [Rows.of(each) if isinstance(each, np.ndarray) else each for each in (inside, outside)]
+    sides = [Part.of(each) if isinstance(each, np.ndarray) else each for each in (inside, outside)]
     centres = [sum(block.sum(axis=0, dtype=np.float64) for _, block in side.blocks()) / len(side) for side in sides]
     within = np.zeros((sides[0].shape[1],) * 2)
     for side, centre in zip(sides, centres, strict=True):
@@ -290,8 +294,8 @@ def discriminant(
     within /= sum(map(len, sides))
     within += (_RIDGE * np.trace(within) / len(within) + np.finfo(np.float64).tiny) * np.eye(len(within))
     direction = np.linalg.solve(within, centres[0] - centres[1])
-    asked = Rows.of(points) if isinstance(points, np.ndarray) else points
+    asked = Part.of(points) if isinstance(points, np.ndarray) else points
     log_odds = np.zeros(len(asked))
-    for block, values in asked.blocks():
-        log_odds[block] = (values - (centres[0] + centres[1]) / 2) @ direction
+    for place, values in asked.blocks():
+        log_odds[place] = (values - (centres[0] + centres[1]) / 2) @ direction
     return log_odds

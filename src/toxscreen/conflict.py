@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from toxscreen.parallel import in_parallel
 from toxscreen.sources.data.base import spread
 
 _NEIGHBOURS = 10
@@ -38,6 +39,11 @@ label (AUC 0.73 on Rotten Tomatoes, 0.98 on AG News), at 2 it hides them (0.46).
 
 _FEWEST_TEXTS = 3
 _CHUNK = 4096
+_TOGETHER = 128
+"""Pictures whose distances to all references are computed at a time: a few megabytes."""
+
+_TAKEN_TOGETHER = 20
+"""Distances of which the least is taken first: only where it is among the smallest are the others looked at."""
 
 
 _MARK_SHARE, _MARK_RATIO = 0.1, 3.0
@@ -61,8 +67,8 @@ _NORMAL = np.float32(1.4826)
 _FLATTEST = np.float32(1e-2)
 """Least standard deviation of a cell, in those of the whole view: at the border of a picture nothing varies."""
 
-_REFERENCES_AGAIN, _ASKED_AGAIN = 10_000, 1000
-"""When a group is asked again: samples that neighbours are looked for in, beside the group, and samples asked on each side."""
+_ASKED_AGAIN = 1000
+"""Samples asked on each side when a group is asked again."""
 
 _ENOUGH = 200
 """Members among the references from which none is added: more of them than of their source class would only see each other."""
@@ -147,14 +153,23 @@ def affinity(
         Whether the view holds the numbers of words (texts) or cells of a picture.
     """
     rows = np.flatnonzero(usable & (labels >= 0))
-    gather = _Gather(labels, n_classes)
+    own, rival = np.zeros(len(labels), np.float32), np.zeros(len(labels), np.int64)
     if len(rows) < 2:
-        return gather.affinity()
+        return Affinity(own, rival, np.zeros(n_classes))
     made: _View = (_Bags if words else _Cells)(view, labels, rows, n_classes, rng)
-    for start in range(0, len(rows), _CHUNK):
-        block = rows[start : start + _CHUNK]
-        gather.add(block, made.probabilities(block))
-    return gather.affinity(made)
+
+    def ask(block: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Fill in a part of the rows, and return for each class how far those of other classes speak for it."""
+        probabilities, given = made.probabilities(block), labels[block]
+        speaks_for = _speaks_for(probabilities)
+        own[block] = speaks_for[np.arange(len(block)), given]
+        rival[block] = _likeliest_other(probabilities, given)
+        others: NDArray[np.float64] = speaks_for.sum(axis=0, dtype=np.float64)
+        return others - np.bincount(given, weights=own[block], minlength=n_classes)
+
+    others = np.sum(in_parallel(ask, (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))), axis=0)
+    n_others = len(rows) - np.bincount(labels[rows], minlength=n_classes)
+    return Affinity(own, rival, others / np.maximum(n_others, 1), made)
 
 
 class _View(Protocol):
@@ -165,30 +180,6 @@ class _View(Protocol):
 
     def without_marks(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
         """Ask some rows of one class again without what marks a group of them."""
-
-
-class _Gather:
-    """Keeps of each block of class probabilities ``(b, n_classes)`` only what is asked for later."""
-
-    def __init__(self, labels: NDArray[np.int64], n_classes: int) -> None:
-        self.labels, self.n_classes = labels, n_classes
-        self.own = np.zeros(len(labels), dtype=np.float32)
-        self.rival = np.zeros(len(labels), dtype=np.int64)
-        self.others = np.zeros(n_classes)
-        self.counts = np.zeros(n_classes)
-
-    def add(self, rows: NDArray[np.int64], probabilities: NDArray[np.floating]) -> None:
-        given, index = self.labels[rows], np.arange(len(rows))
-        speaks_for = _speaks_for(probabilities)
-        self.own[rows] = speaks_for[index, given]
-        per_class = np.bincount(given, minlength=self.n_classes)
-        own_sum = np.bincount(given, weights=self.own[rows], minlength=self.n_classes)
-        self.others += speaks_for.sum(axis=0) - own_sum
-        self.counts += len(rows) - per_class
-        self.rival[rows] = _likeliest_other(probabilities, given)
-
-    def affinity(self, view: _View | None = None) -> Affinity:
-        return Affinity(self.own, self.rival, self.others / np.maximum(self.counts, 1), view)
 
 
 def _speaks_for(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -225,13 +216,16 @@ class _Cells:
         order = shuffled[np.argsort(labels[shuffled], kind="stable")]
         starts = np.searchsorted(labels[order], labels[order])
         self._references = _dealt(order[np.arange(len(order)) - starts < each])
-        self._search = _search(_even(view[self._references]))
-        self._usual = {k: _usual(view[self._references[labels[self._references] == k]]) for k in np.unique(labels[rows])}
+        self._search = _Search(_even(view[self._references]))
+        self._found = np.full((len(labels), min(_NEIGHBOURS, len(self._references) - 1)), -1, np.int32)
+        present = np.unique(labels[rows])
+        usual = [_usual(view[self._references[labels[self._references] == k]]) for k in present]
+        self._usual = present, np.stack([middle for middle, _ in usual]), np.stack([variance for _, variance in usual])
         self._flattest = _FLATTEST * view[self._references].std() + np.finfo(np.float32).tiny
 
     def probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the part of each class among the neighbours, each class equally represented, shape ``(b, n_classes)``."""
-        return self._votes(self._search, self._references, rows, _even(self._view[rows]))
+        return self._balanced(self._counts(self._nearest(rows)), self._references)
 
     def without_marks(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
         """Ask some rows of one class again without the cells that mark the group, and without what its members owe to each other.
@@ -245,16 +239,12 @@ class _Cells:
         inside, outside = (side[spread(len(side), _ASKED_AGAIN)] for side in (np.flatnonzero(members), np.flatnonzero(~members)))
         others = self._rows[self._labels[self._rows] != class_index]
         others = others[spread(len(others), _ASKED_AGAIN)]
-        references = self._references[:: max(1, len(self._references) // _REFERENCES_AGAIN)]
-        if np.isin(references, rows[members]).sum() < _ENOUGH:  # few as they may be, members can vouch for each other
-            references = _dealt(np.union1d(references, rows[inside]))
-        search = _search(_even(self._view[references][:, asked]))
+        references = self._references[:: max(1, len(self._references) // _REFERENCES)]
         is_member = np.zeros(len(self._labels), dtype=bool)
         is_member[rows[members]] = True
-
-        def near(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-            return self._neighbours(search, references, numbers, _even(self._view[numbers][:, asked]))
-
+        if is_member[references].sum() < _ENOUGH:  # few as they may be, members can vouch for each other
+            references = _dealt(np.union1d(references, rows[inside]))
+        near = self._nearest if asked.all() and len(references) == len(self._references) else self._among(references, asked)
         found = near(np.concatenate([rows[inside], rows[outside], others]))
         counts = self._counts(found)
         vouching = is_member[found].sum(axis=1, dtype=np.float32)
@@ -276,24 +266,31 @@ class _Cells:
     def _unmarked(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return the cells that do not tell the group from the rest of its class and every other class; all, if too many do."""
         inside, outside = self._view[rows[members]], self._view[rows[~members]]
-        asked = np.zeros(self._view.shape[1], dtype=bool)
-        rest = outside.mean(axis=0), outside.var(axis=0)
-        for middle, variance in [rest, *(self._usual[k] for k in self._usual if k != class_index)]:
-            within = np.sqrt((inside.var(axis=0) + variance) / 2) + self._flattest
-            asked |= np.abs(inside.mean(axis=0) - middle) < _MARK_DISTANCE * within
+        present, middles, variances = self._usual
+        middles = np.vstack([outside.mean(axis=0), middles[present != class_index]])
+        variances = np.vstack([outside.var(axis=0), variances[present != class_index]])
+        within = np.sqrt((inside.var(axis=0) + variances) / 2) + self._flattest
+        asked: NDArray[np.bool_] = (np.abs(inside.mean(axis=0) - middles) < _MARK_DISTANCE * within).any(axis=0)
         return asked if np.mean(~asked) <= _MOST_MARKED else np.ones_like(asked)
 
-    def _votes(
-        self, search: Any, references: NDArray[np.int64], rows: NDArray[np.int64], pictures: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        return self._balanced(self._counts(self._neighbours(search, references, rows, pictures)), references)
+    def _nearest(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of the nearest references of each row but itself, ``(b, k)``; each row is looked up but once."""
+        new = rows[self._found[rows, :1].ravel() < 0]
+        if len(new):
+            self._found[new] = self._neighbours(self._search, self._references, new, _even(self._view[new]))
+        return self._found[rows].astype(np.int64)
+
+    def _among(self, references: NDArray[np.int64], asked: NDArray[np.bool_]) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+        """Return what looks rows up among other references, by some of the cells alone."""
+        search = _Search(_even(self._view[references][:, asked]))
+        return lambda rows: self._neighbours(search, references, rows, _even(self._view[rows][:, asked]))
 
     def _neighbours(
-        self, search: Any, references: NDArray[np.int64], rows: NDArray[np.int64], pictures: NDArray[np.float32]
+        self, search: _Search, references: NDArray[np.int64], rows: NDArray[np.int64], pictures: NDArray[np.float32]
     ) -> NDArray[np.int64]:
         """Return the rows of the nearest references of each row but itself, ``(b, k)``."""
         neighbours = min(_NEIGHBOURS, len(references) - 1)
-        found = references[search.kneighbors(pictures, neighbours + 1, return_distance=False)]
+        found = references[search.nearest(pictures, neighbours + 1)]
         keep = found != rows[:, None]
         keep[keep.all(axis=1), -1] = False  # a sample that is no reference drops its farthest neighbour instead of itself
         nearest: NDArray[np.int64] = found[keep].reshape(len(rows), neighbours)
@@ -301,9 +298,9 @@ class _Cells:
 
     def _counts(self, found: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return how many of the neighbours ``(b, k)`` are of each class, shape ``(b, n_classes)``."""
-        counts = np.zeros((len(found), self._n_classes), dtype=np.float32)
-        np.add.at(counts, (np.arange(len(found))[:, None], self._labels[found]), 1)
-        return counts
+        cells = np.arange(len(found))[:, None] * self._n_classes + self._labels[found]
+        counts = np.bincount(cells.ravel(), minlength=len(found) * self._n_classes)
+        return counts.reshape(len(found), self._n_classes).astype(np.float32)
 
     def _balanced(self, counts: NDArray[np.float32], references: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the part of each class among the neighbours, as if all classes had as many references."""
@@ -325,10 +322,37 @@ def _dealt(references: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.random.default_rng(len(references)).permutation(np.sort(references))
 
 
-def _search(pictures: NDArray[np.float32]) -> Any:
-    from sklearn.neighbors import NearestNeighbors
+class _Search:
+    """The nearest of some pictures, ``(m, d)``, by their Euclidean distance."""
 
-    return NearestNeighbors(algorithm="brute").fit(pictures)
+    def __init__(self, pictures: NDArray[np.float32]) -> None:
+        self._across = np.ascontiguousarray(pictures.T)
+        self._half_squares = (pictures**2).sum(axis=1) / 2
+
+    def nearest(self, pictures: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """Return the numbers of the ``k`` nearest to each picture, the farthest of them last, shape ``(b, k)``."""
+        found = np.empty((len(pictures), k), np.int64)
+        for start in range(0, len(pictures), _TOGETHER):
+            block = slice(start, start + _TOGETHER)
+            # Half of the squared distance, but for what is the same for all: small numbers would drown in it.
+            found[block] = smallest(self._half_squares - pictures[block] @ self._across, k)
+        return found
+
+
+def smallest(values: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return the columns of the ``k`` smallest values of each row ``(b, m)``, the largest of them last, shape ``(b, k)``."""
+    b, m = values.shape
+    width = m // _TAKEN_TOGETHER
+    columns = np.broadcast_to(np.arange(m), (b, m))
+    if width > k:  # the k smallest values lie among the k groups with the smallest least ones
+        least = values[:, : width * _TAKEN_TOGETHER].reshape(b, _TAKEN_TOGETHER, width).min(axis=1)
+        groups = np.argpartition(least, k - 1, axis=1)[:, :k]
+        members = (groups[:, :, None] + width * np.arange(_TAKEN_TOGETHER)).reshape(b, -1)
+        columns = np.hstack([members, columns[:, width * _TAKEN_TOGETHER :]])
+        values = np.take_along_axis(values, columns, axis=1)
+    best = np.argpartition(values, k - 1, axis=1)[:, :k]
+    found: NDArray[np.int64] = np.take_along_axis(columns, best, axis=1)
+    return found
 
 
 def _even(view: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from toxscreen import verdict as policy
 from toxscreen.analysis.activation_clustering import candidate_groups, directions
 from toxscreen.conflict import Affinity, InputFit
-from toxscreen.reduction import principal_components, whiten
-from toxscreen.segments import Segment
+from toxscreen.parallel import in_parallel
+from toxscreen.reduction import principal_components, whitened
+from toxscreen.segments import Layer, Part, Segment
 from toxscreen.sources.data.base import spread
 
 DISTANCE = 8.0
@@ -39,7 +40,7 @@ _CLASSES = 20
 
 
 def detection_floors(
-    activations: NDArray[np.float32],
+    activations: Layer,
     classes: Sequence[Segment],
     labels: NDArray[np.int64],
     inputs: Affinity,
@@ -73,15 +74,18 @@ def detection_floors(
     by_size = sorted(classes, key=lambda segment: len(segment.rows))
     chosen = [by_size[i] for i in spread(len(by_size), _CLASSES).tolist()]
     floors: dict[int, int | None] = {}
-    for segment, child in zip(chosen, rng.spawn(len(chosen)), strict=True):
+
+    def measure(one: tuple[Segment, np.random.Generator]) -> None:
+        segment, child = one
         rows = segment.rows[segment.fitted & ~flagged[segment.rows]]
         others = np.flatnonzero((labels >= 0) & (labels != segment.class_index) & ~flagged)
         lookalikes = inputs.mislabelled(segment.class_index, child.permutation(others)[:_INPUTS])
         rows = rows[spread(len(rows), _ROWS)]
         if lookalikes is not None and len(lookalikes) and directions(len(rows)) > 0:
             fit = inputs.of(segment.class_index, rows)
-            floors[segment.class_index] = _floor(np.asarray(activations[rows]), fit, lookalikes, level, child)
-        told(len(floors), len(chosen))
+            floors[segment.class_index] = _floor(Part(activations, rows), fit, lookalikes, level, child)
+
+    in_parallel(measure, zip(chosen, rng.spawn(len(chosen)), strict=True), lambda done: told(done, len(chosen)))
     measured = [segment for segment in chosen if segment.class_index in floors]
     for segment in classes if measured else ():
         nearest = min(measured, key=lambda each: abs(len(each.rows) - len(segment.rows)))
@@ -89,9 +93,7 @@ def detection_floors(
     return floors
 
 
-def _floor(
-    activations: NDArray[np.float32], fit: InputFit, lookalikes: NDArray[np.float32], level: float, rng: np.random.Generator
-) -> int | None:
+def _floor(activations: Part, fit: InputFit, lookalikes: NDArray[np.float32], level: float, rng: np.random.Generator) -> int | None:
     """Find the smallest size by halving: what is found at one size is taken to be found at all larger ones."""
     points = principal_components(activations, directions(len(activations)), rng).points
     low, high = 0, len(_SIZES)
@@ -105,7 +107,7 @@ def _floor(
 
 
 def _is_found(
-    points: NDArray[np.float64],
+    points: NDArray[np.floating],
     fit: InputFit,
     lookalikes: NDArray[np.float32],
     size: int,
@@ -113,16 +115,17 @@ def _is_found(
     rng: np.random.Generator,
 ) -> bool:
     """Plant groups of one size until it is sure whether enough of them are found."""
-    missed = 0
-    for _ in range(_TRIALS):
-        missed += not _planted_is_accused(points, fit, lookalikes, size, level, rng)
-        if missed > (1 - POWER) * _TRIALS + 1e-9:
-            return False
-    return True
+    enough = int(np.ceil(POWER * _TRIALS - 1e-9))
+    found = 0
+    for tried in range(_TRIALS):
+        if found == enough or found + _TRIALS - tried < enough:
+            break
+        found += _planted_is_accused(points, fit, lookalikes, size, level, rng)
+    return found == enough
 
 
 def _planted_is_accused(
-    points: NDArray[np.float64],
+    points: NDArray[np.floating],
     fit: InputFit,
     lookalikes: NDArray[np.float32],
     size: int,
@@ -133,8 +136,11 @@ def _planted_is_accused(
     moved = DISTANCE * direction / np.linalg.norm(direction) * points.std(axis=0)
     everything = np.concatenate([points, points[rng.integers(len(points), size=size)] + moved])
     own = np.concatenate([fit.own, rng.choice(lookalikes, size)])
-    whitened = whiten(principal_components(everything, directions(len(everything)), rng))
     asked = InputFit(own, np.zeros(len(own), np.int64), fit.baseline)
     planted = np.arange(len(everything)) >= len(points)
-    groups = candidate_groups(whitened, len(everything), asked, rng)
-    return any(policy.p_value(group.evidence) <= level and group.members[planted].mean() > 0.5 for group in groups)
+
+    def holds_most(members: NDArray[np.bool_]) -> bool:
+        return bool(members[planted].mean() > 0.5)
+
+    groups = candidate_groups(whitened(everything), len(everything), asked, rng, wanted=holds_most)
+    return any(policy.p_value(group.evidence) <= level for group in groups)

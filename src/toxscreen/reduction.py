@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toxscreen.config import ReductionConfig
-from toxscreen.segments import Rows
+from toxscreen.segments import Part
 
 _EXACT_UP_TO = 8
 """The decomposition is exact where the smaller side of the class is at most this many times the vectors of a subspace iteration,
@@ -64,7 +64,7 @@ class Reduction:
         What had to be done otherwise than asked, or None.
     """
 
-    points: NDArray[np.floating]
+    points: NDArray[Any]
     variances: NDArray[np.float64]
     note: str | None = None
 
@@ -76,7 +76,7 @@ class Reduction:
 class _Centred:
     """A class about a centre, near its mean, from which it is read again and again."""
 
-    def __init__(self, rows: Rows, dtype: type[np.floating]) -> None:
+    def __init__(self, rows: Part, dtype: type[np.floating]) -> None:
         self._rows, self._dtype = rows, dtype
         first = rows.array(slice(_CENTRE_ROWS))
         self.centre = first.mean(axis=0, dtype=np.float64)
@@ -85,7 +85,10 @@ class _Centred:
 
     def _about(self, values: NDArray[np.floating], centre: NDArray[np.float64]) -> NDArray[np.floating]:
         own = values.flags.owndata and values.flags.writeable and values.dtype == self._dtype  # no view of the layer
-        return np.subtract(values, centre.astype(self._dtype), out=values if own else None, dtype=self._dtype)
+        about: NDArray[np.floating] = np.subtract(
+            values, centre.astype(self._dtype), out=values if own else None, dtype=self._dtype
+        )
+        return about
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.floating]]]:
         """Yield which rows come next, and their places about the centre ``(b, d)``."""
@@ -102,9 +105,7 @@ class _Centred:
             self._held -= by.astype(self._dtype)
 
 
-def principal_components(
-    activations: Rows | NDArray[np.floating[Any]], n_components: int, rng: np.random.Generator
-) -> Reduction:
+def principal_components(activations: Part | NDArray[np.floating[Any]], n_components: int, rng: np.random.Generator) -> Reduction:
     """Project centred activations ``(n, d)`` on their leading principal components, at most ``n - 1`` and the rank.
 
     The sign of a component is chosen so that its largest loading is positive: the same rows give the same points.
@@ -126,35 +127,35 @@ def principal_components(
     exact_up_to = _EXACT_UP_TO * (cap + _OVERSAMPLED)
     if d <= min(n, exact_up_to):
         centred = _Centred(rows, np.float64)
-        axes = _by_features(centred, n, cap)
+        squares, axes = _by_features(centred, n, cap)
     elif n <= exact_up_to and (centred := _Centred(rows, np.float64)).is_held:
-        axes = _by_rows(centred, n, cap)
+        squares, axes = _by_rows(centred, cap)
     else:
         centred, axes = _by_iteration(rows, min(cap + _OVERSAMPLED, n, d), rng)
-    return _projected(centred, axes, n, cap)
+        return _turned(_projected(centred, axes, n), axes, cap)
+    return Reduction(_projected(centred, axes * _signs(axes), n), squares / n)
 
 
-def _rows(activations: Rows | NDArray[np.floating[Any]]) -> Rows:
-    return activations if isinstance(activations, Rows) else Rows.of(activations)
+def _rows(activations: Part | NDArray[np.floating[Any]]) -> Part:
+    return activations if isinstance(activations, Part) else Part.of(activations)
 
 
-def _by_features(centred: _Centred, n: int, cap: int) -> NDArray[np.float64]:
-    """Return the leading axes ``(d, k)`` from the products of the features, and move the centre to the mean."""
+def _by_features(centred: _Centred, n: int, cap: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return squared singular values and the leading axes ``(d, k)`` of a class, and move its centre to the mean."""
     total, products = np.zeros(len(centred.centre)), np.zeros((len(centred.centre),) * 2)
     for _, block in centred.blocks():
         total += block.sum(axis=0)
         products += block.T @ block
     centred.move(total / n)
-    return _leading(products - np.outer(total, total / n), cap)[1]
+    return _leading(products - np.outer(total, total / n), cap)
 
 
-def _by_rows(centred: _Centred, n: int, cap: int) -> NDArray[np.float64]:
-    """Return the leading axes ``(d, k)`` of a class of fewer rows than features, and move the centre to the mean."""
+def _by_rows(centred: _Centred, cap: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the same of a class of fewer rows than features."""
     ((_, held),) = centred.blocks()
     centred.move(held.mean(axis=0))
     squares, vectors = _leading(held @ held.T, cap)
-    axes: NDArray[np.float64] = held.T @ (vectors / np.sqrt(squares))
-    return axes
+    return squares, held.T @ (vectors / np.sqrt(squares))
 
 
 def _leading(products: NDArray[np.float64], cap: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -162,13 +163,15 @@ def _leading(products: NDArray[np.float64], cap: int) -> tuple[NDArray[np.float6
     from scipy.linalg import eigh
 
     size = len(products)
+    if not size:
+        return np.zeros(0), np.zeros((0, 0))
     squares, vectors = eigh(products, subset_by_index=(size - cap, size - 1), driver="evr", check_finite=False)
     kept = np.flatnonzero(squares > _RANK_TOLERANCE * max(squares[-1], np.finfo(np.float64).tiny))[::-1]
     return squares[kept], vectors[:, kept]
 
 
-def _by_iteration(rows: Rows, n_vectors: int, rng: np.random.Generator) -> tuple[_Centred, NDArray[np.float64]]:
-    """Return orthonormal axes ``(d, n_vectors)``, at most, that hold nearly all of the leading ones, and the class about its mean."""
+def _by_iteration(rows: Part, n_vectors: int, rng: np.random.Generator) -> tuple[_Centred, NDArray[np.float64]]:
+    """Return the class about its mean, and orthonormal axes ``(d, n_vectors)`` at most that nearly hold the leading ones."""
     centred = _Centred(rows, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         start, total = _sketch(centred, n_vectors, rng)
@@ -204,32 +207,50 @@ def _orthonormal(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return vectors
 
 
-def _projected(centred: _Centred, axes: NDArray[np.float64], n: int, cap: int) -> Reduction:
-    """Project the class on orthonormal axes, and turn the points about their mean so that the axes are the components."""
+def _projected(centred: _Centred, axes: NDArray[np.float64], n: int) -> NDArray[np.floating]:
+    """Return the places of all rows along some axes ``(d, k)``, shape ``(n, k)``."""
     points = np.empty((n, axes.shape[1]), np.float64 if n <= _FLOAT64_UP_TO else np.float32)
-    products, total = np.zeros((axes.shape[1],) * 2), np.zeros(axes.shape[1])
     for block, values in centred.blocks():
-        places = (values @ axes.astype(values.dtype)).astype(np.float64)
-        products += places.T @ places
-        total += places.sum(axis=0)
-        points[block] = places
-    if not axes.shape[1]:
-        return Reduction(points, np.zeros(0))
-    squares, turn = _leading(products - np.outer(total, total / n), min(cap, axes.shape[1]))
-    loadings = axes @ turn
-    turn *= np.sign(loadings[np.abs(loadings).argmax(axis=0), np.arange(turn.shape[1])])
-    for block in (slice(start, start + _TURNED) for start in range(0, n, _TURNED)):
+        points[block] = values @ axes.astype(values.dtype)
+    return points
+
+
+def _turned(points: NDArray[np.floating], axes: NDArray[np.float64], cap: int) -> Reduction:
+    """Turn points along orthonormal axes about their mean, so that the axes become the leading components."""
+    n, k = points.shape
+    blocks = [slice(start, start + _TURNED) for start in range(0, n, _TURNED)]
+    total = points.sum(axis=0, dtype=np.float64)
+    products = np.zeros((k, k))
+    for block in blocks:
+        products += points[block].T @ points[block]
+    squares, turn = _leading(products - np.outer(total, total / n), min(cap, k))
+    turn = turn * _signs(axes @ turn)
+    for block in blocks:
         points[block, : turn.shape[1]] = (points[block] - total / n) @ turn
     return Reduction(points[:, : turn.shape[1]], squares / n)
 
 
-def total_variance(activations: Rows | NDArray[np.floating[Any]]) -> float:
+def _signs(axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sign of the largest loading of each axis ``(d, k)``."""
+    signs: NDArray[np.float64] = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    return signs
+
+
+def total_variance(activations: Part | NDArray[np.floating[Any]]) -> float:
     """Return the variance of all features ``(n, d)`` together."""
-    centred, total, squares = _Centred(_rows(activations), np.float64), 0.0, 0.0
+    centred, squares = _Centred(_rows(activations), np.float64), 0.0
+    total = np.zeros_like(centred.centre)
     for _, block in centred.blocks():
-        total, squares = total + block.sum(axis=0), squares + float((block**2).sum())
+        total += block.sum(axis=0)
+        squares += float((block**2).sum())
     n = len(activations)
     return squares / n - float(((total / n) ** 2).sum())
+
+
+def whitened(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return points ``(n, k)`` of full rank at unit variance in every direction, whichever way they are turned."""
+    centred = points - points.mean(axis=0)
+    return np.linalg.solve(np.linalg.cholesky(centred.T @ centred / len(points)), centred.T).T
 
 
 def whiten(reduction: Reduction) -> NDArray[np.floating]:
@@ -238,7 +259,7 @@ def whiten(reduction: Reduction) -> NDArray[np.floating]:
     return whitened
 
 
-def reduce(activations: Rows | NDArray[np.floating[Any]], config: ReductionConfig, rng: np.random.Generator) -> Reduction:
+def reduce(activations: Part | NDArray[np.floating[Any]], config: ReductionConfig, rng: np.random.Generator) -> Reduction:
     """Reduce one class as the paper does.
 
     Parameters

@@ -46,7 +46,7 @@ class Layer(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Part:
     """Some rows of a layer, which are read a few megabytes at a time.
 
     Attributes
@@ -61,7 +61,7 @@ class Rows:
     numbers: NDArray[np.int64]
 
     @classmethod
-    def of(cls, array: Layer) -> Rows:
+    def of(cls, array: Layer) -> Part:
         """Return all rows of an array."""
         return cls(array, np.arange(array.shape[0]))
 

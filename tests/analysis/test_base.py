@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from toxscreen.reduction import principal_components
-from toxscreen.segments import Rows
 from toxscreen.analysis.base import beyond, covariance, is_constant, leading_axes, moments, plane, quota
+from toxscreen.reduction import principal_components
+from toxscreen.segments import Part
 
 
 def rng(seed=0):
@@ -64,9 +64,9 @@ def test_leading_axes_are_in_order_of_variance_and_leave_out_what_holds_nothing(
 
 
 def test_rows_are_constant_when_all_are_equal_but_not_when_there_are_none():
-    assert is_constant(Rows.of(np.full((3, 2), 0.1)))
-    assert not is_constant(Rows.of(np.array([[0.1, 1.0], [0.1, 2.0]])))
-    assert not is_constant(Rows.of(np.zeros((0, 2))))
+    assert is_constant(Part.of(np.full((3, 2), 0.1)))
+    assert not is_constant(Part.of(np.array([[0.1, 1.0], [0.1, 2.0]])))
+    assert not is_constant(Part.of(np.zeros((0, 2))))
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 50])

@@ -29,7 +29,7 @@ from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity, InputFit
 from toxscreen.parallel import Spread, in_parallel
 from toxscreen.reduction import independent, principal_components, whiten
-from toxscreen.segments import Layer, Rows, Segment
+from toxscreen.segments import Layer, Part, Segment
 
 FEWEST_IN_GROUP = 10
 """Samples of the smallest group that is looked for: fewer fix no direction in space."""
@@ -112,7 +112,7 @@ class ActivationClustering(Analysis):
         found = Findings(segment, rows, np.zeros((len(rows), 2), np.float32))
         for _ in range(_MOST_GROUPS):
             fit = None if inputs is None else inputs.of(segment.class_index, rows)
-            analysis = analyse(Rows(activations, rows), len(segment.rows), fit, self.reduction, rng)
+            analysis = analyse(Part(activations, rows), len(segment.rows), fit, self.reduction, rng)
             if not groups:
                 found = replace(found, points=analysis.points, constant=analysis.constant, note=analysis.note)
             if analysis.group is None or (groups and not accused(analysis.group)):
@@ -130,7 +130,7 @@ def _with_misread(
     activations: Layer, rows: NDArray[np.int64], group: Group, misread: NDArray[np.int64], n_class: int
 ) -> tuple[NDArray[np.int64], Group]:
     """Add the rows that the model does not give their own label to those that were analysed, each on the side it lies nearer to."""
-    inside, outside, asked = (Rows(activations, each) for each in (rows[group.members], rows[~group.members], misread))
+    inside, outside, asked = (Part(activations, each) for each in (rows[group.members], rows[~group.members], misread))
     log_odds = discriminant(inside, outside, asked)
     members = np.concatenate([group.members, log_odds > 0])
     posterior = np.concatenate([group.posterior, 1 / (1 + np.exp(-np.clip(log_odds, -50, 50)))])
@@ -164,7 +164,7 @@ class ClassAnalysis:
 
 
 def analyse(
-    activations: Rows | NDArray[np.float32], n_class: int, fit: InputFit | None, config: ReductionConfig, rng: np.random.Generator
+    activations: Part | NDArray[np.float32], n_class: int, fit: InputFit | None, config: ReductionConfig, rng: np.random.Generator
 ) -> ClassAnalysis:
     """Look for groups in one class and measure them.
 
@@ -190,7 +190,7 @@ def analyse(
     whitened = whiten(components.leading(directions(n)))
     halves = two_means(reduction.points)
     groups = candidate_groups(whitened, n_class, fit, folds_rng, (halves, ~halves))
-    group, farthest = _most_telling(groups), max(groups, key=lambda each: each.evidence["separation"], default=None)
+    group, farthest = _most_telling(groups), max(groups, key=lambda each: round(each.evidence["separation"], 6), default=None)
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
         group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
@@ -209,6 +209,7 @@ def candidate_groups(
     fit: InputFit | None,
     rng: np.random.Generator,
     guesses: Sequence[NDArray[np.bool_]] = (),
+    wanted: Callable[[NDArray[np.bool_]], bool] = lambda _: True,
 ) -> list[Group]:
     """Sharpen guesses of a group, and those that label conflict suggests, and measure the distinct groups that come of them.
 
@@ -222,6 +223,8 @@ def candidate_groups(
         Deals the rows into folds.
     guesses
         Memberships to start from, each of shape ``(n,)``.
+    wanted
+        Which memberships ``(n,)`` are worth measuring.
     """
     dealt = Dealt.of(whitened, rng.permutation(len(whitened)) % _FOLDS)
     starts = np.array([*guesses, *_conflicting(dealt, fit)]).reshape(-1, len(whitened))
@@ -229,7 +232,7 @@ def candidate_groups(
     if fit is None:  # both sides of a cut lie equally far from each other: only its size says which one is the group
         splits = [split for split in splits if 2 * split.members.sum() <= len(whitened)]
     distinct = {split.members.tobytes(): split for split in splits}  # most guesses end in the same group
-    return [_measure(split, n_class, fit) for split in distinct.values()]
+    return [_measure(split, n_class, fit) for split in distinct.values() if wanted(split.members)]
 
 
 def _conflicting(dealt: Dealt, fit: InputFit | None) -> list[NDArray[np.bool_]]:

@@ -19,7 +19,7 @@ from toxscreen.conflict import Affinity
 from toxscreen.parallel import Spread, in_parallel
 from toxscreen.reduction import Reduction, principal_components
 from toxscreen.result import Verdict
-from toxscreen.segments import Layer, Rows, Segment
+from toxscreen.segments import Layer, Part, Segment
 
 FEWEST_SAMPLES = 25
 """Samples that a class must have to be judged: parts of a class of fewer say nothing about each other."""
@@ -169,7 +169,7 @@ class Analysis(ABC):
 Decision = tuple[tuple[Group, ...], Ruling]
 """The groups of a class and what a rule decides about them."""
 
-Activations = Rows | NDArray[np.floating[Any]]
+Activations = Part | NDArray[np.floating[Any]]
 """Those of a class, shape ``(n, d)``, to be read in blocks or as a whole: finite and not all equal."""
 
 Load = Callable[[], Any]
@@ -195,14 +195,14 @@ class Rule(Analysis):
         findings = in_parallel(lambda each: _blank(activations, *each), zip(segments, rngs, strict=True))
         able = [i for i, each in enumerate(findings) if not each.constant and len(each.rows) >= FEWEST_SAMPLES]
         told(len(segments) - len(able))
-        decisions = self.decide([self.reader(Rows(activations, segments[i].rows)) for i in able], [rngs[i] for i in able])
+        decisions = self.decide([self.reader(Part(activations, segments[i].rows)) for i in able], [rngs[i] for i in able])
         for done, (i, (groups, ruling)) in enumerate(zip(able, decisions, strict=True), start=1):
             rows = segments[i].rows
             findings[i] = replace(findings[i], groups=tuple((rows, group) for group in groups), ruling=ruling)
             told(len(segments) - len(able) + done)
         return tuple(findings)
 
-    def reader(self, rows: Rows) -> Load:
+    def reader(self, rows: Part) -> Load:
         """Return what reads a class: as a whole, in double precision."""
         return lambda: np.asarray(rows.array(), np.float64)
 
@@ -222,7 +222,7 @@ class Rule(Analysis):
 class ClassRule(Rule):
     """A published rule that looks at one class at a time."""
 
-    def reader(self, rows: Rows) -> Load:
+    def reader(self, rows: Part) -> Load:
         """Return what reads a class: block by block."""
         return lambda: rows
 
@@ -236,7 +236,7 @@ class ClassRule(Rule):
 
 
 def _blank(activations: Layer, segment: Segment, rng: np.random.Generator) -> Findings:
-    rows = Rows(activations, segment.rows)
+    rows = Part(activations, segment.rows)
     return Findings(segment, segment.rows, plane(principal_components(rows, 2, rng)), constant=is_constant(rows))
 
 
@@ -267,7 +267,7 @@ def leading_axes(matrix: NDArray[np.float64], most: int) -> NDArray[np.float64]:
     return axes[:, ::-1][:, : min(most, int((variances > _NOTHING * variances[-1]).sum()))]
 
 
-def is_constant(rows: Rows) -> bool:
+def is_constant(rows: Part) -> bool:
     """Say whether all rows are equal, which those of an empty class are not."""
     return len(rows) > 0 and all(bool((block == first).all()) for first in (rows.array(slice(1)),) for _, block in rows.blocks())
 

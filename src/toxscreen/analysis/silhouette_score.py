@@ -60,15 +60,15 @@ def silhouette(points: NDArray[np.floating], members: NDArray[np.bool_], rng: np
     sides = [np.flatnonzero(members), np.flatnonzero(~members)]
     if min(map(len, sides)) < 1 or len(points) < 3:
         return 0.0
-    dtype = np.float64
-    if len(points) > _SAMPLE:  # both sides keep their share, and at least two rows
-        sizes = (max(2, round(_SAMPLE * len(side) / len(points))) for side in sides)
-        sides = [rng.choice(side, min(size, len(side)), replace=False) for side, size in zip(sides, sizes, strict=True)]
-        dtype = np.float32  # closer to the exact one than the sample is
+    sampled = len(points) > _SAMPLE
+    if sampled:  # both sides keep their share, and at least two rows
+        most = [max(2, round(_SAMPLE * len(side) / len(points))) for side in sides]
+        sides = [rng.choice(side, min(size, len(side)), replace=False) for side, size in zip(sides, most, strict=True)]
     sizes = np.array([len(side) for side in sides])
-    drawn = points[np.concatenate(sides)].astype(dtype)
-    apart = _distances(drawn - drawn.mean(axis=0))
-    totals = np.stack([apart[:, : sizes[0]].sum(axis=1), apart[:, sizes[0] :].sum(axis=1)])
+    drawn = points[np.concatenate(sides)]
+    # Of a sample, float32 is nearer to the truth than the sample is.
+    apart = _distances((drawn - drawn.mean(axis=0)).astype(np.float32 if sampled else np.float64))
+    totals = np.stack([apart[:, : len(sides[0])].sum(axis=1), apart[:, len(sides[0]) :].sum(axis=1)])
     own = np.repeat([0, 1], sizes)
     near = totals[own, np.arange(len(own))] / np.maximum(sizes[own] - 1, 1)
     far = totals[1 - own, np.arange(len(own))] / sizes[1 - own]
