@@ -163,7 +163,7 @@ def audit(
             with log.stage("activations"):
                 activations, layer = _activations(training_set, subject, folder / "activations", workers, config, log)
             with log.stage("screening"):
-                screening = screen(activations, labels, outputs, layer, config, spread=workers.spread, progress=progress)
+                screening = screen(activations, labels, outputs, layer, config, parallel=workers.parallel, progress=progress)
             log.notes += workers.notes
         described = (training_set, reading, subject, activations)
         if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it

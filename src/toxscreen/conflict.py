@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from toxscreen.parallel import in_parallel
+from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.sources.data.base import spread
 
 _NEIGHBOURS = 10
@@ -134,6 +134,7 @@ def affinity(
     rng: np.random.Generator,
     *,
     words: bool,
+    parallel: Parallel = in_parallel,
 ) -> Affinity:
     """Ask how each sample's input fits its given label.
 
@@ -151,6 +152,8 @@ def affinity(
         Draws the reference samples and the folds.
     words
         Whether the view holds the numbers of words (texts) or cells of a picture.
+    parallel
+        Asks the samples, some at a time: in this process, or elsewhere.
     """
     rows = np.flatnonzero(usable & (labels >= 0))
     own, rival = np.zeros(len(labels), np.float32), np.zeros(len(labels), np.int64)
@@ -158,16 +161,18 @@ def affinity(
         return Affinity(own, rival, np.zeros(n_classes))
     made: _View = (_Bags if words else _Cells)(view, labels, rows, n_classes, rng)
 
-    def ask(block: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Fill in a part of the rows, and return for each class how far those of other classes speak for it."""
+    def ask(block: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+        """Return own and rival of some rows, and for each class how far those of other classes speak for it."""
         probabilities, given = made.probabilities(block), labels[block]
         speaks_for = _speaks_for(probabilities)
-        own[block] = speaks_for[np.arange(len(block)), given]
-        rival[block] = _likeliest_other(probabilities, given)
+        mine = speaks_for[np.arange(len(block)), given].astype(np.float32)
         others: NDArray[np.float64] = speaks_for.sum(axis=0, dtype=np.float64)
-        return others - np.bincount(given, weights=own[block], minlength=n_classes)
+        others -= np.bincount(given, weights=mine, minlength=n_classes)
+        return mine, _likeliest_other(probabilities, given), others
 
-    others = np.sum(in_parallel(ask, (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))), axis=0)
+    answers = parallel(ask, (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)))
+    own[rows], rival[rows] = (np.concatenate([answer[part] for answer in answers]) for part in (0, 1))
+    others = np.sum([answer[2] for answer in answers], axis=0)
     n_others = len(rows) - np.bincount(labels[rows], minlength=n_classes)
     return Affinity(own, rival, others / np.maximum(n_others, 1), made)
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Spread(Protocol):
+class Parallel(Protocol):
     """Does the same work for many items, as :func:`in_parallel` does, here or elsewhere."""
 
     def __call__(self, work: Callable[[T], R], items: Iterable[T], told: Callable[[int], None] = ..., /) -> list[R]:

@@ -15,7 +15,7 @@ from toxscreen.parallel import in_parallel
 
 def test_this_process_does_the_work_unless_asked_otherwise():
     with open_engine("local") as engine:
-        assert engine.spread is in_parallel
+        assert engine.parallel is in_parallel
         assert engine.compute(lambda: None, None, None, "") is compute
         assert engine.notes == []
 

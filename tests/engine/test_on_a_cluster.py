@@ -24,6 +24,7 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 ARCH = """
 import os, time, zlib
+from pathlib import Path
 import torch
 from torch import nn
 
@@ -97,7 +98,18 @@ def test_a_scan_that_loses_a_node_in_the_middle_gives_the_same_bytes_and_compute
     data = poisoned(tmp_path)
     module = f"arch_of_{tmp_path.name}"
     (tmp_path / f"{module}.py").write_text(ARCH.format(folder=str(tmp_path), batch=BATCH))
-    command = ["scan", data, "--model", tmp_path / "weights.safetensors", "--arch", f"{module}:build", "--batch-size", BATCH]
+    command = [
+        "scan",
+        data,
+        "--model",
+        tmp_path / "weights.safetensors",
+        "--arch",
+        f"{module}:build",
+        "--batch-size",
+        BATCH,
+        "--dtype",
+        "float32",
+    ]
     here = toxscreen(*command, "--out", tmp_path / "here", "--json")
     assert here.exit_code == 1, here.stderr
 

@@ -92,10 +92,10 @@ def test_what_goes_wrong_on_an_actor_is_told_in_the_sentence_of_its_own_error(tm
 def test_work_on_many_items_keeps_their_order_and_tells_how_far_it_is(engine):
     told = []
     scale = np.arange(3.0)
-    results = engine.spread(lambda item: (item * scale).sum(), [2, 1, 3], told.append)
+    results = engine.parallel(lambda item: (item * scale).sum(), [2, 1, 3], told.append)
     assert results == [6.0, 3.0, 9.0]
     assert told == [1, 2, 3]
-    assert engine.spread(float, []) == []
+    assert engine.parallel(float, []) == []
 
 
 def test_what_goes_wrong_in_a_task_is_told_in_one_sentence(engine):
@@ -103,27 +103,27 @@ def test_what_goes_wrong_in_a_task_is_told_in_one_sentence(engine):
         raise DataError(f"There must be something, but there is {item}.")
 
     with pytest.raises(DataError) as told:
-        engine.spread(work, ["nothing"])
+        engine.parallel(work, ["nothing"])
     assert str(told.value) == "There must be something, but there is nothing."
 
 
 def test_a_task_that_kills_every_worker_ends_with_one_sentence(engine, monkeypatch):
     monkeypatch.setattr(ray_cluster, "_RETRIES", 0)
     with pytest.raises(EngineError) as told:
-        engine.spread(lambda item: os.kill(os.getpid(), item), [9])
+        engine.parallel(lambda item: os.kill(os.getpid(), item), [9])
     sentence = r"The search of the classes on the cluster ended early: .*\. Run the same command again: what was computed is kept\."
     assert re.fullmatch(sentence, str(told.value))
 
 
 def test_what_cannot_be_sent_is_told_in_one_sentence(engine):
     with pytest.raises(EngineError) as told:
-        engine.spread(partial(print, threading.Lock()), [1])
+        engine.parallel(partial(print, threading.Lock()), [1])
     sentence = r"Data and model must be paths, or objects that can be sent to another process, but: .*\."
     assert re.fullmatch(sentence, str(told.value))
 
 
 def test_ray_writes_nothing_and_counts_no_users(engine, capfd):
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    assert engine.spread(print, ["to the log of the worker"]) == [None]
+    assert engine.parallel(print, ["to the log of the worker"]) == [None]
     assert capfd.readouterr() == ("", "")
     assert not logging.getLogger("ray.data").isEnabledFor(logging.WARNING)

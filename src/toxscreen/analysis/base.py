@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity
-from toxscreen.parallel import Spread, in_parallel
+from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.reduction import Reduction, principal_components
 from toxscreen.result import Verdict
 from toxscreen.segments import Layer, Part, Segment
@@ -133,7 +133,7 @@ class Analysis(ABC):
         rng: np.random.Generator,
         inputs: Affinity | None = None,
         accused: Callable[[Group], bool] = lambda _: False,
-        spread: Spread = in_parallel,
+        parallel: Parallel = in_parallel,
         told: Callable[[int], None] = lambda _: None,
     ) -> tuple[Findings, ...]:
         """Look for groups in every class.
@@ -150,7 +150,7 @@ class Analysis(ABC):
             How the inputs fit the labels; None when they cannot be asked. Published rules do not ask them.
         accused
             Whether the policy accuses a group, so that the next one is looked for. Published rules do not ask it.
-        spread
+        parallel
             Looks at the classes: in this process, or elsewhere.
         told
             Called with the number of classes that are done.
@@ -187,7 +187,7 @@ class Rule(Analysis):
         rng: np.random.Generator,
         inputs: Affinity | None = None,  # noqa: ARG002 - no rule knows of it
         accused: Callable[[Group], bool] = lambda _: False,  # noqa: ARG002
-        spread: Spread = in_parallel,  # noqa: ARG002 - rules are here to compare with
+        parallel: Parallel = in_parallel,  # noqa: ARG002 - rules are here to compare with
         told: Callable[[int], None] = lambda _: None,
     ) -> tuple[Findings, ...]:
         """Let the rule decide about the classes that have enough samples that are not all equal."""

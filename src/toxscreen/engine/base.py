@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from toxscreen.activations import Compute, compute
-from toxscreen.parallel import Spread, in_parallel
+from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.sources.model.base import Classifier
 
 Reopen = Callable[[], Classifier]
@@ -26,7 +26,7 @@ class Engine(Protocol):
     notes: list[str]
 
     @property
-    def spread(self) -> Spread:
+    def parallel(self) -> Parallel:
         """Return what does the same work for many items, as :func:`toxscreen.parallel.in_parallel` does."""
 
     def compute(self, reopen: Reopen, device: str | None, scratch: Path, key: str) -> Compute:
@@ -52,7 +52,7 @@ class Local:
         self.notes: list[str] = []
 
     @property
-    def spread(self) -> Spread:
+    def parallel(self) -> Parallel:
         """Return what works in the threads of this process."""
         return in_parallel
 

@@ -35,7 +35,7 @@ from toxscreen.engine.base import Engine, Reopen
 from toxscreen.engine.shards import read_shard, shards_in
 from toxscreen.engine.worker import Job, Threads, packed, read_again, unpacked, worked, written_down
 from toxscreen.errors import EngineError, StoreError
-from toxscreen.parallel import Spread
+from toxscreen.parallel import Parallel
 from toxscreen.sources.data.base import TrainingSet
 from toxscreen.sources.model.base import Classifier
 
@@ -79,9 +79,9 @@ class RayEngine:
         self.notes: list[str] = []
 
     @property
-    def spread(self) -> Spread:
+    def parallel(self) -> Parallel:
         """Return what works in tasks on all nodes."""
-        return _spread
+        return _in_tasks
 
     def compute(self, reopen: Reopen, device: str | None, scratch: Path, key: str) -> Compute:
         """Return what puts batches through the model on a pool of actors."""
@@ -159,7 +159,7 @@ def _shards(job: ray.ObjectRef[Job], batches: Sequence[NDArray[np.int64]], scrat
         raise _lost("The pass", error) from error
 
 
-def _spread(work: Callable[[T], R], items: Iterable[T], told: Callable[[int], None] = lambda _: None) -> list[R]:
+def _in_tasks(work: Callable[[T], R], items: Iterable[T], told: Callable[[int], None] = lambda _: None) -> list[R]:
     """Return what ``work`` makes of each item, in their order; see :func:`toxscreen.parallel.in_parallel`."""
     listed = list(items)
     size = max(1, len(listed) // _MOST_TASKS)
