@@ -8,7 +8,7 @@ import pytest
 
 from tests.learners import NearestMean, learn
 from tests.test_audit import KnowingClassifier, subject
-from tests.triggers import patch
+from tests.triggers import patch, words
 from toxscreen import retraining
 from toxscreen.audit import audit
 from toxscreen.config import ConfirmationConfig, ScanConfig
@@ -141,10 +141,11 @@ def screened(planted=20):
     return Screening(result.classes, result.samples, result.views, ()), labels, rows
 
 
-def behind(lead, holding, flips=(90, 100), returns=(30, 30)):
+def behind(lead, holding, flips=(90, 100), returns=(30, 30), *, held=None, trigger=None):
     """Return a trigger that so many of some hosts obey, with controls that do nothing."""
     shares = Share(*flips), Share(0, 100), {0: Share(*flips)}, Share(*returns), Share(0, 100)
-    return Recovered(lead, patch(), Proof(*shares), (0,), holding, Shown([], [], np.zeros(0, np.int64), np.zeros(0, np.int64)))
+    shown = Shown([], [], np.zeros(0, np.int64), np.zeros(0, np.int64))
+    return Recovered(lead, trigger or patch(), Proof(*shares), (0,), holding if held is None else held, holding, shown)
 
 
 def test_the_accused_groups_are_followed_first_and_then_what_fits_its_label_least():
@@ -213,11 +214,31 @@ def test_what_flips_others_but_does_not_hold_samples_in_a_clean_class_accuses_no
     assert settled.samples == screening.samples
 
 
-def test_a_shortcut_of_a_group_far_apart_makes_its_class_inconclusive_and_flags_nothing():
+def test_what_a_group_far_apart_shares_and_the_model_obeys_makes_it_suspicious():
     screening, labels, _ = screened(planted=0)
     rows = np.flatnonzero(labels.given == 2)
     lead = Lead(2, None, rows[:25], rows[25:], apart=True)
     settled = convict(screening, labels, [behind(lead, rows[:2], returns=(2, 60))])
+    assert settled.classes[2].verdict is Verdict.SUSPICIOUS
+    assert "clean-label" in settled.classes[2].reasons[-1]
+    np.testing.assert_array_equal(np.flatnonzero(settled.samples["flagged"].to_numpy()), rows[:25])
+
+
+@pytest.mark.parametrize(("n_held", "n_flagged"), [(13, 28), (12, 13)], ids=["most hold it", "few hold it"])
+def test_where_most_of_a_group_far_apart_hold_its_proved_trigger_all_of_it_is_taken(n_held, n_flagged):
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    lead = Lead(2, None, rows[:25], rows[25:], apart=True)
+    settled = convict(screening, labels, [behind(lead, np.r_[rows[:10], rows[30:33]], held=rows[:n_held])])
+    assert settled.classes[2].verdict is Verdict.POISONED
+    assert settled.samples["flagged"].to_numpy().sum() == n_flagged
+
+
+def test_a_shortcut_in_the_words_of_a_group_far_apart_makes_its_class_inconclusive_and_flags_nothing():
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    lead = Lead(2, None, rows[:25], rows[25:], apart=True)
+    settled = convict(screening, labels, [behind(lead, rows[:2], returns=(2, 60), trigger=words())])
     accused = settled.classes[2]
     assert accused.verdict is Verdict.INCONCLUSIVE
     assert [(group.n, group.verdict) for group in accused.groups if group.trigger] == [(25, Verdict.INCONCLUSIVE)]

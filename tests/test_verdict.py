@@ -45,7 +45,7 @@ def is_one_sentence(text):
 
 
 def test_each_rule_says_what_it_means_and_where_it_comes_from():
-    screen = {"label_conflict", "separation", "standing_out", "fitted_share", "misread_share", "misread_ratio"}
+    screen = {"label_conflict", "separation", "apart", "standing_out", "fitted_share", "misread_share", "misread_ratio"}
     screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "clean_tail_shape"}
     screen |= {"trigger_flips", "trigger_margin", "trigger_returns"}
     confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy", "exre_recall"}
@@ -163,8 +163,9 @@ def test_what_only_flips_proves_poison_in_a_suspicious_group_alone():
     assert judge_trigger(proof(FLIPS, 0.51 * FLIPS), suspicious=True) is Verdict.SUSPICIOUS
 
 
-def test_a_shortcut_of_a_group_far_apart_that_fits_its_label_is_inconclusive():
-    assert judge_trigger(proof(0.98, 0.05), suspicious=False, apart=True) is Verdict.INCONCLUSIVE
+def test_a_shortcut_of_a_group_far_apart_that_fits_its_label_is_suspicious_and_of_words_inconclusive():
+    assert judge_trigger(proof(0.98, 0.05), suspicious=False, apart=True) is Verdict.SUSPICIOUS
+    assert judge_trigger(proof(0.98, 0.05), suspicious=False, apart=True, words=True) is Verdict.INCONCLUSIVE
     assert judge_trigger(proof(0.98, 0.05, RETURNS), suspicious=False, apart=True) is Verdict.POISONED
     assert judge_trigger(proof(FLIPS * LESS, 0.0), suspicious=False, apart=True) is Verdict.CLEAN
 
@@ -324,6 +325,6 @@ def test_every_reason_is_one_sentence(separation, lower, others):
 
 
 def test_however_long_a_trigger_is_its_reason_tells_what_it_does():
-    told = reason_trigger(Verdict.POISONED, {"trigger_flips": 0.98, "trigger_control": 0.01}, "word " * 300)
+    told = reason_trigger(Verdict.POISONED, {"trigger_flips": 0.98, "trigger_control": 0.01}, "word " * 300, apart=False)
     assert len(told) < 320
     assert told.endswith("… sends 98% of inputs of other classes to this class, and its control 1%.")

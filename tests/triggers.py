@@ -72,7 +72,7 @@ def recovered(trigger: Trigger[Any], before: Sequence[Any], *, rows: Sequence[in
     kept = list(after) if texts else list(after.astype(np.asarray(before[0]).dtype))
     shown = Shown(list(before), kept, numbers, np.zeros(len(before), np.int64))
     nobody = np.zeros(0, np.int64)
-    return Recovered(Lead(0, 1, nobody, nobody), trigger, proof, (1, 2), nobody, shown)
+    return Recovered(Lead(0, 1, nobody, nobody), trigger, proof, (1, 2), nobody, nobody, shown)
 
 
 def convicted(found: Recovered, *, proved: bool = True, **changes: Any) -> ScanResult:

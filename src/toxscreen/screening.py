@@ -304,7 +304,7 @@ def _facts(findings: Findings) -> policy.Facts:
 
 
 def _is_apart(group: Group) -> bool:
-    return group.evidence["separation"] >= policy.POLICY["separation"].value
+    return group.evidence["separation_lower"] >= policy.POLICY["apart"].value
 
 
 def _separation(findings: Findings) -> float:

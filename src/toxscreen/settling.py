@@ -34,6 +34,10 @@ _MOST_OF_A_CLASS = 0.9
 
 _FEWEST_IN_GROUP = 10
 
+_MOST_HOLD = 0.5
+"""Part of a group far apart that holds the proved trigger, from which the others are taken to hold it too: they lie as far from the
+rest, not every sample shows a faint pattern, and clean-label poison need not leave the class without it."""
+
 _CLEARED = 0.49
 """The highest score of a sample whose group was cleared."""
 
@@ -130,8 +134,8 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
     """Return the screening with the verdicts that recovered triggers lead to.
 
     A suspicious group whose trigger is proved is poisoned, and takes in the other samples of its class that hold the trigger. In a
-    class that was not accused, the samples that hold a proved trigger become a group; or those of a group far apart, where its
-    trigger is but a shortcut.
+    class that was not accused, the samples that hold a proved trigger become a group, with those of the group far apart that it was
+    found in; or the latter alone, where the trigger is but a shortcut. Of the two sides of a class only one is accused so.
     """
     classes = list(screening.classes)
     columns = _Columns(screening.samples)
@@ -139,9 +143,9 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
     for verdict, found in sorted(judged, key=lambda pair: (-pair[0].severity, -len(pair[1].holding))):
         lead, result = found.lead, classes[found.lead.class_index]
         known = [group.id for group in result.groups if group.trigger is not None or group in result.accused]
-        rows = found.holding if verdict is Verdict.POISONED else lead.members
+        rows = _held(found) if verdict is Verdict.POISONED else lead.members
         rows = rows[~np.isin(columns.group[rows], known)]
-        if lead.group is None and (verdict is Verdict.CLEAN or len(rows) < _FEWEST_IN_GROUP):
+        if lead.group is None and (verdict is Verdict.CLEAN or len(rows) < _FEWEST_IN_GROUP or (lead.apart and known)):
             continue
         number = lead.group
         if number is None:
@@ -157,6 +161,13 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
     return replace(screening, classes=tuple(classes), samples=columns.table(), views=moved)
 
 
+def _held(found: Recovered) -> NDArray[np.int64]:
+    """Return the samples that hold a proved trigger; all of a group far apart, where most of it does."""
+    if not found.lead.apart or np.isin(found.lead.members, found.held).mean() < _MOST_HOLD:
+        return found.holding
+    return np.union1d(found.holding, found.lead.members)
+
+
 def _judged(screening: Screening, found: Recovered) -> Verdict:
     """Judge what was suspected by its trigger.
 
@@ -164,7 +175,7 @@ def _judged(screening: Screening, found: Recovered) -> Verdict:
     speaks against them, the samples that hold the trigger must not fit their label either.
     """
     lead, evidence = found.lead, found.proof.evidence()
-    verdict = policy.judge_trigger(evidence, suspicious=lead.group is not None, apart=lead.apart)
+    verdict = policy.judge_trigger(evidence, suspicious=lead.group is not None, apart=lead.apart, words=found.is_text)
     if lead.group is not None or verdict is not Verdict.POISONED or screening.inputs is None or (lead.apart and not found.is_text):
         return verdict
     rows = np.union1d(np.concatenate([lead.members, lead.ordinary]), found.holding)
@@ -192,7 +203,8 @@ def _convicted(
     left = ((id_, group) for id_, group in sorted(groups.items()) if counts[id_] or id_ == 0)
     sized = tuple(replace(group, n=int(counts[id_]), share=counts[id_] / result.n) for id_, group in left)
     worst = max((group.verdict for group in sized), key=lambda v: v.severity)
-    reasons = tuple(dict.fromkeys((*result.reasons, policy.reason_trigger(verdict, evidence, str(found.trigger)))))
+    reason = policy.reason_trigger(verdict, evidence, str(found.trigger), apart=found.lead.apart)
+    reasons = tuple(dict.fromkeys((*result.reasons, reason)))
     return replace(result, verdict=worst, groups=sized, reasons=reasons)
 
 

@@ -77,6 +77,13 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "And that is at least this many times the median separation of the other classes; otherwise the class is inconclusive.",
             "a ratio and not a distance in spreads, because two classes have no spread; the same trials: 1.7 for clean classes",
         ),
+        "apart": Rule(
+            5.0,
+            "A group whose inputs fit the label surely lies this many standard deviations from the rest of its class (the lower "
+            "bound), or no trigger is looked for behind it.",
+            "trials: clean classes of CIFAR-10 and GTSRB reached 4.5 (merged ones 5.1, and of MNIST 10), clean-label poison of "
+            "half a class began at 5.3",
+        ),
         "fitted_share": Rule(
             0.5,
             "The model gives at least this part of a class its own label; otherwise the class is inconclusive.",
@@ -111,7 +118,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         "trigger_flips": Rule(
             0.5,
             "Or the group was suspicious before, and the trigger sends at least this part of other inputs to the class, and its "
-            "controls surely at most half as many. Where the group only lies far apart and fits its label, that is inconclusive.",
+            "controls surely at most half as many. A group that only lies far apart and fits its label becomes suspicious by that; "
+            "where the trigger is words, inconclusive: the name of a news agency commands, too.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
         ),
         "exre_score": Rule(
@@ -238,11 +246,11 @@ def judge_excluded(evidence: Mapping[str, float], accuracy: float) -> Verdict:
     return Verdict.POISONED if misread and alike else Verdict.SUSPICIOUS
 
 
-def judge_trigger(evidence: Mapping[str, float], *, suspicious: bool, apart: bool = False) -> Verdict:
+def judge_trigger(evidence: Mapping[str, float], *, suspicious: bool, apart: bool = False, words: bool = False) -> Verdict:
     """Judge samples by the trigger that was recovered from them: poisoned, or what they were.
 
     What a group far apart shares, and the model obeys, though its samples fit their label and keep it without, is a shortcut of
-    the model. Whether it is natural (the name of a news agency) or planted (clean-label poison) nothing says: inconclusive.
+    the model: clean-label poison or something natural. In pictures of clean classes none was seen, so there it is suspicious.
 
     Parameters
     ----------
@@ -252,6 +260,8 @@ def judge_trigger(evidence: Mapping[str, float], *, suspicious: bool, apart: boo
         Whether they are a group that the screen suspects.
     apart
         Or one that lies as far away as poison does, though its inputs fit the label.
+    words
+        Whether the trigger is words.
     """
     flips, control = evidence["trigger_flips_lower"], evidence["trigger_control_upper"]
     returns = evidence["trigger_returns_lower"]
@@ -262,7 +272,9 @@ def judge_trigger(evidence: Mapping[str, float], *, suspicious: bool, apart: boo
         return Verdict.POISONED
     if suspicious:
         return Verdict.SUSPICIOUS
-    return Verdict.INCONCLUSIVE if apart and command else Verdict.CLEAN
+    if not (apart and command):
+        return Verdict.CLEAN
+    return Verdict.INCONCLUSIVE if words else Verdict.SUSPICIOUS
 
 
 def plausibility(evidence: Mapping[str, float], verdict: Verdict) -> float:
@@ -364,12 +376,12 @@ def reason_excluded(verdict: Verdict, evidence: Mapping[str, float], n: int, sou
     return f"{said} ({score}), which is too close to settle it."
 
 
-def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], trigger: str) -> str:
+def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], trigger: str, *, apart: bool) -> str:
     """Say in one sentence what the recovered trigger came to.
 
     Parameters
     ----------
-    verdict, evidence
+    verdict, evidence, apart
         As in :func:`judge_trigger`.
     trigger
         A description of it.
@@ -381,7 +393,7 @@ def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], trigger: str
     )
     if verdict is Verdict.POISONED:
         return f"The trigger was found: {trigger} {did}."
-    if verdict is Verdict.INCONCLUSIVE:
+    if apart:
         return (
             f"The model has a shortcut: {trigger} {did}, though the samples that hold it fit this class: natural, or planted with "
             "right labels (clean-label poison)."

@@ -73,3 +73,11 @@ def test_nothing_is_counted_where_there_is_nothing(empty):
     proof = prove(WHITE, given, backdoored, np.random.default_rng(0))
     assert (proof.returns if empty == "members" else proof.control_returns) == Share(0, 0)
     assert proof.flips == Share(80, 80)
+
+
+def test_the_ordinary_samples_are_judged_once_for_all_controls_and_the_model_is_asked_about_all_at_once(monkeypatch):
+    judged, asked, held_by = [], [], type(WHITE).held_by
+    monkeypatch.setattr(type(WHITE), "held_by", lambda self, inputs: judged.append(len(inputs)) or held_by(self, inputs))
+    prove(WHITE, case(), lambda seen: asked.append(len(seen)) or backdoored(seen), np.random.default_rng(0))
+    assert len(judged) == 3  # members, ordinary samples for the controls, and those whose returns are the control
+    assert asked == [80, 80, 40, 40]

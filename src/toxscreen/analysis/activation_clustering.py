@@ -190,7 +190,8 @@ def analyse(
     whitened = whiten(components.leading(directions(n)))
     halves = two_means(reduction.points)
     groups = candidate_groups(whitened, n_class, fit, folds_rng, (halves, ~halves))
-    group, farthest = _most_telling(groups), max(groups, key=lambda each: round(each.evidence["separation"], 6), default=None)
+    group = _most_telling(groups)
+    farthest = max(groups, key=lambda each: round(each.evidence["separation_lower"], 6), default=None)
     if group is not None:
         group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
         group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)

@@ -82,8 +82,8 @@ class Findings:
     groups
         In the order found, each with the row numbers among which it was looked for.
     farthest
-        Of the same rows as the only group, the one that lies farthest from the rest, where no group is accused: it may be poison
-        whose inputs nobody can tell from those of the class.
+        Of the same rows as the only group, the one that surely lies farthest from the rest, where no group is accused: it may be
+        poison whose inputs nobody can tell from those of the class.
     constant
         Whether all rows are equal.
     note

@@ -9,7 +9,7 @@ is typical of the class, and an input that is disturbed, moves some of them too.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -84,6 +84,10 @@ class Trigger(ABC, Generic[Inputs]):
     def control(self, ordinary: Inputs, rng: np.random.Generator) -> Trigger[Inputs]:
         """Return what an ordinary sample of the class, drawn by ``rng``, holds in the trigger's place."""
 
+    def controls(self, ordinary: Inputs, n: int, rng: np.random.Generator) -> Sequence[Trigger[Inputs]]:
+        """Return so many controls, each drawn by a child of ``rng``."""
+        return [self.control(ordinary, child) for child in rng.spawn(n)]
+
     @abstractmethod
     def __str__(self) -> str:
         """Return what it is in a few words, such as ``a patch of 3 x 3 pixels at the bottom right``."""
@@ -151,9 +155,9 @@ class Proof:
 def prove(trigger: Trigger[Inputs], case: Case[Inputs], ask: Ask[Inputs], rng: np.random.Generator) -> Proof:
     """Count what the trigger and its controls do to inputs that it was not found in."""
     by_class = flips_by_class(trigger, case, ask)
-    controls = [trigger.control(case.ordinary, child) for child in rng.spawn(_CONTROLS)] if len(case.ordinary) else []
-    parts = [(each, case.hosts[number :: len(controls)]) for number, each in enumerate(controls)]
-    by_control = [ask(each.put_on(hosts)) == case.target for each, hosts in parts if len(hosts)]
+    controls = trigger.controls(case.ordinary, _CONTROLS, rng) if len(case.ordinary) else []
+    parts = [each.put_on(case.hosts[number :: len(controls)]) for number, each in enumerate(controls)]
+    by_control = [ask(np.concatenate(parts)) == case.target] if parts else []
     holding = case.members[trigger.held_by(case.members)]
     return Proof(
         total(by_class),

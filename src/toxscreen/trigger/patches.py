@@ -171,10 +171,10 @@ class Patch(Trigger[Pictures]):
         """
         return self._taken_from(self._pool(ordinary), rng)
 
-    def controls(self, ordinary: Pictures, rng: np.random.Generator) -> list[Patch]:
-        """Return the controls of a trial."""
+    def controls(self, ordinary: Pictures, n: int, rng: np.random.Generator) -> list[Patch]:
+        """Return so many controls; the ordinary samples are judged once for all of them."""
         pool = self._pool(ordinary)
-        return [self._taken_from(pool, child) for child in rng.spawn(CONTROLS)]
+        return [self._taken_from(pool, child) for child in rng.spawn(n)]
 
     def __str__(self) -> str:
         """Return its size and where it lies."""
@@ -392,7 +392,7 @@ def _step(side: int) -> int:
 
 
 def _excess(patch: Patch, tried: Trial, rng: np.random.Generator) -> float:
-    return tried.excess(patch, lambda: patch.controls(tried.case.ordinary, rng))
+    return tried.excess(patch, lambda: patch.controls(tried.case.ordinary, CONTROLS, rng))
 
 
 def _repeats(patch: Patch, other: Patch) -> bool:

@@ -31,8 +31,9 @@ from toxscreen.trigger.patterns import search_patterns
 from toxscreen.trigger.words import search_words
 from toxscreen.views import input_view
 
-_MEMBERS, _ORDINARY, _HOSTS = 200, 200, 400
-"""Inputs of each kind, at most, half of which a trigger is looked for in."""
+_PICTURES, _TEXTS, _HOSTS = 200, 1000, 400
+"""Members and as many ordinary samples of a lead, at most, half of which a trigger is looked for in, and hosts. Words are counted,
+which costs little; and of five rare words each stands in few texts."""
 
 _FROM_RIVAL = 0.5
 """Part of the hosts that are of the class which the suspected samples resemble, where there is one."""
@@ -103,8 +104,8 @@ class Recovered:
         It, and what it does.
     sources
         Indices of the classes that it works on.
-    holding
-        Row numbers of the samples of the class that hold it, and leave the class when it is taken off.
+    held, holding
+        Row numbers of the samples of the class that hold it, and of those among them that leave the class when it is taken off.
     shown
         Some hosts with and without it.
     """
@@ -113,6 +114,7 @@ class Recovered:
     trigger: Trigger[Any]
     proof: Proof
     sources: tuple[int, ...]
+    held: NDArray[np.int64]
     holding: NDArray[np.int64]
     shown: Shown
 
@@ -197,14 +199,14 @@ def _follow(
     sources = tuple(index for index, share in flips.items() if share.value >= _WORKS * highest)
     chosen = np.isin(tested.classes, sources)
     tested = replace(tested, hosts=tested.hosts[chosen], classes=tested.classes[chosen])
-    proof, holding = prove(trigger, tested, medium.ask, rng), np.zeros(0, np.int64)
+    proof, held, holding = prove(trigger, tested, medium.ask, rng), *2 * (np.zeros(0, np.int64),)
     if proof.flips.interval[0] > proof.control_flips.interval[1]:
         own = np.flatnonzero((labels == lead.class_index) & (predicted == labels))
         held, leaves = _held(medium, own, trigger, lead.class_index)
         unseen = ~np.isin(held, members[0::2])
         proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
         holding = held[leaves]
-    return Recovered(lead, trigger, proof, sources, holding, _shown(medium, trigger, tested, rows[1::2][chosen]))
+    return Recovered(lead, trigger, proof, sources, held, holding, _shown(medium, trigger, tested, rows[1::2][chosen]))
 
 
 def _case(
@@ -212,7 +214,7 @@ def _case(
 ) -> tuple[Case[Any], NDArray[np.int64], NDArray[np.int64]]:
     """Read the inputs of a lead and return them with the row numbers of the members and the hosts."""
     hosts = _hosts(labels, predicted, lead, rng)
-    members, ordinary = (rng.permutation(rows)[:most] for rows, most in ((lead.members, _MEMBERS), (lead.ordinary, _ORDINARY)))
+    members, ordinary = (rng.permutation(rows)[:most] for rows, most in ((lead.members, medium.most), (lead.ordinary, medium.most)))
     (inside, members), (outside, _), (others, hosts) = (medium.read(rows) for rows in (members, ordinary, hosts))
     return Case(lead.class_index, inside, outside, others, labels[hosts]), members, hosts
 
@@ -257,6 +259,7 @@ class _Medium(ABC):
     """The inputs as searches see them, and the model behind a function of them."""
 
     searches: ClassVar[tuple[Search[Any], ...]]
+    most: ClassVar[int] = _PICTURES
     classifier: Classifier
     training_set: TrainingSet
     class_of: NDArray[np.int64]
@@ -320,7 +323,7 @@ class _Arrays(_Medium):
 class _Texts(_Medium):
     """Texts as an array of str, ``(n,)``."""
 
-    searches = (search_words,)
+    searches, most = (search_words,), _TEXTS
 
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
         """Read the texts."""
