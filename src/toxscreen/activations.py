@@ -335,7 +335,7 @@ def _ahead(make: Callable[[S], T], tasks: Sequence[S], workers: int) -> Generato
 def _check_order(training_set: TrainingSet, batch: Batch, asked: NDArray[np.int64]) -> None:
     """Raise DataError unless the rows of a batch are ascending, are among those asked for, and have one input each."""
     rows = batch.rows
-    ordered = bool((np.diff(rows) > 0).all()) and bool(np.isin(rows, asked).all())
+    ordered = np.array_equal(rows, asked) or (bool((np.diff(rows) > 0).all()) and bool(np.isin(rows, asked).all()))
     if not ordered or len(batch.inputs) != len(rows):
         raise DataError(
             f"{training_set.location} must hand out its samples in order, each once: expected rows {asked[0]} to {asked[-1]}, "
@@ -345,6 +345,8 @@ def _check_order(training_set: TrainingSet, batch: Batch, asked: NDArray[np.int6
 
 def _not_handed_out(item: _Work, ids: pa.StringArray) -> list[NotExamined]:
     """Return the samples of a batch of which the training set said nothing."""
+    if len(item.rows) == len(item.asked):
+        return []
     named = [entry.row for entry in item.unreadable if entry.row is not None]
     missing = np.setdiff1d(item.asked, np.append(item.rows, named))
     return [NotExamined(str(ids[row]), "the training set did not hand it out", row) for row in missing.tolist()]
@@ -359,8 +361,8 @@ def _finite(
 ) -> Computed:
     """Return the samples whose activations and logits are finite, and the others among those that were not examined."""
     not_finite = _not_finite(layers, logits, rows, ids) if len(rows) else []
-    finite = ~np.isin(rows, np.array([entry.row for entry in not_finite], np.int64))
-    if not finite.all():
+    if not_finite:
+        finite = ~np.isin(rows, np.array([entry.row for entry in not_finite], np.int64))
         rows, layers, logits = rows[finite], {name: values[finite] for name, values in layers.items()}, logits[finite]
     return Computed(rows, layers, logits, (*not_examined, *not_finite))
 

@@ -239,7 +239,7 @@ class TorchClassifier(Classifier):
     def _laid_out(self, tensors: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
         """Return a batch in the order that this network is fastest with."""
         if isinstance(tensors, Tensor) and tensors.ndim == 4:
-            return tensors.contiguous(memory_format=self._layout)
+            return tensors.to(memory_format=self._layout)  # contiguous() leaves one channel as it lies, and the rest follows it
         return tensors
 
     def _run(self, tensors: Tensor | dict[str, Tensor]) -> Tensor:
