@@ -336,8 +336,8 @@ def _activations(
     classifier = subject.classifier
     layer = config.extraction.layer or classifier.last_hidden
     steps = plan(training_set, classifier, (layer,))
+    given, digests = training_set.labels, workers.digests(training_set)  # first: the fingerprint in the manifest is made of them
     manifest = Manifest.of(training_set, classifier, steps, stored=config.extraction.stored)
-    given, digests = training_set.labels, training_set.digests()
     with ActivationStore.open_or_create(folder, manifest, labels=given, digests=digests) as store:
         log.notes += store.notes
         if store.done == len(training_set):

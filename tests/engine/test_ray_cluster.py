@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from tests.fakes import FakeClassifier, FakeTrainingSet
+from tests.quick import pictures, write_pictures
 from toxscreen.activations import compute, extract, plan
 from toxscreen.engine import open_engine
 from toxscreen.engine.shards import shard_path, shards_in, write_shard
 from toxscreen.errors import DataError, EngineError, ModelError
+from toxscreen.sources.data import open_training_set
 from toxscreen.store import ActivationStore, Manifest
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'toxscreen[ray]'")
@@ -81,6 +83,22 @@ def failing():
     raise ModelError("The model must be whole, but it is not.")
 
 
+def test_fingerprints_that_tasks_take_are_those_of_this_process(tmp_path, engine):
+    data = write_pictures(tmp_path / "data", *pictures(4))
+    expected = open_training_set(data)
+    found = open_training_set(data)
+    np.testing.assert_array_equal(engine.digests(found), expected.digests())
+    assert found.fingerprint() == expected.fingerprint()
+
+
+def test_data_that_a_node_does_not_have_has_no_fingerprints(tmp_path, engine):
+    data = write_pictures(tmp_path / "data", *pictures(4))
+    training_set = open_training_set(data)
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(EngineError, match="must share the file system"):
+        engine.digests(training_set)
+
+
 def test_what_goes_wrong_on_an_actor_is_told_in_the_sentence_of_its_own_error(tmp_path, engine):
     training_set, classifier = subject()
     through = engine.compute(failing, "cpu", tmp_path, "key")
@@ -111,7 +129,7 @@ def test_a_task_that_kills_every_worker_ends_with_one_sentence(engine, monkeypat
     monkeypatch.setattr(ray_cluster, "_RETRIES", 0)
     with pytest.raises(EngineError) as told:
         engine.parallel(lambda item: os.kill(os.getpid(), item), [9])
-    sentence = r"The search of the classes on the cluster ended early: .*\. Run the same command again: what was computed is kept\."
+    sentence = r"A task on the cluster ended early: .*\. Run the same command again: what was computed is kept\."
     assert re.fullmatch(sentence, str(told.value))
 
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from toxscreen.analysis.activation_clustering import ActivationClustering
 from toxscreen.analysis.silhouette_score import SilhouetteScore
 from toxscreen.audit import audit
-from toxscreen.benchmark import tables
+from toxscreen.benchmark import speed_ray, tables
 from toxscreen.benchmark.art import activation_defence
 from toxscreen.benchmark.cases import Case
 from toxscreen.benchmark.grid import Settings, Steps
@@ -94,6 +94,7 @@ CASES = (
         (Goal("art", "x ART from end to end", least=8), Goal("again", "s for a second scan of the same data", most=3)),
         "mnist",
     ),
+    *speed_ray.CASES,
 )
 
 QUICK = (_four(600, 64, 4, _ICA), _on_disk(600, 64, 4))
@@ -201,7 +202,13 @@ def whole_scan(case: SpeedCase, settings: Settings) -> dict[str, float]:
     }
 
 
-MEASURES: Mapping[str, Measure] = {"four_steps": four_steps, "stored": stored, "started": started, "whole_scan": whole_scan}
+MEASURES: Mapping[str, Measure] = {
+    "four_steps": four_steps,
+    "stored": stored,
+    "started": started,
+    "whole_scan": whole_scan,
+    **speed_ray.MEASURES,
+}
 
 
 def markdown(document: Mapping[str, Any]) -> str:

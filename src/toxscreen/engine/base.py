@@ -6,8 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from toxscreen.activations import Compute, compute
 from toxscreen.parallel import Parallel, in_parallel
+from toxscreen.sources.data.base import TrainingSet
 from toxscreen.sources.model.base import Classifier
 
 Reopen = Callable[[], Classifier]
@@ -28,6 +32,9 @@ class Engine(Protocol):
     @property
     def parallel(self) -> Parallel:
         """Return what does the same work for many items, as :func:`toxscreen.parallel.in_parallel` does."""
+
+    def digests(self, training_set: TrainingSet) -> NDArray[np.uint8] | None:
+        """Return the fingerprints of all samples; see :meth:`toxscreen.sources.data.base.TrainingSet.digests`."""
 
     def compute(self, reopen: Reopen, device: str | None, scratch: Path, key: str) -> Compute:
         """Return what puts batches through the model, as :func:`toxscreen.activations.compute` does.
@@ -55,6 +62,10 @@ class Local:
     def parallel(self) -> Parallel:
         """Return what works in the threads of this process."""
         return in_parallel
+
+    def digests(self, training_set: TrainingSet) -> NDArray[np.uint8] | None:
+        """Return the fingerprints of all samples."""
+        return training_set.digests()
 
     def compute(self, reopen: Reopen, device: str | None, scratch: Path, key: str) -> Compute:  # noqa: ARG002 - it uses the classifier that is open
         """Return what puts batches through the model that is open already."""

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from toxscreen.activations import Compute, Computed, Plan
 from toxscreen.engine.base import Engine, Reopen
 from toxscreen.engine.shards import read_shard, shards_in
-from toxscreen.engine.worker import Job, Threads, packed, read_again, unpacked, worked, written_down
+from toxscreen.engine.worker import Job, Threads, hashed, packed, read_again, unpacked, worked, written_down
 from toxscreen.errors import EngineError, StoreError
 from toxscreen.parallel import Parallel
 from toxscreen.sources.data.base import TrainingSet
@@ -52,7 +52,7 @@ _STRETCHES_EACH = 4
 """Stretches for each worker, where there are enough batches: the last ones end at about the same time."""
 
 _MOST_TASKS = 1000
-"""Tasks that the classes are spread over at most."""
+"""Tasks that one work is spread over at most."""
 
 _RETRIES = 3
 """How often a task is given to another worker after one died with it, before it is taken for what kills them."""
@@ -69,19 +69,29 @@ def connected(address: str | None) -> Iterator[Engine]:
         if not ray.is_initialized():
             stack.callback(ray.shutdown)
             _connect(address)
-        yield RayEngine()
+        yield RayEngine([_told_of_the_cluster()])
 
 
 class RayEngine:
-    """The cluster that this process is connected to; see :class:`Engine`."""
+    """The cluster that this process is connected to; see :class:`Engine`.
 
-    def __init__(self) -> None:
-        self.notes: list[str] = []
+    Parameters
+    ----------
+    notes
+        What a reader is told in any case.
+    """
+
+    def __init__(self, notes: Sequence[str] = ()) -> None:
+        self.notes = list(notes)
 
     @property
     def parallel(self) -> Parallel:
         """Return what works in tasks on all nodes."""
         return _in_tasks
+
+    def digests(self, training_set: TrainingSet) -> NDArray[np.uint8] | None:
+        """Return the fingerprints of all samples; the data is read in tasks on all nodes."""
+        return training_set.digests(lambda work, stretches: _in_tasks(partial(hashed, training_set, work), stretches))
 
     def compute(self, reopen: Reopen, device: str | None, scratch: Path, key: str) -> Compute:
         """Return what puts batches through the model on a pool of actors."""
@@ -175,7 +185,7 @@ def _in_tasks(work: Callable[[T], R], items: Iterable[T], told: Callable[[int], 
             results += made
             told(len(results))
     except ray.exceptions.RayError as error:
-        raise _lost("The search of the classes", error) from error
+        raise _lost("A task", error) from error
     return results
 
 
@@ -187,6 +197,11 @@ def _connect(address: str | None) -> None:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         place = "that can be started on this machine" if address is None else f"at {address}, with this machine as one of its nodes"
         raise EngineError(f"--engine ray needs a Ray cluster of the same version {place}, but: {_first_line(error)}.") from error
+
+
+def _told_of_the_cluster() -> str:
+    nodes, cpus = sum(node["Alive"] for node in ray.nodes()), ray.cluster_resources().get("CPU", 0)
+    return f"The pass and the search of the classes ran on a Ray cluster; nodes at its start: {nodes:,}, with {cpus:,.0f} CPUs."
 
 
 def _room(*, on_gpus: bool) -> tuple[dict[str, int], int]:

@@ -92,9 +92,7 @@ class Job:
         for package, version in self.versions.items():
             if (found := versions.get(package)) != version:
                 raise EngineError(f"Every node must have the same packages, but {package} is {version} here and {found} on {node}.")
-        for path in (self.scratch, getattr(self.training_set, "path", self.scratch)):
-            if not path.exists():
-                raise EngineError(f"The nodes must share the file system of the data and of --out, but {node} has no {path}.")
+        check_shared(self.training_set, self.scratch)
         with contextlib.suppress(OSError):  # the user's code is looked for in the current folder
             os.chdir(self.folder)
         self.threads.take()
@@ -118,6 +116,21 @@ class Job:
         except StoreError:
             return False
         return True
+
+
+def check_shared(training_set: TrainingSet, *folders: Path) -> None:
+    """Raise EngineError where a worker has no access to the data or to one of the folders."""
+    for path in (*folders, *([training_set.path] if hasattr(training_set, "path") else [])):
+        if not path.exists():
+            raise EngineError(
+                f"The nodes must share the file system of the data and of --out, but {socket.gethostname()} has no {path}."
+            )
+
+
+def hashed(training_set: TrainingSet, work: Callable[[T], R], rows: T) -> R:
+    """Do a work for some rows of the data, if it is there: samples that are nowhere to be found have fingerprints, too."""
+    check_shared(training_set)
+    return work(rows)
 
 
 def packed(batches: Sequence[NDArray[np.int64]]) -> dict[str, bytes]:
