@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests import references
 from tests.clouds import clouds, plant, texts
-from toxscreen.conflict import _FEWEST_TEXTS, _FOLDS, _NEIGHBOURS, _WORD_CAP, affinity
+from toxscreen.conflict import _FEWEST_TEXTS, _FOLDS, _NEIGHBOURS, _WORD_CAP, _Search, affinity, smallest
 
 
 def rng(seed=0):
@@ -45,6 +45,28 @@ def test_pictures_are_judged_by_their_nearest_others_each_class_equally_represen
     np.testing.assert_allclose(fit.baseline, baseline, atol=1e-5)
     others = np.where(np.arange(len(sizes)) == labels[:, None], -1, probabilities)
     np.testing.assert_allclose(others[np.arange(len(labels)), fit.rival], others.max(axis=1), atol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 700), st.integers(1, 12), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_the_smallest_are_those_that_come_first_when_all_are_sorted(seed, m, k, few_values):
+    values = (rng(seed).integers(0, 9, (5, m)) if few_values else rng(seed).normal(size=(5, m))).astype(np.float32)
+    found = smallest(values, min(k, m))
+    assert all(len(set(row)) == min(k, m) for row in found.tolist())
+    taken = np.take_along_axis(values, found, axis=1)
+    np.testing.assert_array_equal(np.sort(taken, axis=1), np.sort(values, axis=1)[:, : min(k, m)])
+    np.testing.assert_array_equal(taken[:, -1], taken.max(axis=1))
+
+
+def test_no_picture_is_looked_up_twice(monkeypatch):
+    view, labels = pictures(250, 250)
+    fit, looked_up = ask(view, labels, words=False), []
+    nearest = _Search.nearest
+    monkeypatch.setattr(_Search, "nearest", lambda *given: looked_up.append(len(given[1])) or nearest(*given))
+    rows = np.flatnonzero(labels == 0)
+    fit.mislabelled(0, np.flatnonzero(labels == 1))
+    assert fit.of(0, rows).again(rng(1).random(250) < 0.9).own.shape == (250,)
+    assert looked_up == []
 
 
 def test_a_picture_is_not_its_own_neighbour():

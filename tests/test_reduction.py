@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from tests import references
 from toxscreen.config import ReductionConfig
-from toxscreen.reduction import principal_components, reduce, whiten
+from toxscreen.reduction import principal_components, reduce, total_variance, whiten, whitened
+from toxscreen.segments import Part
 
 
 def rng(seed=0):
@@ -116,6 +117,70 @@ def test_wide_layers_are_decomposed_at_random_and_agree_with_the_exact_component
     for random in (one, other):
         np.testing.assert_allclose(random.points, exact.points, atol=1e-3 * np.abs(exact.points).max())
         np.testing.assert_allclose(random.variances, exact.variances, rtol=1e-3)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(60, 300), st.integers(60, 300), st.floats(0.5, 2))
+@settings(max_examples=20, deadline=None)
+def test_components_that_are_iterated_hold_nearly_all_of_what_the_exact_ones_hold(seed, n, d, falls):
+    generator = rng(seed)
+    directions = np.linalg.qr(generator.normal(size=(d, d)))[0] * np.arange(1, d + 1)[:, None] ** -falls
+    activations = (generator.normal(size=(n, d)) @ directions + 3).astype("f4")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("toxscreen.reduction._EXACT_UP_TO", 0)
+        found = principal_components(activations, 10, generator)
+    _, variances = references.principal_components(activations, 10)
+    assert found.variances.sum() > 0.97 * variances.sum()
+    assert found.variances[0] <= variances[0] * (1 + 1e-5)
+    np.testing.assert_allclose(np.cov(found.points.T, bias=True), np.diag(found.variances), atol=1e-5 * variances[0])
+
+
+@pytest.mark.parametrize("exact_up_to", [0, 8])
+@pytest.mark.parametrize("shape", [(300, 40), (50, 90)])
+def test_a_class_in_blocks_is_reduced_as_the_whole_is(monkeypatch, shape, exact_up_to):
+    activations = stretched(*shape)
+    monkeypatch.setattr("toxscreen.reduction._EXACT_UP_TO", exact_up_to)
+    whole = principal_components(activations, 5, rng(1))
+    monkeypatch.setattr("toxscreen.reduction._HELD_BYTES", 0)
+    monkeypatch.setattr("toxscreen.reduction._TURNED", 9)
+    monkeypatch.setattr("toxscreen.segments._BLOCK_BYTES", 7 * 4 * shape[1])
+    order = rng(2).permutation(shape[0])
+    blocks = principal_components(Part(activations[np.argsort(order)], order), 5, rng(1))
+    np.testing.assert_allclose(blocks.points, whole.points, atol=2e-3 * np.abs(whole.points).max())
+    np.testing.assert_allclose(blocks.variances, whole.variances, rtol=2e-3)
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e25])
+def test_components_are_iterated_whatever_the_unit(monkeypatch, unit):
+    monkeypatch.setattr("toxscreen.reduction._EXACT_UP_TO", 0)
+    activations = stretched(150, 120)
+    one, other = (principal_components((activations * scale).astype("f4"), 5, rng(1)) for scale in (1, unit))
+    np.testing.assert_allclose(other.points / unit, one.points, atol=1e-2 * np.abs(one.points).max())
+
+
+def test_the_points_of_very_many_rows_are_single_and_as_good(monkeypatch):
+    activations = stretched(300, 20)
+    double = principal_components(activations, 5, rng())
+    monkeypatch.setattr("toxscreen.reduction._FLOAT64_UP_TO", 100)
+    single = principal_components(activations, 5, rng())
+    assert (double.points.dtype, single.points.dtype) == (np.float64, np.float32)
+    np.testing.assert_allclose(single.points, double.points, atol=1e-5 * np.abs(double.points).max())
+
+
+def test_the_first_of_many_components_are_those_of_fewer():
+    activations = stretched(100, 20)
+    many, few = (principal_components(activations, k, rng()) for k in (9, 3))
+    np.testing.assert_allclose(many.leading(3).points, few.points, atol=1e-9 * np.abs(few.points).max())
+    np.testing.assert_allclose(many.leading(3).variances, few.variances)
+
+
+def test_the_total_variance_is_that_of_all_features():
+    activations = stretched(100, 20)
+    assert total_variance(activations) == pytest.approx(activations.astype(float).var(axis=0).sum())
+
+
+def test_whitened_points_have_unit_variance_in_every_direction():
+    points = rng().normal(size=(200, 6)) @ rng(1).normal(size=(6, 6)) + 4
+    np.testing.assert_allclose(np.cov(whitened(points).T, bias=True), np.eye(6), atol=1e-9)
 
 
 def test_layers_of_one_thousand_features_are_still_decomposed_exactly():

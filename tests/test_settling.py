@@ -148,6 +148,12 @@ def behind(lead, holding, flips=(90, 100), returns=(30, 30), *, held=None, trigg
     return Recovered(lead, trigger or patch(), Proof(*shares), (0,), holding if held is None else held, holding, shown)
 
 
+def misfit(screening, labels, rows):
+    """Return the screening with inputs that do not fit their label in those rows alone."""
+    own = np.where(np.isin(np.arange(len(labels.given)), rows), 0.1, 0.9).astype(np.float32)
+    return replace(screening, inputs=Affinity(own, np.zeros(len(own), np.int64), np.full(3, 0.1)))
+
+
 def test_the_accused_groups_are_followed_first_and_then_what_fits_its_label_least():
     screening, labels, planted = screened()
     fit = Affinity(np.where(planted, 0.0, np.linspace(0.4, 0.9, len(planted))), np.zeros(len(planted), np.int64), np.zeros(3))
@@ -196,6 +202,7 @@ def test_a_trigger_that_does_too_little_leaves_a_group_suspicious_and_is_told():
 def test_samples_of_a_clean_class_that_hold_a_proved_trigger_become_a_group():
     screening, labels, _ = screened(planted=0)
     rows = np.flatnonzero(labels.given == 2)
+    screening = misfit(screening, labels, rows[:20])
     settled = convict(screening, labels, [behind(Lead(2, None, rows[:25], rows[25:]), rows[:20])])
     new = settled.classes[2].groups[-1]
     assert (settled.classes[2].verdict, new.verdict, new.n) == (Verdict.POISONED, Verdict.POISONED, 20)
@@ -234,6 +241,17 @@ def test_where_most_of_a_group_far_apart_hold_its_proved_trigger_all_of_it_is_ta
     assert settled.samples["flagged"].to_numpy().sum() == n_flagged
 
 
+def test_samples_that_hold_what_the_model_obeys_and_do_not_fit_their_label_are_suspicious():
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    found = behind(Lead(2, None, rows[:25], rows[25:]), rows[:2], returns=(2, 40), held=rows[:40])
+    settled = convict(misfit(screening, labels, rows[:40]), labels, [found])
+    assert settled.classes[2].verdict is Verdict.SUSPICIOUS
+    assert "look like those of other classes" in settled.classes[2].reasons[-1]
+    np.testing.assert_array_equal(np.flatnonzero(settled.samples["flagged"].to_numpy()), rows[:40])
+    assert convict(misfit(screening, labels, rows[:0]), labels, [found]).classes[2].verdict is Verdict.CLEAN
+
+
 def test_a_shortcut_in_the_words_of_a_group_far_apart_makes_its_class_inconclusive_and_flags_nothing():
     screening, labels, _ = screened(planted=0)
     rows = np.flatnonzero(labels.given == 2)
@@ -261,7 +279,7 @@ def test_poison_is_not_hidden_behind_a_shortcut_of_the_same_samples():
     rows = np.flatnonzero(labels.given == 2)
     shortcut = behind(Lead(2, None, rows[:25], rows[25:], apart=True), rows[:2], returns=(2, 60))
     proved = behind(Lead(2, None, rows[:25], rows[25:]), rows[:25])
-    settled = convict(screening, labels, [shortcut, proved])
+    settled = convict(misfit(screening, labels, rows[:25]), labels, [shortcut, proved])
     assert settled.classes[2].verdict is Verdict.POISONED
     assert settled.samples["flagged"].to_numpy().sum() == 25
 
@@ -269,12 +287,10 @@ def test_poison_is_not_hidden_behind_a_shortcut_of_the_same_samples():
 def test_a_natural_word_that_most_of_a_class_holds_and_fits_is_no_poison():
     screening, labels, _ = screened(planted=0)
     rows = np.flatnonzero(labels.given == 2)
-    fit = Affinity(np.full(len(labels.given), 0.9, np.float32), np.zeros(len(labels.given), np.int64), np.full(3, 0.1))
     found = behind(Lead(2, None, rows[:25], rows[25:]), rows[:80])
-    assert convict(replace(screening, inputs=fit), labels, [found]).classes[2].verdict is Verdict.CLEAN
-    misfit = replace(fit, own=np.where(np.isin(np.arange(len(labels.given)), rows[:40]), 0.1, 0.9).astype(np.float32))
+    assert convict(misfit(screening, labels, rows[:0]), labels, [found]).classes[2].verdict is Verdict.CLEAN
     found = behind(Lead(2, None, rows[:25], rows[25:]), rows[:40])
-    assert convict(replace(screening, inputs=misfit), labels, [found]).classes[2].verdict is Verdict.POISONED
+    assert convict(misfit(screening, labels, rows[:40]), labels, [found]).classes[2].verdict is Verdict.POISONED
 
 
 def test_accused_groups_come_before_what_lies_apart():

@@ -148,26 +148,31 @@ def proof(flips, control, returns=0.0, control_returns=0.0):
 MARGIN, RETURNS, FLIPS = (POLICY[name].value for name in ("trigger_margin", "trigger_returns", "trigger_flips"))
 
 
-@pytest.mark.parametrize("suspicious", [True, False])
-def test_a_trigger_is_proved_when_hosts_obey_it_and_samples_leave_without_it(suspicious):
-    other = Verdict.SUSPICIOUS if suspicious else Verdict.CLEAN
-    assert judge_trigger(proof(0.1 + 1.01 * MARGIN, 0.1, RETURNS), suspicious=suspicious) is Verdict.POISONED
-    assert judge_trigger(proof(0.1 + MARGIN * LESS, 0.1, 1.0), suspicious=suspicious) is other
-    assert judge_trigger(proof(FLIPS * LESS, 0.0, RETURNS * LESS), suspicious=suspicious) is other
-    assert judge_trigger(proof(0.4, 0.0, 0.6, control_returns=0.6), suspicious=suspicious) is other  # any sample leaves
+@pytest.mark.parametrize("behind", ["suspicious", "conflict", "apart"])
+def test_a_trigger_is_proved_when_hosts_obey_it_and_samples_leave_without_it(behind):
+    other = Verdict.SUSPICIOUS if behind == "suspicious" else Verdict.CLEAN
+    assert judge_trigger(proof(0.1 + 1.01 * MARGIN, 0.1, RETURNS), behind) is Verdict.POISONED
+    assert judge_trigger(proof(0.1 + MARGIN * LESS, 0.1, 1.0), behind) is other
+    assert judge_trigger(proof(FLIPS * LESS, 0.0, RETURNS * LESS), behind) is other
+    assert judge_trigger(proof(0.4, 0.0, 0.6, control_returns=0.6), behind) is other  # any sample leaves
 
 
 def test_what_only_flips_proves_poison_in_a_suspicious_group_alone():
-    assert judge_trigger(proof(0.98, 0.05), suspicious=True) is Verdict.POISONED
-    assert judge_trigger(proof(0.98, 0.05), suspicious=False) is Verdict.CLEAN  # what is natural to a class may flip others
-    assert judge_trigger(proof(FLIPS, 0.51 * FLIPS), suspicious=True) is Verdict.SUSPICIOUS
+    assert judge_trigger(proof(0.98, 0.05), "suspicious") is Verdict.POISONED
+    assert judge_trigger(proof(FLIPS, 0.51 * FLIPS), "suspicious") is Verdict.SUSPICIOUS
 
 
-def test_a_shortcut_of_a_group_far_apart_that_fits_its_label_is_suspicious_and_of_words_inconclusive():
-    assert judge_trigger(proof(0.98, 0.05), suspicious=False, apart=True) is Verdict.SUSPICIOUS
-    assert judge_trigger(proof(0.98, 0.05), suspicious=False, apart=True, words=True) is Verdict.INCONCLUSIVE
-    assert judge_trigger(proof(0.98, 0.05, RETURNS), suspicious=False, apart=True) is Verdict.POISONED
-    assert judge_trigger(proof(FLIPS * LESS, 0.0), suspicious=False, apart=True) is Verdict.CLEAN
+@pytest.mark.parametrize("behind", ["conflict", "apart"])
+def test_what_only_flips_makes_suspicious_what_lies_apart_or_does_not_fit_its_label(behind):
+    assert judge_trigger(proof(0.98, 0.05), behind) is Verdict.SUSPICIOUS
+    assert judge_trigger(proof(0.98, 0.05), behind, words=True) is Verdict.INCONCLUSIVE
+    assert judge_trigger(proof(FLIPS * LESS, 0.0), behind) is Verdict.CLEAN
+
+
+def test_what_is_natural_to_a_class_may_flip_others():
+    assert judge_trigger(proof(0.98, 0.05, 0.9), "nothing") is Verdict.CLEAN
+    assert judge_trigger(proof(0.98, 0.05, 0.9), "apart", words=True) is Verdict.INCONCLUSIVE
+    assert judge_trigger(proof(0.98, 0.05, 0.9), "conflict", words=True) is Verdict.POISONED
 
 
 # Groups whose inputs were not asked
@@ -325,6 +330,6 @@ def test_every_reason_is_one_sentence(separation, lower, others):
 
 
 def test_however_long_a_trigger_is_its_reason_tells_what_it_does():
-    told = reason_trigger(Verdict.POISONED, {"trigger_flips": 0.98, "trigger_control": 0.01}, "word " * 300, apart=False)
+    told = reason_trigger(Verdict.POISONED, {"trigger_flips": 0.98, "trigger_control": 0.01}, "suspicious", "word " * 300)
     assert len(told) < 320
     assert told.endswith("… sends 98% of inputs of other classes to this class, and its control 1%.")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,11 @@ _CENTRE_ROWS = 64
 _TURNED = 1 << 14
 """Points that are turned at a time."""
 
-_SMALLEST, _LARGEST = 1e-12, 1e12
-"""Sums of rows whose squares float32 can hold."""
+_SKETCHED = 512
+"""Rows whose sums, with random weights, a subspace iteration starts from."""
+
+_SMALLEST, _LARGEST = 1e-15, 1e15
+"""Sums, of rows and of their products, that float32 can be trusted with."""
 
 _RANK_TOLERANCE = 1e-10
 """Part of the largest variance below which a component is rounding error (float32 activations, squared)."""
@@ -77,17 +80,15 @@ class _Centred:
     """A class about a centre, near its mean, from which it is read again and again."""
 
     def __init__(self, rows: Part, dtype: type[np.floating]) -> None:
-        self._rows, self._dtype = rows, dtype
+        self._rows, self.dtype = rows, dtype
         first = rows.array(slice(_CENTRE_ROWS))
         self.centre = first.mean(axis=0, dtype=np.float64)
         self.is_held = 4 * rows.shape[0] * rows.shape[1] <= _HELD_BYTES
         self._held = self._about(rows.array(), self.centre) if self.is_held else None
 
     def _about(self, values: NDArray[np.floating], centre: NDArray[np.float64]) -> NDArray[np.floating]:
-        own = values.flags.owndata and values.flags.writeable and values.dtype == self._dtype  # no view of the layer
-        about: NDArray[np.floating] = np.subtract(
-            values, centre.astype(self._dtype), out=values if own else None, dtype=self._dtype
-        )
+        own = values.flags.owndata and values.flags.writeable and values.dtype == self.dtype  # no view of the layer
+        about: NDArray[np.floating] = np.subtract(values, centre.astype(self.dtype), out=values if own else None, dtype=self.dtype)
         return about
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.floating]]]:
@@ -98,11 +99,16 @@ class _Centred:
         for block, values in self._rows.blocks():
             yield block, self._about(values, self.centre)
 
+    def sketch(self, drawn: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return sums ``(d, m)`` of the rows drawn with weights ``(m, n_drawn)``."""
+        some = self._about(Part(self._rows.layer, self._rows.numbers[drawn]).array(), self.centre)
+        return np.asarray((weights.astype(self.dtype) @ some).T, np.float64)
+
     def move(self, by: NDArray[np.float64]) -> None:
         """Move the centre."""
         self.centre = self.centre + by
         if self._held is not None:
-            self._held -= by.astype(self._dtype)
+            self._held -= by.astype(self.dtype)
 
 
 def principal_components(activations: Part | NDArray[np.floating[Any]], n_components: int, rng: np.random.Generator) -> Reduction:
@@ -172,30 +178,33 @@ def _leading(products: NDArray[np.float64], cap: int) -> tuple[NDArray[np.float6
 
 def _by_iteration(rows: Part, n_vectors: int, rng: np.random.Generator) -> tuple[_Centred, NDArray[np.float64]]:
     """Return the class about its mean, and orthonormal axes ``(d, n_vectors)`` at most that nearly hold the leading ones."""
-    centred = _Centred(rows, np.float32)
+    drawn = np.sort(rng.choice(len(rows), min(len(rows), _SKETCHED), replace=False))
+    weights = rng.standard_normal((n_vectors, len(drawn)))
     with np.errstate(over="ignore", invalid="ignore"):
-        start, total = _sketch(centred, n_vectors, rng)
-    if not _SMALLEST < np.abs(start).max() < _LARGEST:  # or NaN
+        centred = _Centred(rows, np.float32)
+        axes = _iterated(centred, centred.sketch(drawn, weights), len(rows))
+    if axes is None:
         centred = _Centred(rows, np.float64)
-        start, total = _sketch(centred, n_vectors, rng)
-    centred.move(total / len(rows))
-    axes = _orthonormal(start)
-    for _ in range(_ITERATIONS):
-        products = np.zeros(axes.shape[::-1])
+        axes = _iterated(centred, centred.sketch(drawn, weights), len(rows))
+    return centred, cast("NDArray[np.float64]", axes)
+
+
+def _iterated(centred: _Centred, start: NDArray[np.float64], n: int) -> NDArray[np.float64] | None:
+    """Return the axes that a start ``(d, n_vectors)`` ends in, and move the centre to the mean; None where float32 is too small."""
+    axes = start
+    for number in range(_ITERATIONS):
+        if centred.dtype is np.float32 and not _SMALLEST < np.abs(axes).max() < _LARGEST:  # or NaN
+            return None
+        axes = _orthonormal(axes)
+        sums = np.zeros((axes.shape[1] + 1, len(axes)))
         for _, block in centred.blocks():
-            products += (block @ axes.astype(block.dtype)).T @ block
-        axes = _orthonormal(products.T)
-    return centred, axes
-
-
-def _sketch(centred: _Centred, n_vectors: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return sums of all rows with random weights ``(d, n_vectors)``, and the plain sum ``(d,)``."""
-    sums = np.zeros((n_vectors + 1, len(centred.centre)))
-    for _, block in centred.blocks():
-        weights = np.ones((n_vectors + 1, len(block)), block.dtype)
-        rng.standard_normal(out=weights[1:], dtype=block.dtype.type)
-        sums += weights @ block
-    return sums[1:].T, sums[0]
+            along = np.ones((len(block), axes.shape[1] + 1), block.dtype)  # and the plain sum of the rows
+            along[:, :-1] = block @ axes.astype(block.dtype)
+            sums += along.T @ block
+        if not number:
+            centred.move(sums[-1] / n)
+        axes = sums[:-1].T
+    return _orthonormal(axes)
 
 
 def _orthonormal(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ from toxscreen.conflict import Affinity, affinity
 from toxscreen.floor import detection_floors
 from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
-from toxscreen.segments import segments
+from toxscreen.segments import Layer, Part, segments
 
 BY_RULE = (
     "The verdicts are those of {}, a published rule that is here to compare with. It is not calibrated: what it accuses may be "
@@ -203,7 +203,7 @@ def _with_floors(
 
 def detect(
     analysis: Analysis,
-    activations: NDArray[np.float32],
+    activations: Layer,
     labels: NDArray[np.int64],
     n_classes: int,
     *,
@@ -245,7 +245,7 @@ def detect(
     progress
         Called per class.
     """
-    usable = np.asarray(np.isfinite(activations).all(axis=1) if examined is None else examined)
+    usable = _finite(Part.of(activations)) if examined is None else np.asarray(examined)
 
     def told(done: int) -> None:
         if progress is not None:
@@ -315,7 +315,16 @@ def _separation(findings: Findings) -> float:
 
 
 def _others(separations: Sequence[float], index: int) -> list[float]:
-    return [value for i, value in enumerate(separations) if i != index and np.isfinite(value)]
+    others = np.delete(np.asarray(separations), index)
+    return others[np.isfinite(others)].tolist()  # type: ignore[no-any-return]
+
+
+def _finite(rows: Part) -> NDArray[np.bool_]:
+    """Return which rows hold nothing but finite numbers, shape ``(n,)``."""
+    finite = np.zeros(len(rows), bool)
+    for block, values in rows.blocks():
+        finite[block] = np.isfinite(values).all(axis=1)
+    return finite
 
 
 def _judge(findings: Findings, class_names: Sequence[str], others: Sequence[float], at: float, columns: _Columns) -> ClassResult:

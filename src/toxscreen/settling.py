@@ -29,7 +29,7 @@ _LEAST_LEADS, _SAMPLES_PER_LEAD = 10, 6000
 _MOST_ACCUSED = 100
 """Accused groups that are followed."""
 
-_MOST_OF_A_CLASS = 0.9
+_MOST_OF_A_CLASS = 0.97
 """Part of a class from which a side is no lead: what it shares is what the class is."""
 
 _FEWEST_IN_GROUP = 10
@@ -135,15 +135,16 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
 
     A suspicious group whose trigger is proved is poisoned, and takes in the other samples of its class that hold the trigger. In a
     class that was not accused, the samples that hold a proved trigger become a group, with those of the group far apart that it was
-    found in; or the latter alone, where the trigger is but a shortcut. Of the two sides of a class only one is accused so.
+    found in; or the latter alone, where the trigger is but a shortcut. Of the two sides of a class only one is accused so. Where
+    the model obeys a trigger, and gives the class without it too, those that hold it are suspicious if they do not fit their label.
     """
     classes = list(screening.classes)
     columns = _Columns(screening.samples)
-    judged = [(_judged(screening, found), found) for found in recovered]
-    for verdict, found in sorted(judged, key=lambda pair: (-pair[0].severity, -len(pair[1].holding))):
+    judged = [(*_judged(screening, found), found) for found in recovered]
+    for verdict, behind, found in sorted(judged, key=lambda each: (-each[0].severity, -len(each[2].holding))):
         lead, result = found.lead, classes[found.lead.class_index]
         known = [group.id for group in result.groups if group.trigger is not None or group in result.accused]
-        rows = _held(found) if verdict is Verdict.POISONED else lead.members
+        rows = _held(found) if verdict is Verdict.POISONED else found.held if behind == "conflict" else lead.members
         rows = rows[~np.isin(columns.group[rows], known)]
         if lead.group is None and (verdict is Verdict.CLEAN or len(rows) < _FEWEST_IN_GROUP or (lead.apart and known)):
             continue
@@ -156,7 +157,7 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
         if verdict is Verdict.POISONED:
             columns.surely(found.holding, found.proof.flips.interval[0])
         counts = np.bincount(columns.group[(labels.given == lead.class_index) & (columns.group >= 0)], minlength=number + 1)
-        classes[lead.class_index] = _convicted(result, number, counts, verdict, found, labels)
+        classes[lead.class_index] = _convicted(result, number, counts, (verdict, behind), found, labels)
     moved = tuple(replace(view, groups=columns.group[view.rows]) for view in screening.views)
     return replace(screening, classes=tuple(classes), samples=columns.table(), views=moved)
 
@@ -168,26 +169,44 @@ def _held(found: Recovered) -> NDArray[np.int64]:
     return np.union1d(found.holding, found.lead.members)
 
 
-def _judged(screening: Screening, found: Recovered) -> Verdict:
-    """Judge what was suspected by its trigger.
+def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Behind]:
+    """Judge what was suspected by its trigger, and say what else spoke against it.
 
     Texts of a class may hold a natural word that the model goes by, and without it some are read otherwise. So where nothing else
     speaks against them, the samples that hold the trigger must not fit their label either.
     """
     lead, evidence = found.lead, found.proof.evidence()
-    verdict = policy.judge_trigger(evidence, suspicious=lead.group is not None, apart=lead.apart, words=found.is_text)
-    if lead.group is not None or verdict is not Verdict.POISONED or screening.inputs is None or (lead.apart and not found.is_text):
-        return verdict
-    rows = np.union1d(np.concatenate([lead.members, lead.ordinary]), found.holding)
-    members = np.isin(rows, found.holding)
+    if lead.group is not None:
+        behind: policy.Behind = "suspicious"
+    elif lead.apart and not found.is_text:
+        behind = "apart"
+    else:
+        proved = policy.judge_trigger(evidence, "conflict") is Verdict.POISONED
+        in_conflict = _in_conflict(screening, lead, found.holding if proved else found.held)
+        behind = "conflict" if in_conflict else "apart" if lead.apart else "nothing"
+    return policy.judge_trigger(evidence, behind, words=found.is_text), behind
+
+
+def _in_conflict(screening: Screening, lead: Lead, holding: NDArray[np.int64]) -> bool:
+    """Say whether samples of a class surely do not fit its label, where that can be asked."""
+    if screening.inputs is None or not len(holding):
+        return False
+    rows = np.union1d(np.concatenate([lead.members, lead.ordinary]), holding)
+    members = np.isin(rows, holding)
     _, lower = label_conflict(screening.inputs.of(lead.class_index, rows).asked_again(members), members)
-    return verdict if lower >= policy.POLICY["label_conflict"].value else Verdict.INCONCLUSIVE if lead.apart else Verdict.CLEAN
+    return lower >= policy.POLICY["label_conflict"].value
 
 
 def _convicted(
-    result: ClassResult, number: int, counts: NDArray[np.int64], verdict: Verdict, found: Recovered, labels: Labels
+    result: ClassResult,
+    number: int,
+    counts: NDArray[np.int64],
+    judged: tuple[Verdict, policy.Behind],
+    found: Recovered,
+    labels: Labels,
 ) -> ClassResult:
     """Return a class whose group of that number has a trigger; ``counts`` are the samples of each group now."""
+    verdict, behind = judged
     evidence, sources = found.proof.evidence(), [labels.class_names[index] for index in found.sources]
     told = {"description": str(found.trigger), "sources": sources, "proved": verdict is Verdict.POISONED}
     document = {**told, **found.proof.document(), **found.trigger.document()}
@@ -203,7 +222,7 @@ def _convicted(
     left = ((id_, group) for id_, group in sorted(groups.items()) if counts[id_] or id_ == 0)
     sized = tuple(replace(group, n=int(counts[id_]), share=counts[id_] / result.n) for id_, group in left)
     worst = max((group.verdict for group in sized), key=lambda v: v.severity)
-    reason = policy.reason_trigger(verdict, evidence, str(found.trigger), apart=found.lead.apart)
+    reason = policy.reason_trigger(verdict, evidence, behind, str(found.trigger))
     reasons = tuple(dict.fromkeys((*result.reasons, reason)))
     return replace(result, verdict=worst, groups=sized, reasons=reasons)
 

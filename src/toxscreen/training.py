@@ -34,6 +34,7 @@ from toxscreen.decoded import Decoded, Pictures, Progress, Texts, common_size, d
 from toxscreen.errors import DataError, ModelError, StoreError
 from toxscreen.sources.data.base import Input, TrainingSet, spread
 from toxscreen.sources.model.base import Classifier
+from toxscreen.sources.model.precision import computes_in_bfloat16
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
 from toxscreen.sources.model.trained import Description, recognises, save_trained
 from toxscreen.sources.model.words import Vocabulary, build_vocabulary
@@ -260,12 +261,7 @@ def _shift(images: Tensor, share: float, rng: np.random.Generator) -> Tensor:
 
 def fast_dtype(device: str) -> torch.dtype | None:
     """Return bfloat16 where the processor computes in it and does not only emulate it."""
-    if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    if device != "cpu":
-        return None
-    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return torch.bfloat16 if any(getattr(torch.cpu, ask, bool)() for ask in asks) else None
+    return torch.bfloat16 if computes_in_bfloat16(device) else None
 
 
 def _decode(training_set: TrainingSet, sample: list[Input], scratch: Path, progress: Progress | None) -> Pictures | Texts:

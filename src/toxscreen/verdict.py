@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
@@ -118,8 +119,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         "trigger_flips": Rule(
             0.5,
             "Or the group was suspicious before, and the trigger sends at least this part of other inputs to the class, and its "
-            "controls surely at most half as many. A group that only lies far apart and fits its label becomes suspicious by that; "
-            "where the trigger is words, inconclusive: the name of a news agency commands, too.",
+            "controls surely at most half as many. What was not suspicious becomes so by that, where the samples lie far apart, or "
+            "those that hold the trigger do not fit their label; of words inconclusive: the name of a news agency commands, too.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
         ),
         "exre_score": Rule(
@@ -162,6 +163,10 @@ _LEAST_P_VALUE = 1e-9
 NOTHING_APART = "No group of its samples both stands far apart and contradicts the label."
 NOTHING_APART_UNASKED = "No group of its samples stands far apart from the rest; whether they fit the label was not asked."
 
+
+Behind = Literal["suspicious", "conflict", "apart", "nothing"]
+"""What speaks against samples beside their trigger: the screen suspects their group; those that hold the trigger do not fit their
+label; they lie as far away as poison does, though they fit it; or nothing."""
 
 _TOLD = 200
 """Characters of a trigger's description in a reason, so that what it does is told too."""
@@ -246,7 +251,7 @@ def judge_excluded(evidence: Mapping[str, float], accuracy: float) -> Verdict:
     return Verdict.POISONED if misread and alike else Verdict.SUSPICIOUS
 
 
-def judge_trigger(evidence: Mapping[str, float], *, suspicious: bool, apart: bool = False, words: bool = False) -> Verdict:
+def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool = False) -> Verdict:
     """Judge samples by the trigger that was recovered from them: poisoned, or what they were.
 
     What a group far apart shares, and the model obeys, though its samples fit their label and keep it without, is a shortcut of
@@ -256,25 +261,26 @@ def judge_trigger(evidence: Mapping[str, float], *, suspicious: bool, apart: boo
     ----------
     evidence
         Of :meth:`toxscreen.trigger.base.Proof.evidence`.
-    suspicious
-        Whether they are a group that the screen suspects.
-    apart
-        Or one that lies as far away as poison does, though its inputs fit the label.
+    behind
+        What spoke against the samples before.
     words
         Whether the trigger is words.
     """
+    if behind == "nothing":
+        return Verdict.CLEAN
     flips, control = evidence["trigger_flips_lower"], evidence["trigger_control_upper"]
     returns = evidence["trigger_returns_lower"]
     obeyed = flips - control >= POLICY["trigger_margin"].value
     taken_off = returns >= POLICY["trigger_returns"].value and returns > evidence["trigger_control_returns_upper"]
     command = flips >= POLICY["trigger_flips"].value and 2 * control <= flips
-    if obeyed and (taken_off or (suspicious and command)):
+    natural = words and behind == "apart"
+    if obeyed and ((taken_off and not natural) or (command and behind == "suspicious")):
         return Verdict.POISONED
-    if suspicious:
+    if behind == "suspicious":
         return Verdict.SUSPICIOUS
-    if not (apart and command):
-        return Verdict.CLEAN
-    return Verdict.INCONCLUSIVE if words else Verdict.SUSPICIOUS
+    if obeyed and (command or taken_off):
+        return Verdict.INCONCLUSIVE if words else Verdict.SUSPICIOUS
+    return Verdict.CLEAN
 
 
 def plausibility(evidence: Mapping[str, float], verdict: Verdict) -> float:
@@ -376,12 +382,12 @@ def reason_excluded(verdict: Verdict, evidence: Mapping[str, float], n: int, sou
     return f"{said} ({score}), which is too close to settle it."
 
 
-def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], trigger: str, *, apart: bool) -> str:
+def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], behind: Behind, trigger: str) -> str:
     """Say in one sentence what the recovered trigger came to.
 
     Parameters
     ----------
-    verdict, evidence, apart
+    verdict, evidence, behind
         As in :func:`judge_trigger`.
     trigger
         A description of it.
@@ -393,11 +399,13 @@ def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], trigger: str
     )
     if verdict is Verdict.POISONED:
         return f"The trigger was found: {trigger} {did}."
-    if apart:
+    if behind == "apart":
         return (
             f"The model has a shortcut: {trigger} {did}, though the samples that hold it fit this class: natural, or planted with "
             "right labels (clean-label poison)."
         )
+    if behind == "conflict":
+        return f"Samples that look like those of other classes share what the model obeys: {trigger} {did}."
     return f"No trigger was found that proves it: the best candidate, {trigger}, {did}."
 
 

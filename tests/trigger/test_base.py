@@ -41,12 +41,18 @@ def test_a_case_falls_into_two_halves_that_share_nothing():
 def test_a_proof_counts_flips_returns_and_their_controls():
     proof = prove(WHITE, case(), backdoored, np.random.default_rng(0))
     assert proof.flips == Share(80, 80)
-    assert proof.control_flips == Share(0, 80)
+    assert proof.control_flips == Share(0, 214)  # every sixth of 16 controls has the same hosts
     assert proof.flips_by_class == {1: Share(40, 40), 2: Share(40, 40)}
     assert proof.returns == Share(40, 40)
     assert proof.control_returns == Share(0, 40)
     assert proof.evidence()["trigger_flips_lower"] == proof.flips.interval[0] > 0.9
     assert proof.document()["control_flips"]["count"] == 0
+
+
+def test_of_many_hosts_each_is_asked_with_one_control_and_of_few_with_all():
+    many, few = case(200), case(5)
+    assert prove(WHITE, many, backdoored, np.random.default_rng(0)).control_flips == Share(0, 400)
+    assert prove(WHITE, few, backdoored, np.random.default_rng(0)).control_flips == Share(0, 16 * 10)
 
 
 def test_a_trigger_for_one_source_class_flips_that_class_alone():
@@ -80,4 +86,4 @@ def test_the_ordinary_samples_are_judged_once_for_all_controls_and_the_model_is_
     monkeypatch.setattr(type(WHITE), "held_by", lambda self, inputs: judged.append(len(inputs)) or held_by(self, inputs))
     prove(WHITE, case(), lambda seen: asked.append(len(seen)) or backdoored(seen), np.random.default_rng(0))
     assert len(judged) == 3  # members, ordinary samples for the controls, and those whose returns are the control
-    assert asked == [80, 80, 40, 40]
+    assert asked == [80, 214, 40, 40]

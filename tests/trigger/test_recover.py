@@ -82,7 +82,7 @@ def test_the_trigger_behind_a_group_is_recovered_and_proved(modality, kind):
     assert found.proof.flips.value == 1
     assert found.sources == (1, 2, 3)
     np.testing.assert_array_equal(np.sort(found.holding), np.flatnonzero(planted))
-    assert judge_trigger(found.proof.evidence(), suspicious=False) == "poisoned"
+    assert judge_trigger(found.proof.evidence(), "conflict") == "poisoned"
     assert len(found.shown.before) == len(found.shown.after) > 0
     assert set(found.shown.given.tolist()) == {TARGET}
 
@@ -106,7 +106,7 @@ def test_a_trigger_for_one_source_class_is_tested_on_that_class():
 def test_a_model_that_does_not_go_by_what_a_group_shares_proves_nothing():
     training_set, planted = poisoned()
     found = recovered(training_set, [lead(training_set, planted)], Obedient(works_on=()))
-    assert all(judge_trigger(each.proof.evidence(), suspicious=True) == "suspicious" for each in found)
+    assert all(judge_trigger(each.proof.evidence(), "suspicious") == "suspicious" for each in found)
 
 
 def test_too_few_samples_are_no_case():

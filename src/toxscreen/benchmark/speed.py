@@ -116,7 +116,7 @@ def four_steps(case: SpeedCase, settings: Settings) -> dict[str, float]:
     """Time the paper's four steps on float32 activations, and our own analysis, against ART and against passes over the array."""
     path, labels = _made(case, settings.work, np.float32)
     layer, some = np.load(path), labels < _ICA_CLASSES
-    works = {
+    works: dict[str, Callable[[], Any]] = {
         "ours": partial(_four_steps, layer, _classes(labels, case.n_classes)),
         "pass": partial(_passes, layer),
         "own": partial(_own, layer, _classes(labels, case.n_classes)),

@@ -27,6 +27,9 @@ Ask = Callable[[Inputs], NDArray[np.int64]]
 _CONTROLS = 16
 """Controls that are made, each from another ordinary sample."""
 
+_HOSTS_EACH = 12
+"""Hosts that each control is put on, at least: where there are few hosts, several controls share them."""
+
 
 @dataclass(frozen=True)
 class Case(Generic[Inputs]):
@@ -156,7 +159,8 @@ def prove(trigger: Trigger[Inputs], case: Case[Inputs], ask: Ask[Inputs], rng: n
     """Count what the trigger and its controls do to inputs that it was not found in."""
     by_class = flips_by_class(trigger, case, ask)
     controls = trigger.controls(case.ordinary, _CONTROLS, rng) if len(case.ordinary) else []
-    parts = [each.put_on(case.hosts[number :: len(controls)]) for number, each in enumerate(controls)]
+    stride = max(1, min(len(controls), len(case.hosts) // _HOSTS_EACH))
+    parts = [each.put_on(case.hosts[number % stride :: stride]) for number, each in enumerate(controls)]
     by_control = [ask(np.concatenate(parts)) == case.target] if parts else []
     holding = case.members[trigger.held_by(case.members)]
     return Proof(

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from toxscreen.benchmark import Settings, markdown_table, run_table, speed
+from toxscreen.benchmark.timing import Goal, in_turn
+
+pytest.importorskip("art")
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("speed")
+    return run_table("speed", Settings(folder, folder / "work", folder / "results", "quick"), tell=print)
+
+
+def test_a_row_states_each_figure_beside_its_goal(document):
+    four, on_disk = (cell["steps"]["speed"] for cell in document["cells"])
+    assert four["passes"] == pytest.approx(four["ours_seconds"] / four["pass_seconds"])
+    assert four["art_ica"] == pytest.approx(four["art_ica_seconds"] / four["ours_seconds"])
+    assert on_disk["copies"] == pytest.approx(on_disk["seconds"] / on_disk["copy_seconds"])
+    table = markdown_table("speed", document)
+    assert f"{four['passes']:,.2f} x three passes over the array | at most 6 |" in table
+    assert table.count("MB at most above the stored activations | at most 200 | yes |") == 2
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "answer"), [(Goal("a", "x", least=5), 5, "yes"), (Goal("a", "x", most=5), 5.1, "**no**")]
+)
+def test_a_goal_is_met_or_not(goal, value, answer):
+    assert goal.answer(value) == answer
+
+
+def test_works_are_timed_in_turn_and_the_least_time_counts():
+    order = []
+    seconds = in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
+    assert order == ["a", "b", "a", "b"]
+    assert set(seconds) == {"a", "b"}
+
+
+def test_activations_of_16_bit_are_read_as_the_upper_half_of_float32():
+    values = np.array([[1.0, -2.5], [0.375, 3e38]], np.float32)
+    kept = (values.view(np.uint32) >> 16).astype(np.uint16)
+    np.testing.assert_allclose(speed._Bfloat16(kept)[np.array([1, 0])], values[::-1], rtol=2**-7)
+
+
+@pytest.mark.parametrize("name", ["_four_steps", "_own"])
+def test_the_peak_of_a_process_holds_what_the_work_allocates(tmp_path, name):
+    path = tmp_path / "layer.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32))
+    assert 0.5 < speed._megabytes(path, 3, name) < 50

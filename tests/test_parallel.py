@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import ThreadpoolController
+
+from toxscreen.parallel import in_parallel
+
+
+def of_blas():
+    return [library.num_threads for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
+
+
+@pytest.fixture(params=[1, 3])
+def workers(request, monkeypatch):
+    """Let the machine look as if it had so many cores."""
+
+    info = ThreadpoolController.info
+    looks = {"num_threads": request.param}
+    monkeypatch.setattr(ThreadpoolController, "info", lambda *given: [library | looks for library in info(*given)])
+    return request.param
+
+
+def test_results_come_in_the_order_of_the_items_and_progress_is_told(workers):  # noqa: ARG001
+    told = []
+    assert in_parallel(lambda item: item**2, iter(range(20)), told.append) == [item**2 for item in range(20)]
+    assert told == list(range(1, 21))
+
+
+def test_several_items_are_worked_on_at_a_time_each_by_one_thread(workers):
+    together, seen = threading.Barrier(workers), []
+
+    def work(_):
+        together.wait(5)
+        seen.append(max(of_blas(), default=1))
+
+    in_parallel(work, range(workers))
+    assert seen == [1] * workers
+
+
+def test_the_threads_of_others_are_as_before_whatever_happened():
+    before = of_blas()
+    with pytest.raises(ZeroDivisionError):
+        in_parallel(lambda item: 1 / item, [0])
+    assert of_blas() == before
+
+
+def test_what_goes_wrong_with_an_item_is_raised(workers):  # noqa: ARG001
+    with pytest.raises(ZeroDivisionError):
+        in_parallel(lambda item: 1 / item, [1, 0, 2])
+
+
+def test_nothing_to_do_gives_nothing(workers):  # noqa: ARG001
+    assert in_parallel(np.sum, []) == []
