@@ -215,7 +215,7 @@ def extract(
     plan: Plan,
     store: Sink,
     *,
-    batch_size: int = 256,
+    batch_size: int = 128,
     progress: Callable[[int, int], None] | None = None,
     through: Compute = compute,
 ) -> Activations:

@@ -42,7 +42,7 @@ def scan(
     reduction: Literal["pca", "ica"] = "pca",
     n_components: int = 10,
     analysis: str = "activation-clustering",
-    batch_size: int = 256,
+    batch_size: int = 128,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     stored: Literal["float32", "bfloat16"] = "float32",

@@ -155,17 +155,17 @@ def audit(
                 subject = _train(training_set, held_out, folder / "model", device or "cpu", config, log)
             else:
                 subject = _open(training_set, model, arch, preprocessing, device, config)
-            classifier = resolve_precision(subject.classifier, config.extraction.dtype, _sample(training_set))
-            subject = replace(subject, classifier=classifier)
+            passing = resolve_precision(subject.classifier, config.extraction.dtype, _sample(training_set))
         outputs = align_classes(training_set.class_names, subject.classifier)
         labels, reading = Labels(training_set.ids, training_set.labels, training_set.class_names), {"split": split, **columns}
         with open_engine(engine, address) as workers:
             with log.stage("activations"):
-                activations, layer = _activations(training_set, subject, folder / "activations", workers, config, log)
+                to = folder / "activations"
+                activations, layer = _activations(training_set, passing, subject.opening, to, workers, config, log)
             with log.stage("screening"):
                 screening = screen(activations, labels, outputs, layer, config, parallel=workers.parallel, progress=progress)
             log.notes += workers.notes
-        described = (training_set, reading, subject, activations)
+        described = (training_set, reading, subject, passing.dtype, activations)
         if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it
             _keep_finding(_result(*described, screening, layer, config, replace(log, notes=list(log.notes))), folder)
         with log.stage("triggers"):
@@ -330,10 +330,15 @@ def _sample(training_set: TrainingSet) -> list[Input]:
 
 
 def _activations(
-    training_set: TrainingSet, subject: _Subject, folder: Path, workers: Engine, config: ScanConfig, log: _Log
+    training_set: TrainingSet,
+    classifier: Classifier,
+    opening: Reopen,
+    folder: Path,
+    workers: Engine,
+    config: ScanConfig,
+    log: _Log,
 ) -> tuple[Activations, str]:
     """Make the pass, or what is left of it, and return its activations and the name of the layer to cluster."""
-    classifier = subject.classifier
     layer = config.extraction.layer or classifier.last_hidden
     steps = plan(training_set, classifier, (layer,))
     given, digests = training_set.labels, workers.digests(training_set)  # first: the fingerprint in the manifest is made of them
@@ -347,7 +352,7 @@ def _activations(
             )
         progress = log.progress
         told = None if progress is None else lambda done, total: progress("computing activations", done, total)
-        reopen = partial(_reopened, subject.opening, classifier.dtype, _sample(training_set))
+        reopen = partial(_reopened, opening, classifier.dtype, _sample(training_set))
         through = workers.compute(reopen, classifier.device, folder / "shards", manifest.digest())
         size = config.extraction.batch_size
         activations = extract(training_set, classifier, steps, store, batch_size=size, progress=told, through=through)
@@ -452,6 +457,7 @@ def _result(
     training_set: TrainingSet,
     reading: Mapping[str, str | None],
     subject: _Subject,
+    dtype: str,
     activations: Activations,
     screening: Screening,
     layer: str,
@@ -492,7 +498,7 @@ def _result(
             "preprocessing": dict(classifier.preprocessing),
         },
         "device": classifier.device,
-        "dtype": classifier.dtype,
+        "dtype": dtype,
         "stored": config.extraction.stored,
         "versions": package_versions(),
     }

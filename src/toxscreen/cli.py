@@ -121,7 +121,7 @@ def _errors(code: int | None = None) -> Iterator[None]:
 @click.option("--reduction", type=click.Choice(["pca", "ica"]), default="pca", show_default=True, help="Before 2-means.")
 @click.option("--components", type=click.IntRange(min=1), default=10, show_default=True, help="Dimensions for 2-means.")
 @click.option("--analysis", type=click.Choice(ANALYSES), default=ANALYSES[0], help="Our own (default), or a published rule.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per forward pass.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Samples per forward pass.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option(
     "--dtype",

@@ -17,7 +17,7 @@ class ExtractionConfig:
     """
 
     layer: str | None = None
-    batch_size: int = 256
+    batch_size: int = 128
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     stored: Literal["float32", "bfloat16"] = "float32"

@@ -772,7 +772,6 @@ def _create_array(path: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> ND
             os.posix_fallocate(file.fileno(), 0, size)
         elif shutil.disk_usage(path.parent).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(file.fileno())
     return array
 
 
