@@ -33,7 +33,7 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], told: Callable[[int]
     told
         Called with the number of items that are done, in their order.
     """
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
 
     libraries = ThreadpoolController().select(user_api="blas")
     workers = max((library["num_threads"] for library in libraries.info()), default=1)
