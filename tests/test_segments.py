@@ -52,6 +52,9 @@ class Watched:
     def __init__(self, array):
         self.array, self.shape, self.asked = array, array.shape, []
 
+    def __len__(self):
+        return len(self.array)
+
     def __getitem__(self, rows):
         read = self.array[rows]
         self.asked.append(len(read))
@@ -85,6 +88,7 @@ def test_rows_that_lie_side_by_side_are_not_copied():
 def test_a_large_class_is_never_read_as_a_whole(monkeypatch, fit):
     monkeypatch.setattr("toxscreen.segments._BLOCK_BYTES", 20 * 4 * 200)
     monkeypatch.setattr("toxscreen.reduction._HELD_BYTES", 0)
+    monkeypatch.setattr("toxscreen.reduction._SKETCHED", 50)
     monkeypatch.setattr("toxscreen.reduction._EXACT_UP_TO", 100 if fit == "exact" else 1)
     layer = Watched(np.random.default_rng(0).normal(size=(600, 200)).astype(np.float32))
     classes = segments(np.repeat([0, 1], 300), np.ones(600, bool), np.repeat([0, 1, 0, 1], [290, 10, 10, 290]), 2)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from toxscreen.activations import Rows
 from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.sources.data.base import spread
 
@@ -39,7 +40,7 @@ label (AUC 0.73 on Rotten Tomatoes, 0.98 on AG News), at 2 it hides them (0.46).
 
 _FEWEST_TEXTS = 3
 _CHUNK = 4096
-_TOGETHER = 128
+_TOGETHER = 32
 """Pictures whose distances to all references are computed at a time: a few megabytes."""
 
 _TAKEN_TOGETHER = 20
@@ -127,7 +128,7 @@ class Affinity:
 
 
 def affinity(
-    view: NDArray[np.float32],
+    view: Rows,
     labels: NDArray[np.int64],
     usable: NDArray[np.bool_],
     n_classes: int,
@@ -219,7 +220,7 @@ class _Cells:
 
     def __init__(
         self,
-        view: NDArray[np.float32],
+        view: Rows,
         labels: NDArray[np.int64],
         rows: NDArray[np.int64],
         n_classes: int,
@@ -390,7 +391,7 @@ class _Bags:
 
     def __init__(
         self,
-        view: NDArray[np.float32],
+        view: Rows,
         labels: NDArray[np.int64],
         rows: NDArray[np.int64],
         n_classes: int,

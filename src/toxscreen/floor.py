@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toxscreen import verdict as policy
+from toxscreen.activations import Rows
 from toxscreen.analysis.activation_clustering import candidate_groups, directions
 from toxscreen.conflict import Affinity, InputFit
 from toxscreen.parallel import in_parallel
 from toxscreen.reduction import principal_components, whitened
-from toxscreen.segments import Layer, Part, Segment
+from toxscreen.segments import Part, Segment
 from toxscreen.sources.data.base import spread
 
 DISTANCE = 8.0
@@ -40,7 +41,7 @@ _CLASSES = 20
 
 
 def detection_floors(
-    activations: Layer,
+    activations: Rows,
     classes: Sequence[Segment],
     labels: NDArray[np.int64],
     inputs: Affinity,

@@ -26,7 +26,7 @@ from toxscreen.conflict import Affinity, affinity
 from toxscreen.floor import detection_floors
 from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
-from toxscreen.segments import Layer, Part, segments
+from toxscreen.segments import Part, segments
 
 BY_RULE = (
     "The verdicts are those of {}, a published rule that is here to compare with. It is not calibrated: what it accuses may be "
@@ -180,7 +180,7 @@ def screen(
 
 def _with_floors(
     detection: Detection,
-    layer: NDArray[np.float32],
+    layer: Rows,
     labels: Labels,
     inputs: Affinity | None,
     config: ScanConfig,
@@ -203,7 +203,7 @@ def _with_floors(
 
 def detect(
     analysis: Analysis,
-    activations: Layer,
+    activations: Rows,
     labels: NDArray[np.int64],
     n_classes: int,
     *,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from toxscreen.activations import Rows
 
 _BLOCK_BYTES = 4 << 20
 """What is read of a class at a time, as float32: it stays in the cache while it is worked on."""
@@ -34,17 +35,6 @@ class Segment:
     fitted: NDArray[np.bool_]
 
 
-class Layer(Protocol):
-    """The activations of all samples: an array ``(n_samples, d)``, or a layer of a store, which reads like one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return ``(n_samples, d)``."""
-
-    def __getitem__(self, rows: NDArray[np.int64] | slice, /) -> NDArray[np.float32]:
-        """Return some rows, ``(b, d)``."""
-
-
 @dataclass(frozen=True, eq=False)
 class Part:
     """Some rows of a layer, which are read a few megabytes at a time.
@@ -57,13 +47,13 @@ class Part:
         Row numbers, shape ``(n,)``.
     """
 
-    layer: Layer
+    layer: Rows
     numbers: NDArray[np.int64]
 
     @classmethod
-    def of(cls, array: Layer) -> Part:
+    def of(cls, array: Rows) -> Part:
         """Return all rows of an array."""
-        return cls(array, np.arange(array.shape[0]))
+        return cls(array, np.arange(len(array)))
 
     @property
     def shape(self) -> tuple[int, int]:

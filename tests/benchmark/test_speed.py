@@ -39,12 +39,6 @@ def test_works_are_timed_in_turn_and_the_least_time_counts():
     assert set(seconds) == {"a", "b"}
 
 
-def test_activations_of_16_bit_are_read_as_the_upper_half_of_float32():
-    values = np.array([[1.0, -2.5], [0.375, 3e38]], np.float32)
-    kept = (values.view(np.uint32) >> 16).astype(np.uint16)
-    np.testing.assert_allclose(speed._Bfloat16(kept)[np.array([1, 0])], values[::-1], rtol=2**-7)
-
-
 @pytest.mark.parametrize("name", ["_four_steps", "_own"])
 def test_the_peak_of_a_process_holds_what_the_work_allocates(tmp_path, name):
     path = tmp_path / "layer.npy"

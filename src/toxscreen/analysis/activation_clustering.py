@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from toxscreen.activations import Rows
 from toxscreen.analysis.base import FEWEST_SAMPLES, Analysis, Findings, Group, plane, telling
 from toxscreen.analysis.silhouette_score import one_cloud_silhouette, silhouette
 from toxscreen.clustering import Dealt, Split, discriminant, discriminant_splits, two_means
@@ -29,7 +30,7 @@ from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity, InputFit
 from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.reduction import independent, principal_components, whiten
-from toxscreen.segments import Layer, Part, Segment
+from toxscreen.segments import Part, Segment
 
 FEWEST_IN_GROUP = 10
 """Samples of the smallest group that is looked for: fewer fix no direction in space."""
@@ -83,7 +84,7 @@ class ActivationClustering(Analysis):
 
     def search(
         self,
-        activations: Layer,
+        activations: Rows,
         segments: Sequence[Segment],
         *,
         rng: np.random.Generator,
@@ -101,7 +102,7 @@ class ActivationClustering(Analysis):
 
     def _search(
         self,
-        activations: Layer,
+        activations: Rows,
         segment: Segment,
         rng: np.random.Generator,
         inputs: Affinity | None,
@@ -127,7 +128,7 @@ class ActivationClustering(Analysis):
 
 
 def _with_misread(
-    activations: Layer, rows: NDArray[np.int64], group: Group, misread: NDArray[np.int64], n_class: int
+    activations: Rows, rows: NDArray[np.int64], group: Group, misread: NDArray[np.int64], n_class: int
 ) -> tuple[NDArray[np.int64], Group]:
     """Add the rows that the model does not give their own label to those that were analysed, each on the side it lies nearer to."""
     inside, outside, asked = (Part(activations, each) for each in (rows[group.members], rows[~group.members], misread))

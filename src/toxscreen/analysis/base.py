@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from toxscreen.activations import Rows
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity
 from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.reduction import Reduction, principal_components
 from toxscreen.result import Verdict
-from toxscreen.segments import Layer, Part, Segment
+from toxscreen.segments import Part, Segment
 
 FEWEST_SAMPLES = 25
 """Samples that a class must have to be judged: parts of a class of fewer say nothing about each other."""
@@ -127,7 +128,7 @@ class Analysis(ABC):
     @abstractmethod
     def search(
         self,
-        activations: Layer,
+        activations: Rows,
         segments: Sequence[Segment],
         *,
         rng: np.random.Generator,
@@ -181,7 +182,7 @@ class Rule(Analysis):
 
     def search(
         self,
-        activations: Layer,
+        activations: Rows,
         segments: Sequence[Segment],
         *,
         rng: np.random.Generator,
@@ -235,7 +236,7 @@ class ClassRule(Rule):
         """Judge one class by its activations, shape ``(n, d)``."""
 
 
-def _blank(activations: Layer, segment: Segment, rng: np.random.Generator) -> Findings:
+def _blank(activations: Rows, segment: Segment, rng: np.random.Generator) -> Findings:
     rows = Part(activations, segment.rows)
     return Findings(segment, segment.rows, plane(principal_components(rows, 2, rng)), constant=is_constant(rows))
 

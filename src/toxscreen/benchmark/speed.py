@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toxscreen.activations import Rows
 from toxscreen.analysis.activation_clustering import ActivationClustering
 from toxscreen.analysis.silhouette_score import SilhouetteScore
 from toxscreen.audit import audit
-from toxscreen.benchmark import speed_ray, tables
+from toxscreen.benchmark import speed_passes, speed_ray, tables
 from toxscreen.benchmark.art import activation_defence
 from toxscreen.benchmark.cases import Case
 from toxscreen.benchmark.grid import Settings, Steps
@@ -36,7 +37,8 @@ from toxscreen.benchmark.subject import Subject
 from toxscreen.benchmark.timing import Goal, Measure, SpeedCase, in_turn
 from toxscreen.config import ScanConfig
 from toxscreen.parallel import in_parallel
-from toxscreen.segments import Layer, Part, Segment, segments
+from toxscreen.segments import Part, Segment, segments
+from toxscreen.store import StoredRows
 
 SEEDS = 1
 
@@ -94,10 +96,11 @@ CASES = (
         (Goal("art", "x ART from end to end", least=8), Goal("again", "s for a second scan of the same data", most=3)),
         "mnist",
     ),
+    *speed_passes.CASES,
     *speed_ray.CASES,
 )
 
-QUICK = (_four(600, 64, 4, _ICA), _on_disk(600, 64, 4))
+QUICK = (_four(600, 64, 4, _ICA), _on_disk(600, 64, 4), *speed_passes.QUICK)
 
 
 def cells(settings: Settings, seeds: int) -> Iterator[tuple[SpeedCase, int]]:
@@ -154,7 +157,7 @@ def stored(case: SpeedCase, settings: Settings) -> dict[str, float]:
             part = kept[start : start + rows]
             reused[: len(part)] = part
 
-    ours = partial(_four_steps, _Bfloat16(kept), classes)
+    ours = partial(_four_steps, StoredRows(kept, np.arange(len(kept))), classes)
     seconds = in_turn({"copy": copy, "reused": copy_into_reused, "ours": ours}, 2)
     return {
         "seconds": seconds["ours"],
@@ -207,6 +210,7 @@ MEASURES: Mapping[str, Measure] = {
     "stored": stored,
     "started": started,
     "whole_scan": whole_scan,
+    **speed_passes.MEASURES,
     **speed_ray.MEASURES,
 }
 
@@ -224,22 +228,11 @@ def markdown(document: Mapping[str, Any]) -> str:
     return tables.markdown(["work", "took", "measured", "goal", "reached"], rows)
 
 
-class _Bfloat16:
-    """A layer whose rows are kept as the upper half of float32."""
-
-    def __init__(self, kept: NDArray[np.uint16]) -> None:
-        self._kept = kept
-        self.shape = kept.shape
-
-    def __getitem__(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
-        return np.left_shift(self._kept[rows], 16, dtype=np.uint32).view(np.float32)
-
-
 def _classes(labels: NDArray[np.int64], n_classes: int) -> tuple[Segment, ...]:
     return segments(labels, np.ones(len(labels), bool), None, n_classes)
 
 
-def _four_steps(layer: Layer, classes: Sequence[Segment]) -> list[Any]:
+def _four_steps(layer: Rows, classes: Sequence[Segment]) -> list[Any]:
     rngs = np.random.default_rng(0).spawn(len(classes))
     rule = SilhouetteScore()
     return in_parallel(lambda each: rule.judge(Part(layer, each[0].rows), each[1]), zip(classes, rngs, strict=True))
@@ -251,7 +244,7 @@ def _passes(layer: NDArray[np.float32]) -> None:
         _ = layer @ vectors
 
 
-def _own(layer: Layer, classes: Sequence[Segment]) -> Any:
+def _own(layer: Rows, classes: Sequence[Segment]) -> Any:
     return ActivationClustering().search(layer, classes, rng=np.random.default_rng(0))
 
 
@@ -312,7 +305,7 @@ def peak(path: str, n_classes: int, work: str) -> None:
     if n_classes < 0:
         labels[: len(labels) // 3] = 0
     classes = _classes(labels, abs(n_classes))
-    layer: Layer = _Bfloat16(kept) if kept.dtype == np.uint16 else kept
+    layer: Rows = StoredRows(kept, np.arange(len(kept))) if kept.dtype == np.uint16 else kept
     doing: Callable[..., Any] = {"_four_steps": _four_steps, "_own": _own}[work]
     small = np.random.default_rng(0).standard_normal((200, 16), dtype=np.float32)
     doing(small, _classes(np.arange(200) // 100, 2))  # what is imported, and what products keep, is no part of the work
