@@ -347,8 +347,7 @@ def _activations(
         log.notes += store.notes
         if store.done == len(training_set):
             log.notes.append(
-                f"The activations of all {store.done:,} samples were there from an earlier scan into this folder, of the same data "
-                "with the same model: the model was not run over them again."
+                f"The model was not run: all {store.done:,} samples went through it in an earlier scan into this folder."
             )
         progress = log.progress
         told = None if progress is None else lambda done, total: progress("computing activations", done, total)

@@ -34,7 +34,7 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import metadata
@@ -158,12 +158,12 @@ class Manifest:
 class StoredRows:
     """Rows of an array on disk, asked for by their number in the data set though they lie class by class.
 
-    In another process it is opened anew: where it lies travels, and not what it holds.
+    To another process travels where the array lies, and not what it holds.
 
     Parameters
     ----------
-    path, shape, kind
-        The array: float32 ``(n_samples, d)``, or uint16 that holds bfloat16; memory-mapped and read-only.
+    array
+        float32 ``(n_samples, d)``, or uint16 that holds bfloat16; memory-mapped and read-only.
     position
         Where each row of the data set lies, shape ``(n_samples,)``.
     """
@@ -171,14 +171,21 @@ class StoredRows:
     dtype = np.dtype(np.float32)
     ndim = 2
 
-    def __init__(self, path: Path, shape: tuple[int, int], kind: np.dtype[Any], position: NDArray[np.int64]) -> None:
-        self._array: NDArray[Any] = np.asarray(_open_array(path, shape, kind, "r"))
+    def __init__(self, array: NDArray[Any], position: NDArray[np.int64]) -> None:
+        self._array = array
         self._position = position
-        self._opened = (path, shape, kind, position)
-        self.shape = shape
+        self.shape: tuple[int, int] = (array.shape[0], array.shape[1])
 
-    def __reduce__(self) -> tuple[type[StoredRows], tuple[Any, ...]]:
-        return StoredRows, self._opened
+    @classmethod
+    def opened(cls, path: Path, shape: tuple[int, int], kind: np.dtype[Any], position: NDArray[np.int64]) -> Self:
+        """Return the rows of an array in a file."""
+        return cls(np.asarray(_open_array(path, shape, kind, "r")), position)
+
+    def __reduce__(self) -> tuple[Callable[..., StoredRows], tuple[Any, ...]]:
+        mapped = self._array.base
+        if not isinstance(mapped, np.memmap):
+            return StoredRows, (self._array, self._position)
+        return StoredRows.opened, (Path(mapped.filename), self.shape, self._array.dtype, self._position)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -514,7 +521,7 @@ class ActivationStore:
         if file not in self._arrays:
             raise StoreError(f"The activation store in {self.folder} holds no row yet. Run the scan first.")
         n, width = self._arrays[file].shape
-        return StoredRows(self.folder / file, (n, width), self._types[file], self._position)
+        return StoredRows.opened(self.folder / file, (n, width), self._types[file], self._position)
 
     def _what(self, file: str) -> str:
         return "the logits" if file == _LOGITS else f"layer {self.manifest.layers[list(self._types).index(file)]!r}"
@@ -575,10 +582,9 @@ class ActivationStore:
             block = rows[start : start + size]
             places = earlier._position[source[block]]
             self._put(block, {file: array[places] for file, array in earlier._arrays.items()})
-        n = self.manifest.n_samples
         self.notes.append(
-            f"The data has changed since the last scan into this folder: {len(rows):,} of {n:,} samples are the same and were not "
-            "put through the model again."
+            f"The data has changed since the last scan into this folder: {len(rows):,} of {self.manifest.n_samples:,} samples are "
+            "the same, and their activations were taken over."
         )
 
 

@@ -6,6 +6,7 @@
 2. The same on activations of 16 bit that are far larger, beside a copy of the file out of the page cache.
 3. The start of the program.
 4. A whole scan of MNIST with a model, report included, beside ART's; and a second one of the same data.
+5. The pass of the model over the data: :mod:`toxscreen.benchmark.speed_passes`.
 
 What the memory of a process holds at most is measured in one of its own, beside the pages of the file.
 """

@@ -277,7 +277,7 @@ def again(case: SpeedCase, settings: Settings) -> dict[str, float]:
         "first_seconds": seconds["first"],
         "grown_seconds": seconds["grown"],
         "again_passes": counts["again"],
-        "grown_passes": counts["grown"] / np.count_nonzero(new),
+        "grown_passes": counts["grown"] / int(new.sum()),
     }
 
 
