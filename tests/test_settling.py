@@ -17,7 +17,7 @@ from toxscreen.conflict import Affinity
 from toxscreen.errors import TrainerError
 from toxscreen.report.documents import read_run
 from toxscreen.result import Verdict
-from toxscreen.screening import Labels, Screening
+from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.settling import convict, leads, settle, suspects
 from toxscreen.shares import Share
 from toxscreen.trigger.base import Proof
@@ -141,6 +141,9 @@ def screened(planted=20):
     return Screening(result.classes, result.samples, result.views, ()), labels, rows
 
 
+FAR = {"separation": 9.0, "separation_lower": 8.0, "label_conflict": 0.1}
+
+
 def behind(lead, holding, flips=(90, 100), returns=(30, 30), *, held=None, trigger=None):
     """Return a trigger that so many of some hosts obey, with controls that do nothing."""
     shares = Share(*flips), Share(0, 100), {0: Share(*flips)}, Share(*returns), Share(0, 100)
@@ -167,9 +170,11 @@ def test_the_accused_groups_are_followed_first_and_then_what_fits_its_label_leas
 def test_both_sides_of_a_group_that_lies_far_apart_are_followed():
     screening, labels, _ = screened(planted=0)
     far = np.flatnonzero(labels.given == 2)[:30]
-    first, second = leads(replace(screening, apart={2: far}), labels)
+    first, second = leads(replace(screening, apart={2: Apart(far, FAR)}), labels)
     np.testing.assert_array_equal(first.members, far)
     np.testing.assert_array_equal(second.ordinary, first.members)
+    assert first.apart == FAR
+    assert "label_conflict" not in second.apart  # that of the other side
 
 
 def test_a_proved_trigger_makes_its_group_poisoned_and_takes_in_all_that_hold_it():
@@ -224,10 +229,12 @@ def test_what_flips_others_but_does_not_hold_samples_in_a_clean_class_accuses_no
 def test_what_a_group_far_apart_shares_and_the_model_obeys_makes_it_suspicious():
     screening, labels, _ = screened(planted=0)
     rows = np.flatnonzero(labels.given == 2)
-    lead = Lead(2, None, rows[:25], rows[25:], apart=True)
+    lead = Lead(2, None, rows[:25], rows[25:], apart=FAR)
     settled = convict(screening, labels, [behind(lead, rows[:2], returns=(2, 60))])
     assert settled.classes[2].verdict is Verdict.SUSPICIOUS
-    assert "clean-label" in settled.classes[2].reasons[-1]
+    (reason,) = settled.classes[2].reasons  # that nothing lies apart is no longer said
+    assert "clean-label" in reason
+    assert settled.classes[2].accused[0].evidence["separation"] == 9.0
     np.testing.assert_array_equal(np.flatnonzero(settled.samples["flagged"].to_numpy()), rows[:25])
 
 
@@ -235,7 +242,7 @@ def test_what_a_group_far_apart_shares_and_the_model_obeys_makes_it_suspicious()
 def test_where_most_of_a_group_far_apart_hold_its_proved_trigger_all_of_it_is_taken(n_held, n_flagged):
     screening, labels, _ = screened(planted=0)
     rows = np.flatnonzero(labels.given == 2)
-    lead = Lead(2, None, rows[:25], rows[25:], apart=True)
+    lead = Lead(2, None, rows[:25], rows[25:], apart=FAR)
     settled = convict(screening, labels, [behind(lead, np.r_[rows[:10], rows[30:33]], held=rows[:n_held])])
     assert settled.classes[2].verdict is Verdict.POISONED
     assert settled.samples["flagged"].to_numpy().sum() == n_flagged
@@ -255,7 +262,7 @@ def test_samples_that_hold_what_the_model_obeys_and_do_not_fit_their_label_are_s
 def test_a_shortcut_in_the_words_of_a_group_far_apart_makes_its_class_inconclusive_and_flags_nothing():
     screening, labels, _ = screened(planted=0)
     rows = np.flatnonzero(labels.given == 2)
-    lead = Lead(2, None, rows[:25], rows[25:], apart=True)
+    lead = Lead(2, None, rows[:25], rows[25:], apart=FAR)
     settled = convict(screening, labels, [behind(lead, rows[:2], returns=(2, 60), trigger=words())])
     accused = settled.classes[2]
     assert accused.verdict is Verdict.INCONCLUSIVE
@@ -268,7 +275,7 @@ def test_a_shortcut_in_the_words_of_a_group_far_apart_makes_its_class_inconclusi
 def test_both_sides_of_a_group_are_not_accused_of_one_trigger():
     screening, labels, _ = screened(planted=0)
     rows = np.flatnonzero(labels.given == 2)
-    sides = (Lead(2, None, rows[:30], rows[30:], apart=True), Lead(2, None, rows[30:], rows[:30], apart=True))
+    sides = (Lead(2, None, rows[:30], rows[30:], apart=FAR), Lead(2, None, rows[30:], rows[:30], apart=FAR))
     settled = convict(screening, labels, [behind(side, rows[:30]) for side in sides])
     assert [group.n for group in settled.classes[2].accused] == [30]
     assert all(group.n for group in settled.classes[2].groups)
@@ -277,7 +284,7 @@ def test_both_sides_of_a_group_are_not_accused_of_one_trigger():
 def test_poison_is_not_hidden_behind_a_shortcut_of_the_same_samples():
     screening, labels, _ = screened(planted=0)
     rows = np.flatnonzero(labels.given == 2)
-    shortcut = behind(Lead(2, None, rows[:25], rows[25:], apart=True), rows[:2], returns=(2, 60))
+    shortcut = behind(Lead(2, None, rows[:25], rows[25:], apart=FAR), rows[:2], returns=(2, 60))
     proved = behind(Lead(2, None, rows[:25], rows[25:]), rows[:25])
     settled = convict(misfit(screening, labels, rows[:25]), labels, [shortcut, proved])
     assert settled.classes[2].verdict is Verdict.POISONED
@@ -295,7 +302,7 @@ def test_a_natural_word_that_most_of_a_class_holds_and_fits_is_no_poison():
 
 def test_accused_groups_come_before_what_lies_apart():
     screening, labels, _ = screened()
-    found = leads(replace(screening, apart={0: np.flatnonzero(labels.given == 0)[:30]}), labels)
+    found = leads(replace(screening, apart={0: Apart(np.flatnonzero(labels.given == 0)[:30], FAR)}), labels)
     assert [(lead.class_index, lead.group) for lead in found] == [(1, 1), (0, None), (0, None)]
 
 

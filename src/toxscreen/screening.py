@@ -51,6 +51,14 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class Apart:
+    """A group that no evidence accuses though it lies as far away as poison does: its row numbers ``(m,)`` and its evidence."""
+
+    rows: NDArray[np.int64]
+    evidence: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Screening:
     """What the screen found.
 
@@ -61,7 +69,7 @@ class Screening:
     inputs
         How the inputs fit their labels; None where that was not asked.
     apart
-        By class index, the row numbers of a group that no evidence accuses though it lies as far away as poison does.
+        By class index, what lies far apart in a class that is not accused.
     """
 
     classes: tuple[ClassResult, ...]
@@ -69,7 +77,7 @@ class Screening:
     views: tuple[ClassView, ...]
     notes: tuple[str, ...]
     inputs: Affinity | None = field(default=None, repr=False)
-    apart: Mapping[int, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    apart: Mapping[int, Apart] = field(default_factory=dict, repr=False)
 
 
 @dataclass
@@ -174,7 +182,7 @@ def screen(
     views = tuple(_view(f, detection) for f in findings)
     classes = _with_floors(detection, activations.layers[layer], labels, inputs, config, rng, progress)
     far = ((f.segment.class_index, f.rows, f.farthest) for f in findings if f.farthest is not None)
-    apart = {index: rows[group.members] for index, rows, group in far if _is_apart(group)}
+    apart = {index: Apart(rows[group.members], group.evidence) for index, rows, group in far if _is_apart(group)}
     return Screening(classes, _table(labels, predicted, detection), views, tuple(notes), inputs, apart)
 
 

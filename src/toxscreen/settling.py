@@ -71,9 +71,10 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
             quiet.extend((most, Lead(index, None, fitted[side], fitted[~side])) for most, side in sides)
             quiet.append((max((most for most, _ in told), default=0.0), _least_fitting(index, fitted, screening.inputs)))
         if not bad and index in screening.apart:
-            inside = np.isin(fitted, screening.apart[index])
-            halves = (side for side in (inside, ~inside) if side.mean() < _MOST_OF_A_CLASS)
-            apart.extend(Lead(index, None, fitted[side], fitted[~side], apart=True) for side in halves)
+            inside, evidence = np.isin(fitted, screening.apart[index].rows), screening.apart[index].evidence
+            distance = {name: evidence[name] for name in ("separation", "separation_lower")}  # it is the same from either side
+            both = [(part, known) for part, known in ((inside, evidence), (~inside, distance)) if part.mean() < _MOST_OF_A_CLASS]
+            apart.extend(Lead(index, None, fitted[part], fitted[~part], apart=known) for part, known in both)
     quiet.sort(key=lambda pair: -pair[0])
     most = max(_LEAST_LEADS, len(labels.given) // _SAMPLES_PER_LEAD)
     return (*accused[:_MOST_ACCUSED], *apart[:most], *(lead for _, lead in quiet[:most]))
@@ -211,7 +212,7 @@ def _convicted(
     told = {"description": str(found.trigger), "sources": sources, "proved": verdict is Verdict.POISONED}
     document = {**told, **found.proof.document(), **found.trigger.document()}
     groups = {group.id: group for group in result.groups}
-    group = groups.get(number, GroupResult(number, 0, 0.0, verdict, {}))
+    group = groups.get(number, GroupResult(number, 0, 0.0, verdict, found.lead.apart or {}))
     groups[number] = replace(
         group,
         verdict=max(group.verdict, verdict, key=lambda v: v.severity),
@@ -223,7 +224,8 @@ def _convicted(
     sized = tuple(replace(group, n=int(counts[id_]), share=counts[id_] / result.n) for id_, group in left)
     worst = max((group.verdict for group in sized), key=lambda v: v.severity)
     reason = policy.reason_trigger(verdict, evidence, behind, str(found.trigger))
-    reasons = tuple(dict.fromkeys((*result.reasons, reason)))
+    said = [each for each in result.reasons if each != policy.NOTHING_APART] if worst is not Verdict.CLEAN else result.reasons
+    reasons = tuple(dict.fromkeys((*said, reason)))
     return replace(result, verdict=worst, groups=sized, reasons=reasons)
 
 

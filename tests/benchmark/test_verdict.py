@@ -62,6 +62,18 @@ def _goal(table, name):
     return [part.strip() for part in line.split("|")[1:-1]]
 
 
+def test_scores_are_held_against_the_part_of_poison_among_the_samples_that_have_them():
+    score = np.array([0.0, 0.05, 0.3, 0.6, 0.95, 1.0, np.nan])
+    ranges = verdict._by_score(score, np.array([0, 0, 1, 0, 1, 1, 1], bool))
+    assert [(each["n"], each["poisoned"]) for each in ranges] == [(2, 0), (1, 1), (1, 0), (2, 2)]
+    cell = _cell(TENTH, tpr=1.0, success=1.0)
+    cell["steps"]["scan"]["scores"] = ranges
+    page = verdict.markdown({"cells": [cell, _cell(LITTLE, tpr=1.0, success=0.1)]})
+    assert "| 0 to 0.1 | 2 | 2.50 | 0.00 |" in page
+    assert "| 0.9 to 1 | 2 | 97.50 | 100.00 |" in page
+    assert "score of a sample" not in verdict.markdown({"cells": [_cell(TENTH, tpr=1.0, success=1.0)]})
+
+
 def test_a_row_whose_model_does_not_obey_the_trigger_is_shown_and_does_not_count():
     table = markdown_table("verdict", {"cells": [_cell(TENTH, tpr=1.0, success=0.99), _cell(LITTLE, tpr=0.0, success=0.3)]})
     assert _goal(table, "from 0.3")[3:] == ["1", "1", "TPR 100.0, FPR 0.000"]

@@ -14,7 +14,13 @@ C, S, P, I = Verdict.CLEAN, Verdict.SUSPICIOUS, Verdict.POISONED, Verdict.INCONC
 
 APART = {"separation": 14.0, "label_conflict": 0.9, "label_conflict_lower": 0.8, "p_value": 1e-6}
 NATURAL = {"separation": 14.0, "label_conflict": 0.1, "label_conflict_lower": 0.05, "p_value": 1.0}
-OBEYED = {"trigger_flips": 0.98, "trigger_control": 0.02, "trigger_returns": 0.9, "trigger_control_returns": 0.01}
+OBEYED = {
+    "trigger_flips": 0.98,
+    "trigger_flips_lower": 0.9,
+    "trigger_control": 0.02,
+    "trigger_returns": 0.9,
+    "trigger_control_returns": 0.01,
+}
 
 
 def group(verdict=S, *, trigger=None, **evidence):
@@ -75,6 +81,12 @@ def test_a_trigger_that_proves_it_speaks_for_poison():
 
 def test_a_trigger_that_is_no_command_to_leave_is_told_too():
     _, speaks_against = told(P, trigger={"proved": True, "description": "a patch"}, **{**OBEYED, "trigger_returns": 0.0})
+    assert "Without it only 0% of those that carry it leave the class." in speaks_against
+
+
+def test_what_the_model_obeys_speaks_for_it_though_samples_keep_their_class_without_it():
+    speaks_for, speaks_against = told(S, trigger={"proved": False, "description": "a patch"}, **{**OBEYED, "trigger_returns": 0.0})
+    assert "They share a trigger that the model obeys: a patch sends 98%" in speaks_for
     assert "Without it only 0% of those that carry it leave the class." in speaks_against
 
 

@@ -56,10 +56,12 @@ def test_the_summary_says_how_little_poison_would_have_been_found(floors, said):
 def test_the_policy_is_printed_with_every_number_and_its_source():
     stream = io.StringIO()
     print_policy(VERDICTS, POLICY, Console(file=stream, width=200))
-    text = words(stream.getvalue())
+    text, lines = words(stream.getvalue()), stream.getvalue().splitlines()
     assert all(f"{verdict}: " in text for verdict in Verdict)
-    assert all(f"{name} {rule.value:g}" in text for name, rule in POLICY.items())
-    assert "Chen et al. 2018" in text
+    for name, rule in POLICY.items():
+        first = next(number for number, line in enumerate(lines) if line.startswith(f"{name} "))
+        assert lines[first + 1].startswith(f"{rule.value:g} ")
+        assert words(f"{rule.meaning} Source: {rule.source}.") in words(" ".join(line[18:] for line in lines))
 
 
 def test_a_thousand_classes_do_not_flood_the_screen():

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toxscreen.attacks.base import Attack
 from toxscreen.benchmark import paper, tables
@@ -38,6 +39,9 @@ _CAN_BE_RECOVERED = ("badnets", "tact", "words", "sentence", "signature")
 """The attacks whose trigger is a patch or words."""
 
 _N_HOSTS = 2000
+_EDGES = (0.1, 0.5, 0.9)
+"""Scores between which samples are counted: a score is to be the probability of poison."""
+
 _TRIES = 200
 """Empty texts that show all phrases of an attack on texts."""
 
@@ -77,9 +81,18 @@ def _scanned(subject: Subject) -> dict[str, Any]:
         "covers_flagged": metrics.covers_flagged,
         "n_missed": int(missed.sum()),
         "n_missed_misread": int((missed & (predicted != names)).sum()),
+        "scores": _by_score(result.samples["score"].to_numpy(), planted.poisoned),
         "timings": dict(result.timings),
         "seconds": sum(result.timings.values()),
     }
+
+
+def _by_score(score: NDArray[np.float64], poisoned: NDArray[np.bool_]) -> list[dict[str, float]]:
+    """Count the examined samples of each range of scores, the poison among them, and what the scores add up to."""
+    known = np.isfinite(score)
+    number = np.digitize(score[known], _EDGES)
+    sums = (np.bincount(number, weights, minlength=len(_EDGES) + 1) for weights in (None, poisoned[known], score[known]))
+    return [dict(zip(("n", "poisoned", "sum"), each, strict=True)) for each in np.column_stack([*sums]).tolist()]
 
 
 def _triggers(subject: Subject) -> dict[str, Any]:
@@ -130,7 +143,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     parts = [(regime, [by_case[case.name] for case in _sorted(regime) if case.name in by_case]) for regime in REGIMES]
     measured = [(regime, found) for regime, found in parts if found]
     shown = [_clean(regime, found) if regime.tpr is None else _planted(regime, found) for regime, found in measured]
-    return "\n\n".join([_goals(measured), *shown])
+    return "\n\n".join([_goals(measured), *_scores(measured), *shown])
 
 
 def _sorted(regime: Regime) -> list[Case]:
@@ -159,6 +172,20 @@ def _goals(measured: Sequence[tuple[Regime, list[list[tables.Cell]]]]) -> str:
         goal = "flips within 5 points of the true trigger's ASR, control <= 5%"
         rows.append(["recovered trigger, patches and words, by target", goal, "none", str(len(targets)), str(len(within)), said])
     return tables.markdown(header, rows)
+
+
+def _scores(measured: Sequence[tuple[Regime, list[list[tables.Cell]]]]) -> list[str]:
+    """Return a table of how many samples of each range of scores are poison, in the rows whose model has a backdoor, if any."""
+    planted = [row for regime, found in measured if regime.tpr is not None for row in found if _counts(row)]
+    counted = [scores for row in planted for scores in tables.figures(row, "scan", "scores")]
+    bounds = (0, *_EDGES, 1)
+    rows = []
+    for number in range(len(bounds) - 1):
+        n, poisoned, total = (sum(scores[number][name] for scores in counted) for name in ("n", "poisoned", "sum"))
+        shown = [f"{100 * part / n:.2f}" if n else "-" for part in (total, poisoned)]
+        rows.append([f"{bounds[number]:g} to {bounds[number + 1]:g}", f"{n:,.0f}", *shown])
+    header = ["score of a sample, rows that count", "samples", "mean score %", "poison %"]
+    return [tables.markdown(header, rows)] if counted else []
 
 
 def _counts(cells: Sequence[tables.Cell]) -> bool:

@@ -133,7 +133,7 @@ def _trigger(group: GroupResult) -> _Sentences:
     what = clipped(str(group.trigger.get("description", "what they share")), _TRIGGER)
     flips, control = (evidence.get(name, math.nan) for name in ("trigger_flips", "trigger_control"))
     does = f"{what} sends {_percent(flips)} of inputs of other classes to this class, and its control {_percent(control)}"
-    if not proved(group):
+    if not proved(group) and evidence.get("trigger_flips_lower", 0.0) < policy.POLICY["trigger_flips"].value:
         yield False, f"No trigger was found that proves it. The best candidate, {does}."
         return
     yield True, f"They share a trigger that the model obeys: {does}."

@@ -47,13 +47,11 @@ def print_policy(verdicts: Mapping[Verdict, str], rules: Mapping[str, Rule], con
     for verdict, meaning in verdicts.items():
         console.print(Text.assemble((verdict, _STYLES[verdict]), f": {meaning}"), highlight=False)
     console.print()
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    table.add_column("rule", no_wrap=True)
-    table.add_column("number", justify="right", no_wrap=True)
-    table.add_column("meaning", ratio=3)
-    table.add_column("source", ratio=2)
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 1, 0))
+    table.add_column(no_wrap=True)
     for name, rule in rules.items():
-        table.add_row(name, f"{rule.value:g}", rule.meaning, rule.source)
+        named = Text.assemble((name, "bold"), f"\n{rule.value:g}")
+        table.add_row(named, Text.assemble(rule.meaning, ("\nSource: ", "bold"), f"{rule.source}."))
     console.print(table, highlight=False)
 
 

@@ -63,8 +63,9 @@ EVIDENCE = {
 VERDICTS = {
     Verdict.CLEAN: "No group of samples both stands apart from its class and contradicts its label. A natural sub-population may"
     " stand apart.",
-    Verdict.INCONCLUSIVE: "No judgement was possible; the reasons say what is missing.",
-    Verdict.SUSPICIOUS: "The screen found a group of samples that does not belong; nothing has yet proved that it was planted.",
+    Verdict.INCONCLUSIVE: "No judgement was possible, or the model may not have learned what was planted; the reasons say which.",
+    Verdict.SUSPICIOUS: "A group of samples does not belong, or shares what the model obeys; nothing has yet proved that it was"
+    " planted.",
     Verdict.POISONED: "A group stands out, and a second, causal test confirmed it: the model obeys a trigger that was"
     " recovered from it, or a model trained without the group takes it for another class.",
 }

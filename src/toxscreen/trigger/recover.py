@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
@@ -71,7 +71,7 @@ class Lead:
     rival
         The class that the suspected inputs resemble, where one stands out.
     apart
-        Whether they are a group that lies as far away as poison does, though its inputs fit the label.
+        The evidence of a group that lies as far away as poison does, though its inputs fit the label; None where they are none.
     """
 
     class_index: int
@@ -79,7 +79,7 @@ class Lead:
     members: NDArray[np.int64]
     ordinary: NDArray[np.int64]
     rival: int | None = None
-    apart: bool = False
+    apart: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
