@@ -183,7 +183,7 @@ class StoredRows:
 
     def __reduce__(self) -> tuple[Callable[..., StoredRows], tuple[Any, ...]]:
         mapped = self._array.base
-        if not isinstance(mapped, np.memmap):
+        if not isinstance(mapped, np.memmap) or mapped.filename is None:
             return StoredRows, (self._array, self._position)
         return StoredRows.opened, (Path(mapped.filename), self.shape, self._array.dtype, self._position)
 
