@@ -107,6 +107,16 @@ def test_what_goes_wrong_on_an_actor_is_told_in_the_sentence_of_its_own_error(tm
     assert str(told.value) == "The model must be whole, but it is not."
 
 
+def test_a_cluster_with_nothing_to_work_with_is_told(tmp_path, engine, monkeypatch):
+    training_set, classifier = subject()
+    through = engine.compute(FakeClassifier, "cuda", tmp_path, "key")
+    with pytest.raises(EngineError, match="must have a GPU to work with, but this one has none"):
+        list(through(training_set, classifier, plan(training_set, classifier), [np.arange(8)]))
+    monkeypatch.setattr(ray_cluster.ray, "cluster_resources", lambda: {"memory": 1e9})
+    with pytest.raises(EngineError, match="must have a CPU to work with"), open_engine("ray"):
+        pass
+
+
 def test_work_on_many_items_keeps_their_order_and_tells_how_far_it_is(engine):
     told = []
     scale = np.arange(3.0)

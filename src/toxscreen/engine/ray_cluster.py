@@ -200,17 +200,27 @@ def _connect(address: str | None) -> None:
 
 
 def _told_of_the_cluster() -> str:
-    nodes, cpus = sum(node["Alive"] for node in ray.nodes()), ray.cluster_resources().get("CPU", 0)
-    return f"The pass and the search of the classes ran on a Ray cluster; nodes at its start: {nodes:,}, with {cpus:,.0f} CPUs."
+    nodes, cpus = sum(node["Alive"] for node in ray.nodes()), _something("CPU")
+    return f"The pass and the search of the classes ran on a Ray cluster; nodes at its start: {nodes:,}, with {cpus:,} CPUs."
 
 
 def _room(*, on_gpus: bool) -> tuple[dict[str, int], int]:
     """Return what an actor needs, and how many the cluster has room for: as many CPUs as threads, if a node has so many."""
     if on_gpus:
-        return {"num_gpus": 1}, max(1, int(ray.cluster_resources().get("GPU", 0)))
+        return {"num_gpus": 1}, _something("GPU")
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     each = max(1, min(Threads.here().torch, max(nodes, default=1)))
     return {"num_cpus": each}, max(1, sum(cpus // each for cpus in nodes))
+
+
+def _something(resource: str) -> int:
+    """Return how much of a resource the cluster has, or raise EngineError: Ray would wait for it for ever."""
+    found = int(ray.cluster_resources().get(resource, 0))
+    if found < 1:
+        raise EngineError(
+            f"A Ray cluster must have a {resource} to work with, but this one has none. Add a node that has: ray start."
+        )
+    return found
 
 
 def _sent(value: T) -> ray.ObjectRef[T]:
