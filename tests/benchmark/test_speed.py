@@ -12,7 +12,7 @@ pytest.importorskip("art")
 @pytest.fixture(scope="module")
 def document(tmp_path_factory):
     folder = tmp_path_factory.mktemp("speed")
-    return run_table("speed", Settings(folder, folder / "work", folder / "results", "quick"), tell=print)
+    return run_table("speed", Settings(folder, folder / "work", folder / "results", "quick"), only="segment", tell=print)
 
 
 def test_a_row_states_each_figure_beside_its_goal(document):
