@@ -57,6 +57,10 @@ ANALYSES = (
 """Names of the analyses; :data:`toxscreen.analysis.ANALYSES` holds them."""
 
 
+ENGINES = ("local", "ray")
+"""Names of those that do the work; :mod:`toxscreen.engine` holds them."""
+
+
 @dataclass(frozen=True)
 class AnalysisConfig:
     """Step 7. ``name`` is one of :data:`ANALYSES`; all but the first, our own, are published rules."""

@@ -30,7 +30,7 @@ from toxscreen.activations import Rows
 from toxscreen.analysis.activation_clustering import ActivationClustering
 from toxscreen.analysis.silhouette_score import SilhouetteScore
 from toxscreen.audit import audit
-from toxscreen.benchmark import speed_passes, tables
+from toxscreen.benchmark import speed_passes, speed_ray, tables
 from toxscreen.benchmark.art import activation_defence
 from toxscreen.benchmark.cases import Case
 from toxscreen.benchmark.grid import Settings, Steps
@@ -98,6 +98,7 @@ CASES = (
         "mnist",
     ),
     *speed_passes.CASES,
+    *speed_ray.CASES,
 )
 
 QUICK = (_four(600, 64, 4, _ICA), _on_disk(600, 64, 4), *speed_passes.QUICK)
@@ -211,6 +212,7 @@ MEASURES: Mapping[str, Measure] = {
     "started": started,
     "whole_scan": whole_scan,
     **speed_passes.MEASURES,
+    **speed_ray.MEASURES,
 }
 
 
