@@ -29,6 +29,7 @@ FLOW = (
     "conflict",
     "reduction",
     "clustering",
+    "engine",
     "analysis",
     "trigger",
     "confirmation",
@@ -53,7 +54,7 @@ BESIDE = ("attacks", "poisoning", "demo", "demo_data", "benchmark", "metrics")
 FRONT = ("", "__main__", "api", "cli", "listing", "runs", "inspection")
 """What people call; ``""`` is the package itself."""
 
-HEAVY = ("torch", "sklearn", "matplotlib", "pandas", "transformers", "onnx", "onnxruntime", "mlxtend", "datasets")
+HEAVY = ("torch", "sklearn", "matplotlib", "pandas", "transformers", "onnx", "onnxruntime", "mlxtend", "datasets", "ray")
 
 
 def modules(root):

@@ -154,7 +154,7 @@ def test_a_store_of_another_model_is_not_used_and_that_is_said(tmp_path):
     audit(training_set, classifier, folder=tmp_path)
     classifier.preprocessing = {"scale": 2.0}
     result = audit(training_set, classifier, folder=tmp_path)
-    assert len(classifier.calls) == 4
+    assert len(classifier.calls) == 6
     assert any("changed: model" in note for note in result.notes)
 
 
@@ -462,3 +462,63 @@ def test_a_finding_is_kept_before_the_model_is_asked_about_triggers_and_nothing_
     assert kept == [planted > 0]
     assert result.verdict is (Verdict.SUSPICIOUS if planted else Verdict.CLEAN)
     assert any("Looking for triggers failed" in note and "out of memory" in note for note in result.notes)
+
+
+def test_data_that_grew_is_put_through_the_model_only_as_far_as_it_is_new_and_that_is_told(tmp_path):
+    whole, classifier, _ = subject()
+    new = np.arange(len(whole)) % 50 == 7
+    part = FakeTrainingSet([whole.inputs[row] for row in np.flatnonzero(~new)], whole.labels[~new], modality="image")
+    audit(part, classifier, folder=tmp_path)
+    for training_set, expected, said in (
+        (part, 0, "The model was not run: all 264 samples"),
+        (whole, new.sum(), "264 of 270 samples are"),
+    ):
+        classifier.calls.clear()
+        result = audit(training_set, classifier, folder=tmp_path)
+        assert sum(classifier.calls) == expected
+        assert any(said in note for note in result.notes)
+    assert samples(result, tmp_path / "grown") == samples(audit(whole, classifier), tmp_path / "anew")
+
+
+def test_an_altered_store_is_told_and_mended_and_the_verdicts_stay(tmp_path):
+    training_set, classifier, _ = subject()
+    before = samples(audit(training_set, classifier, folder=tmp_path / "run"), tmp_path / "before")
+    layer = np.lib.format.open_memmap(tmp_path / "run" / "activations" / "layer-0.npy", mode="r+")
+    layer[100, 3] += 1
+    layer.flush()
+    classifier.calls.clear()
+    result = audit(training_set, classifier, folder=tmp_path / "run")
+    assert classifier.calls == [ExtractionConfig.batch_size]
+    assert any("layer-0.npy (layer 'hidden') is cut short or altered in 1 of 270 rows" in note for note in result.notes)
+    assert samples(result, tmp_path / "after") == before
+
+
+def test_sixteen_bit_accuse_the_same_classes_and_flag_the_same_samples(tmp_path):
+    data, network = poisoned_pictures()
+    settings = ({"dtype": "float32"}, {"dtype": "bfloat16"}, {"dtype": "float32", "stored": "bfloat16"})
+    exact, *others = (
+        audit(data, network, config=ScanConfig(ExtractionConfig(**setting)), folder=tmp_path / str(number))
+        for number, setting in enumerate(settings)
+    )
+    assert exact.n_flagged > 0
+    for result, setting in zip(others, settings[1:], strict=True):
+        assert [found.n_accused > 0 for found in result.classes] == [found.n_accused > 0 for found in exact.classes]
+        assert result.samples["flagged"].equals(exact.samples["flagged"])
+        assert {name: result.inputs[name] for name in setting} == setting
+
+
+def poisoned_pictures():
+    """Return pictures of which some of class 0 carry a white corner and the label 1, and a network that has learned it."""
+    images, labels = pictures(120)
+    images[:30, -3:, -3:] = 255
+    labels[:30] = 1
+    torch.manual_seed(0)
+    features = (torch.nn.Conv2d(1, 12, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(588, 32))
+    network = torch.nn.Sequential(*features, torch.nn.ReLU(), torch.nn.Linear(32, 3))
+    inputs, targets = torch.from_numpy(images)[:, None] / 255, torch.from_numpy(labels)
+    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(inputs), targets).backward()
+        optimizer.step()
+    return (images, labels), network

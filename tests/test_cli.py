@@ -782,15 +782,18 @@ def test_a_scan_of_the_current_folder_asks_for_another_run_folder(pictures, tmp_
     assert not Path("runs").exists()
 
 
-def test_data_that_changed_is_noticed_and_scanned_anew(pictures, tmp_path):
+def test_data_that_changed_is_noticed_and_only_what_is_new_goes_through_the_model(pictures, tmp_path, monkeypatch):
     data = copied(pictures.data, tmp_path / "data")
     arguments = ("scan", data, "--model", pictures.model, "--out", tmp_path / "run")
     assert run(*arguments).exit_code == 1
     for file in sorted((data / "class 1").iterdir()):
         if Image.open(file).getpixel((14, 14)) == 255:
             file.unlink()
-    done = run(*arguments)
-    assert any("changed: " in note and "data" in note for note in load(tmp_path / "run").notes), done.output
+    Image.fromarray(np.full((16, 16), 99, np.uint8)).save(data / "class 1" / "new.png")
+    with counted_passes(monkeypatch) as passes:
+        done = run(*arguments)
+    assert len(passes) == 1
+    assert any("data has changed" in note for note in load(tmp_path / "run").notes), done.output
 
 
 # The other commands

@@ -608,3 +608,17 @@ def test_another_process_keeps_the_folder_until_it_is_killed(tmp_path):
     child.communicate()
     with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
         assert store.notes == []
+
+
+def test_to_another_process_travels_where_the_rows_of_a_store_lie_and_not_what_they_hold(tmp_path):
+    with ActivationStore.open_or_create(tmp_path, _manifest(), labels=np.array([1, 0, 1, 0, 1, 0])) as store:
+        _fill(store, 0, 6)
+        rows = store.activations().layers["fc"]
+    make, arguments = rows.__reduce__()
+    assert arguments[0] == tmp_path / "layer-0.npy"
+    np.testing.assert_array_equal(make(*arguments)[:], rows[:])
+    np.testing.assert_array_equal(make(*arguments)[np.array([4, 1])], rows[np.array([4, 1])])
+
+
+def test_manifests_that_differ_have_other_digests():
+    assert _manifest().digest() == _manifest().digest() != _manifest(model="another").digest()

@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from toxscreen import views
-from toxscreen.errors import DataError, ModelError, UsageError
+from toxscreen.errors import DataError, ModelError, StoreError, UsageError
 from toxscreen.sources.data.base import Batch, NotExamined, TrainingSet
 from toxscreen.sources.model.base import Classifier, Outputs
 
@@ -125,6 +125,32 @@ class _Work:
     view: NDArray[np.float32] | None
 
 
+@dataclass(frozen=True)
+class Computed:
+    """What one batch gave.
+
+    Attributes
+    ----------
+    rows
+        The samples whose activations and logits are finite, ascending, shape ``(b,)``.
+    layers
+        Their activations by layer name, ``(b, d)``; empty where no sample could be read.
+    logits
+        Shape ``(b, n_classes)``.
+    not_examined
+        The other samples of the batch, and why.
+    """
+
+    rows: NDArray[np.int64]
+    layers: Mapping[str, NDArray[np.float32]]
+    logits: NDArray[np.float32]
+    not_examined: tuple[NotExamined, ...]
+
+
+Compute = Callable[[TrainingSet, Classifier, Plan, Sequence[NDArray[np.int64]]], Generator[Computed]]
+"""Puts batches through the model; :func:`compute` does it in this process."""
+
+
 def plan(training_set: TrainingSet, classifier: Classifier, layers: Sequence[str] = ()) -> Plan:
     """Decide what the pass computes: the last hidden layer, the layers named, and the input view where the inputs have one.
 
@@ -147,16 +173,10 @@ def plan(training_set: TrainingSet, classifier: Classifier, layers: Sequence[str
     return Plan(names, None if view is None or view.layer in names else view)
 
 
-def extract(
-    training_set: TrainingSet,
-    classifier: Classifier,
-    plan: Plan,
-    store: Sink,
-    *,
-    batch_size: int = 256,
-    progress: Callable[[int, int], None] | None = None,
-) -> Activations:
-    """Run the model once over those samples of the training set that the store does not hold.
+def compute(
+    training_set: TrainingSet, classifier: Classifier, plan: Plan, batches: Sequence[NDArray[np.int64]]
+) -> Generator[Computed]:
+    """Put batches of samples through the model, one after the other; the next ones are decoded meanwhile.
 
     Parameters
     ----------
@@ -164,12 +184,55 @@ def extract(
         What is scanned.
     plan
         From :func:`plan`.
+    batches
+        Row numbers, each array ascending.
+
+    Raises
+    ------
+    DataError
+        If the training set does not hand out its samples in order.
+    ModelError
+        If what the model returns has the wrong shape.
+    """
+    prepare = partial(_prepare, training_set, classifier, plan.view)
+    workers = max(1, min(_DECODERS, (os.cpu_count() or 1) // 2)) if training_set.parallel else 1
+    with contextlib.closing(_ahead(prepare, batches, workers)) as items:
+        for item in items:
+            not_examined = [*item.unreadable, *_not_handed_out(item, training_set.ids)]
+            layers: dict[str, NDArray[np.float32]] = {}
+            logits = np.zeros((0, classifier.n_classes), np.float32)
+            if len(item.rows):
+                outputs = classifier.forward(item.encoded, plan.layers)
+                layers, logits = _checked(outputs, plan.layers, len(item.rows), classifier)
+                if item.view is not None:
+                    layers[plan.names[-1]] = item.view
+            yield _finite(item.rows, layers, logits, training_set.ids, not_examined)
+
+
+def extract(
+    training_set: TrainingSet,
+    classifier: Classifier,
+    plan: Plan,
+    store: Sink,
+    *,
+    batch_size: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+    through: Compute = compute,
+) -> Activations:
+    """Run the model once over those samples of the training set that the store does not hold.
+
+    Parameters
+    ----------
+    training_set, classifier, plan
+        As in :func:`compute`.
     store
         Takes each batch as soon as it is computed, so that nothing is lost when the pass is stopped.
     batch_size
         Samples per forward pass.
     progress
         Called with (samples done, samples in all), once at the start and after every batch.
+    through
+        Puts the batches through the model, here or elsewhere, in any order. What it leaves out it is asked for again.
 
     Raises
     ------
@@ -179,22 +242,19 @@ def extract(
         If what the model returns has the wrong shape.
     """
     n = len(training_set)
-    prepare = partial(_prepare, training_set, classifier, plan.view)
     if progress is not None:
         progress(store.done, n)
-    workers = max(1, min(_DECODERS, (os.cpu_count() or 1) // 2)) if training_set.parallel else 1
-    with contextlib.closing(_ahead(prepare, store.pending(batch_size), workers)) as items:  # ends the threads, whatever happens
-        for item in items:
-            not_examined = [*item.unreadable, *_not_handed_out(item, training_set.ids)]
-            if len(item.rows):
-                outputs = classifier.forward(item.encoded, plan.layers)
-                layers, logits = _checked(outputs, plan.layers, len(item.rows), classifier)
-                if item.view is not None:
-                    layers[plan.names[-1]] = item.view
-                not_examined += _write_finite(store, item.rows, layers, logits, training_set.ids)
-            store.leave_out(not_examined)
-            if progress is not None:
-                progress(store.done, n)
+    while batches := store.pending(batch_size):
+        before = store.done
+        with contextlib.closing(through(training_set, classifier, plan, batches)) as computed:  # ends threads, whatever happens
+            for batch in computed:
+                if batch.layers:
+                    store.write(batch.rows, batch.layers, batch.logits)
+                store.leave_out(batch.not_examined)
+                if progress is not None:
+                    progress(store.done, n)
+        if store.done == before:
+            raise StoreError(f"What is computed must arrive in the activation store, but nothing of {len(batches):,} batches did.")
     return store.activations()
 
 
@@ -292,21 +352,19 @@ def _not_handed_out(item: _Work, ids: pa.StringArray) -> list[NotExamined]:
     return [NotExamined(str(ids[row]), "the training set did not hand it out", row) for row in missing.tolist()]
 
 
-def _write_finite(
-    store: Sink,
+def _finite(
     rows: NDArray[np.int64],
-    layers: Mapping[str, NDArray[np.float32]],
+    layers: dict[str, NDArray[np.float32]],
     logits: NDArray[np.float32],
     ids: Sequence[str],
-) -> list[NotExamined]:
-    """Write the samples whose activations and logits are finite, and return the others."""
-    not_finite = _not_finite(layers, logits, rows, ids)
-    if not not_finite:
-        store.write(rows, layers, logits)
-    else:
+    not_examined: list[NotExamined],
+) -> Computed:
+    """Return the samples whose activations and logits are finite, and the others among those that were not examined."""
+    not_finite = _not_finite(layers, logits, rows, ids) if len(rows) else []
+    if not_finite:
         finite = ~np.isin(rows, np.array([entry.row for entry in not_finite], np.int64))
-        store.write(rows[finite], {name: values[finite] for name, values in layers.items()}, logits[finite])
-    return not_finite
+        rows, layers, logits = rows[finite], {name: values[finite] for name, values in layers.items()}, logits[finite]
+    return Computed(rows, layers, logits, (*not_examined, *not_finite))
 
 
 def _checked(

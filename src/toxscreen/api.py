@@ -42,12 +42,14 @@ def scan(
     reduction: Literal["pca", "ica"] = "pca",
     n_components: int = 10,
     analysis: str = "activation-clustering",
-    batch_size: int = 256,
+    batch_size: int = 128,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     stored: Literal["float32", "bfloat16"] = "float32",
     confirm: bool = False,
     trainer: Trainer | str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     alpha: float = 0.01,
     seed: int = 0,
     out: str | Path | None = None,
@@ -95,6 +97,11 @@ def scan(
         Put suspicious groups to exclusionary reclassification: a model is trained once without them, and asked about them.
     trainer
         Your own recipe for that model, a function or ``"module:function"``; see :data:`toxscreen.retraining.Trainer`.
+    engine
+        Who makes the pass of the model and looks at the classes: ``"local"``, this process, or ``"ray"``, a cluster that shares
+        the data and ``out``; see ``docs/scale.md``. The result is the same.
+    address
+        Of the Ray cluster, ``"host:port"`` or ``"auto"``; None starts one on this machine.
     alpha
         The part of scans of clean data, at most, that accuse some class.
     seed
@@ -121,7 +128,7 @@ def scan(
         if labels is None:
             raise UsageError("Activations need their labels: scan(activations=A, labels=y).")
         reading = {"split": split, "input_column": input_column, "label_column": label_column}
-        of_a_model = {"arch": arch, "preprocessing": preprocessing, "confirm": confirm}
+        of_a_model = {"arch": arch, "preprocessing": preprocessing, "confirm": confirm, "engine": engine != "local"}
         if needless := [name for name, value in (reading | of_a_model).items() if value]:
             raise UsageError(f"Activations are scanned as they are: leave {', '.join(needless)} away, or give data and a model.")
         result = audit_arrays(activations, labels, logits=logits, class_names=class_names, config=config, progress=progress)
@@ -142,6 +149,8 @@ def scan(
             class_names=class_names,
             folder=None if out is None else Path(out),
             trainer=_recipe(trainer),
+            engine=engine,
+            address=address,
             progress=progress,
         )
     if out is not None:

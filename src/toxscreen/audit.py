@@ -11,14 +11,16 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +31,8 @@ from toxscreen import views
 from toxscreen.activations import Activations, extract, from_arrays, plan
 from toxscreen.config import ScanConfig
 from toxscreen.confirmation import Suspect, confirm
+from toxscreen.engine import check_engine, open_engine
+from toxscreen.engine.base import Engine, Reopen
 from toxscreen.errors import DataError, StoreError, ToxscreenError, UsageError
 from toxscreen.exhibits.make import make_exhibits
 from toxscreen.result import ScanResult, Verdict
@@ -81,10 +85,11 @@ class _Log:
 
 @dataclass(frozen=True)
 class _Subject:
-    """The classifier that is audited, and what is known about it beforehand."""
+    """The classifier that is audited, what is known about it beforehand, and how another process opens it, too."""
 
     classifier: Classifier
     figures: Mapping[str, Any]
+    opening: Reopen
 
 
 def audit(
@@ -100,6 +105,8 @@ def audit(
     class_names: Sequence[str] | None = None,
     folder: Path | None = None,
     trainer: Trainer | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     progress: Progress | None = None,
 ) -> ScanResult:
     """Scan a training set and its classifier.
@@ -116,6 +123,8 @@ def audit(
         Where activations and trained model are kept, so that a scan that was stopped goes on; None keeps nothing.
     trainer
         The user's own recipe for the model that a confirmation trains; see :mod:`toxscreen.retraining`.
+    engine, address
+        Who makes the pass and looks at the classes, as :func:`toxscreen.engine.open_engine` takes them; the result is the same.
     progress
         Told what is done.
 
@@ -130,6 +139,7 @@ def audit(
             "An architecture (--arch) and preprocessing (--size, --channels, --mean, --std) belong to a model, and none was given. "
             "Add it with --model, or leave them away."
         )
+    check_engine(engine, address, folder)
     with ExitStack() as stack:
         kept = folder is not None
         if folder is None:
@@ -145,15 +155,17 @@ def audit(
                 subject = _train(training_set, held_out, folder / "model", device or "cpu", config, log)
             else:
                 subject = _open(training_set, model, arch, preprocessing, device, config)
-            classifier = resolve_precision(subject.classifier, config.extraction.dtype, _sample(training_set))
-            subject = replace(subject, classifier=classifier)
+            passing = resolve_precision(subject.classifier, config.extraction.dtype, _sample(training_set))
         outputs = align_classes(training_set.class_names, subject.classifier)
-        with log.stage("activations"):
-            activations, layer = _activations(training_set, subject.classifier, folder / "activations", config, log)
         labels, reading = Labels(training_set.ids, training_set.labels, training_set.class_names), {"split": split, **columns}
-        with log.stage("screening"):
-            screening = screen(activations, labels, outputs, layer, config, progress=progress)
-        described = (training_set, reading, subject, activations)
+        with open_engine(engine, address) as workers:
+            with log.stage("activations"):
+                to = folder / "activations"
+                activations, layer = _activations(training_set, passing, subject.opening, to, workers, config, log)
+            with log.stage("screening"):
+                screening = screen(activations, labels, outputs, layer, config, parallel=workers.parallel, progress=progress)
+            log.notes += workers.notes
+        described = (training_set, reading, subject, passing.dtype, activations)
         if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it
             _keep_finding(_result(*described, screening, layer, config, replace(log, notes=list(log.notes))), folder)
         with log.stage("triggers"):
@@ -277,7 +289,8 @@ def _train(
         "out_of_sample_accuracy": trained.out_of_sample_accuracy,
         "out_of_sample": trained.measured_on,
     }
-    return _Subject(trained.classifier, figures)
+    opening = _opening(training_set, _sample(training_set), folder, device=device)
+    return _Subject(trained.classifier, figures, opening)
 
 
 def _open(
@@ -289,17 +302,20 @@ def _open(
     config: ScanConfig,
 ) -> _Subject:
     sample = _sample(training_set)
-    classifier = open_classifier(
-        model,
-        n_classes=len(training_set.class_names),
-        modality=training_set.modality,
-        sample=sample,
-        arch=arch,
-        preprocessing=preprocessing,
-        layer=config.extraction.layer,
-        device=device,
-    )
-    return _Subject(classifier, {"trained_here": False, "out_of_sample_accuracy": None})
+    settings = {"arch": arch, "preprocessing": preprocessing, "layer": config.extraction.layer, "device": device}
+    opening = _opening(training_set, sample, model, **settings)
+    return _Subject(opening(), {"trained_here": False, "out_of_sample_accuracy": None}, opening)
+
+
+def _opening(training_set: TrainingSet, sample: Sequence[Input], model: Any, **settings: Any) -> Reopen:
+    """Return what opens the classifier of a training set in float32, in this process or in another one."""
+    n_classes, modality = len(training_set.class_names), training_set.modality
+    return partial(open_classifier, model, n_classes=n_classes, modality=modality, sample=sample, **settings)
+
+
+def _reopened(opening: Reopen, dtype: str, sample: Sequence[Input]) -> Classifier:
+    """Open a classifier in another process, in the precision that this one found to be right."""
+    return resolve_precision(opening(), "bfloat16" if dtype == "bfloat16" else "float32", sample)
 
 
 def _sample(training_set: TrainingSet) -> list[Input]:
@@ -314,23 +330,32 @@ def _sample(training_set: TrainingSet) -> list[Input]:
 
 
 def _activations(
-    training_set: TrainingSet, classifier: Classifier, folder: Path, config: ScanConfig, log: _Log
+    training_set: TrainingSet,
+    classifier: Classifier,
+    opening: Reopen,
+    folder: Path,
+    workers: Engine,
+    config: ScanConfig,
+    log: _Log,
 ) -> tuple[Activations, str]:
     """Make the pass, or what is left of it, and return its activations and the name of the layer to cluster."""
     layer = config.extraction.layer or classifier.last_hidden
     steps = plan(training_set, classifier, (layer,))
+    given, digests = training_set.labels, workers.digests(training_set)  # first: the fingerprint in the manifest is made of them
     manifest = Manifest.of(training_set, classifier, steps, stored=config.extraction.stored)
-    given, digests = training_set.labels, training_set.digests()
     with ActivationStore.open_or_create(folder, manifest, labels=given, digests=digests) as store:
         log.notes += store.notes
         if store.done == len(training_set):
             log.notes.append(
-                f"The activations of all {store.done:,} samples were there from an earlier scan into this folder, of the same data "
-                "with the same model: the model was not run over them again."
+                f"The model was not run: all {store.done:,} samples went through it in an earlier scan into this folder."
             )
         progress = log.progress
         told = None if progress is None else lambda done, total: progress("computing activations", done, total)
-        activations = extract(training_set, classifier, steps, store, batch_size=config.extraction.batch_size, progress=told)
+        reopen = partial(_reopened, opening, classifier.dtype, _sample(training_set))
+        through = workers.compute(reopen, classifier.device, folder / "shards", manifest.digest())
+        size = config.extraction.batch_size
+        activations = extract(training_set, classifier, steps, store, batch_size=size, progress=told, through=through)
+    shutil.rmtree(folder / "shards", ignore_errors=True)
     return activations, layer
 
 
@@ -431,6 +456,7 @@ def _result(
     training_set: TrainingSet,
     reading: Mapping[str, str | None],
     subject: _Subject,
+    dtype: str,
     activations: Activations,
     screening: Screening,
     layer: str,
@@ -471,7 +497,7 @@ def _result(
             "preprocessing": dict(classifier.preprocessing),
         },
         "device": classifier.device,
-        "dtype": classifier.dtype,
+        "dtype": dtype,
         "stored": config.extraction.stored,
         "versions": package_versions(),
     }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxscreen import __version__
-from toxscreen.config import ANALYSES
+from toxscreen.config import ANALYSES, ENGINES
 from toxscreen.errors import ToxscreenError, UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CLEAN, FOUND, INCONCLUSIVE, FAILED, INTERRUPTED = 0, 1, 3, 4, 130
 
-_NO_OTHER_RUN = ("batch_size", "device", "dtype", "stored", "confirm", "trainer")
+_NO_OTHER_RUN = ("batch_size", "device", "dtype", "stored", "confirm", "trainer", "engine", "address")
 """Options of a scan that may change when it is repeated into its run folder."""
 
 EPILOG = (
@@ -121,7 +121,7 @@ def _errors(code: int | None = None) -> Iterator[None]:
 @click.option("--reduction", type=click.Choice(["pca", "ica"]), default="pca", show_default=True, help="Before 2-means.")
 @click.option("--components", type=click.IntRange(min=1), default=10, show_default=True, help="Dimensions for 2-means.")
 @click.option("--analysis", type=click.Choice(ANALYSES), default=ANALYSES[0], help="Our own (default), or a published rule.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per forward pass.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Samples per forward pass.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option(
     "--dtype",
@@ -137,6 +137,8 @@ def _errors(code: int | None = None) -> Iterator[None]:
     show_default=True,
     help="What activations are kept as; bfloat16 halves the disk.",
 )
+@click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="This process, or a Ray cluster.")
+@click.option("--address", metavar="HOST:PORT", help="Of the cluster for --engine ray. Default: one on this machine.")
 @click.option("--confirm", is_flag=True, help="Train once without the suspicious groups, and ask that model about them.")
 @click.option("--trainer", metavar="MODULE:FUNCTION", help="Your code that trains the model for --confirm.")
 @click.option(

@@ -17,7 +17,7 @@ class ExtractionConfig:
     """
 
     layer: str | None = None
-    batch_size: int = 256
+    batch_size: int = 128
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     stored: Literal["float32", "bfloat16"] = "float32"
@@ -55,6 +55,10 @@ ANALYSES = (
     "cube",
 )
 """Names of the analyses; :data:`toxscreen.analysis.ANALYSES` holds them."""
+
+
+ENGINES = ("local", "ray")
+"""Names of those that do the work; :mod:`toxscreen.engine` holds them."""
 
 
 @dataclass(frozen=True)

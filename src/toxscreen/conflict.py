@@ -17,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from toxscreen.activations import Rows
-from toxscreen.parallel import in_parallel
+from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.sources.data.base import spread
 
 _NEIGHBOURS = 10
@@ -135,6 +135,7 @@ def affinity(
     rng: np.random.Generator,
     *,
     words: bool,
+    parallel: Parallel = in_parallel,
 ) -> Affinity:
     """Ask how each sample's input fits its given label.
 
@@ -152,6 +153,8 @@ def affinity(
         Draws the reference samples and the folds.
     words
         Whether the view holds the numbers of words (texts) or cells of a picture.
+    parallel
+        Asks the samples, some at a time: in this process, or elsewhere.
     """
     rows = np.flatnonzero(usable & (labels >= 0))
     own, rival = np.zeros(len(labels), np.float32), np.zeros(len(labels), np.int64)
@@ -159,16 +162,22 @@ def affinity(
         return Affinity(own, rival, np.zeros(n_classes))
     made: _View = (_Bags if words else _Cells)(view, labels, rows, n_classes, rng)
 
-    def ask(block: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Fill in a part of the rows, and return for each class how far those of other classes speak for it."""
-        probabilities, given = made.probabilities(block), labels[block]
+    def ask(block: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64], Any]:
+        """Return own and rival of some rows, for each class how far those of other classes speak for it, and what to remember."""
+        known = made.look_up(block)
+        probabilities, given = made.probabilities(block, known), labels[block]
         speaks_for = _speaks_for(probabilities)
-        own[block] = speaks_for[np.arange(len(block)), given]
-        rival[block] = _likeliest_other(probabilities, given)
+        mine = speaks_for[np.arange(len(block)), given].astype(np.float32)
         others: NDArray[np.float64] = speaks_for.sum(axis=0, dtype=np.float64)
-        return others - np.bincount(given, weights=own[block], minlength=n_classes)
+        others -= np.bincount(given, weights=mine, minlength=n_classes)
+        return mine, _likeliest_other(probabilities, given), others, known
 
-    others = np.sum(in_parallel(ask, (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))), axis=0)
+    blocks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+    others = np.zeros(n_classes)
+    for block, (mine, theirs, speak_for, known) in zip(blocks, parallel(ask, blocks), strict=True):
+        own[block], rival[block] = mine, theirs
+        others += speak_for
+        made.remember(block, known)
     n_others = len(rows) - np.bincount(labels[rows], minlength=n_classes)
     return Affinity(own, rival, others / np.maximum(n_others, 1), made)
 
@@ -176,8 +185,14 @@ def affinity(
 class _View(Protocol):
     """The inputs as something that never saw the trigger sees them."""
 
-    def probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the probability of each class, shape ``(b, n_classes)``."""
+    def look_up(self, rows: NDArray[np.int64]) -> Any:
+        """Return what it takes long to find of some rows; None where nothing does."""
+
+    def remember(self, rows: NDArray[np.int64], known: Any) -> None:
+        """Keep what was looked up."""
+
+    def probabilities(self, rows: NDArray[np.int64], known: Any = None, /) -> NDArray[np.float32]:
+        """Return the probability of each class, shape ``(b, n_classes)``; ``known`` is what was looked up of them, if it was."""
 
     def without_marks(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
         """Ask some rows of one class again without what marks a group of them."""
@@ -224,9 +239,21 @@ class _Cells:
         self._usual = present, np.stack([middle for middle, _ in usual]), np.stack([variance for _, variance in usual])
         self._flattest = _FLATTEST * view[self._references].std() + np.finfo(np.float32).tiny
 
-    def probabilities(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def look_up(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the rows of the nearest references of each row but itself, ``(b, k)``, where they are not remembered."""
+        found = self._found[rows]
+        new = found[:, :1].ravel() < 0
+        if new.any():
+            found[new] = self._neighbours(self._search, self._references, rows[new], _even(self._view[rows[new]]))
+        return found
+
+    def remember(self, rows: NDArray[np.int64], known: NDArray[np.int32]) -> None:
+        """Keep the neighbours of some rows."""
+        self._found[rows] = known
+
+    def probabilities(self, rows: NDArray[np.int64], known: NDArray[np.int32] | None = None, /) -> NDArray[np.float32]:
         """Return the part of each class among the neighbours, each class equally represented, shape ``(b, n_classes)``."""
-        return self._balanced(self._counts(self._nearest(rows)), self._references)
+        return self._balanced(self._counts(self.look_up(rows) if known is None else known), self._references)
 
     def without_marks(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
         """Ask some rows of one class again without the cells that mark the group, and without what its members owe to each other.
@@ -245,7 +272,7 @@ class _Cells:
         is_member[rows[members]] = True
         if is_member[references].sum() < _ENOUGH:  # few as they may be, members can vouch for each other
             references = _dealt(np.union1d(references, rows[inside]))
-        near = self._nearest if asked.all() and len(references) == len(self._references) else self._among(references, asked)
+        near = self.look_up if asked.all() and len(references) == len(self._references) else self._among(references, asked)
         found = near(np.concatenate([rows[inside], rows[outside], others]))
         counts = self._counts(found)
         vouching = is_member[found].sum(axis=1, dtype=np.float32)
@@ -274,13 +301,6 @@ class _Cells:
         asked: NDArray[np.bool_] = (np.abs(inside.mean(axis=0) - middles) < _MARK_DISTANCE * within).any(axis=0)
         return asked if np.mean(~asked) <= _MOST_MARKED else np.ones_like(asked)
 
-    def _nearest(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows of the nearest references of each row but itself, ``(b, k)``; each row is looked up but once."""
-        new = rows[self._found[rows, :1].ravel() < 0]
-        if len(new):
-            self._found[new] = self._neighbours(self._search, self._references, new, _even(self._view[new]))
-        return self._found[rows].astype(np.int64)
-
     def _among(self, references: NDArray[np.int64], asked: NDArray[np.bool_]) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
         """Return what looks rows up among other references, by some of the cells alone."""
         search = _Search(_even(self._view[references][:, asked]))
@@ -297,7 +317,7 @@ class _Cells:
         nearest: NDArray[np.int64] = found[keep].reshape(len(rows), neighbours)
         return nearest
 
-    def _counts(self, found: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _counts(self, found: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return how many of the neighbours ``(b, k)`` are of each class, shape ``(b, n_classes)``."""
         cells = np.arange(len(found))[:, None] * self._n_classes + self._labels[found]
         counts = np.bincount(cells.ravel(), minlength=len(found) * self._n_classes)
@@ -405,7 +425,13 @@ class _Bags:
         capped: NDArray[np.float32] = np.clip(odds, -_WORD_CAP, _WORD_CAP).astype(np.float32)
         return np.where(counts.sum(axis=0) >= _FEWEST_TEXTS, capped, np.float32(0))
 
-    def probabilities(self, rows: NDArray[np.int64], asked: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    def look_up(self, rows: NDArray[np.int64]) -> None:
+        """Nothing takes long."""
+
+    def remember(self, rows: NDArray[np.int64], known: None) -> None:
+        """Nothing is kept."""
+
+    def probabilities(self, rows: NDArray[np.int64], asked: NDArray[np.bool_] | None = None, /) -> NDArray[np.float32]:
         """Return the probability of each class by the words ``asked`` (None: all), shape ``(b, n_classes)``."""
         places = self._place[rows]
         likelihood = np.empty((len(rows), len(self._absent)), np.float32)

@@ -9,6 +9,7 @@
     │   └── RefusedError        a file that cannot be read safely (pickle, TorchScript, Keras)
     ├── TrainerError            the user's own training recipe failed
     ├── StoreError              the activation store or a run folder cannot be used
+    ├── EngineError             the machines that a scan is spread over cannot be used
     └── MissingExtraError       an optional package is not installed
 
 Each message is one sentence or two: what must hold, what was found, what to do.
@@ -47,6 +48,10 @@ class TrainerError(ToxscreenError):
 
 class StoreError(ToxscreenError):
     """The activation store or a run folder cannot be used."""
+
+
+class EngineError(ToxscreenError):
+    """The machines that a scan is spread over cannot be used, or a worker failed."""
 
 
 class MissingExtraError(ToxscreenError):

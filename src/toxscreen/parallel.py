@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Parallel(Protocol):
+    """Does the same work for many items, as :func:`in_parallel` does, here or elsewhere."""
+
+    def __call__(self, work: Callable[[T], R], items: Iterable[T], told: Callable[[int], None] = ..., /) -> list[R]:
+        """Return what ``work`` makes of each item, in their order."""
 
 
 def in_parallel(work: Callable[[T], R], items: Iterable[T], told: Callable[[int], None] = lambda _: None) -> list[R]:
@@ -26,7 +33,7 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], told: Callable[[int]
     told
         Called with the number of items that are done, in their order.
     """
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
 
     libraries = ThreadpoolController().select(user_api="blas")
     workers = max((library["num_threads"] for library in libraries.info()), default=1)

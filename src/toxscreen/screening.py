@@ -24,6 +24,7 @@ from toxscreen.analysis.base import Analysis, Findings, Group, Ruling
 from toxscreen.config import ScanConfig, VerdictConfig
 from toxscreen.conflict import Affinity, affinity
 from toxscreen.floor import detection_floors
+from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
 from toxscreen.segments import Part, segments
 
@@ -133,6 +134,7 @@ def screen(
     layer: str,
     config: ScanConfig,
     *,
+    parallel: Parallel = in_parallel,
     progress: Progress | None = None,
 ) -> Screening:
     """Run steps 4 to 9 of the flow.
@@ -149,13 +151,15 @@ def screen(
         Name of the layer whose activations are clustered.
     config
         Settings and seed.
+    parallel
+        Looks at the classes: in this process, or elsewhere.
     progress
         Called per class.
     """
     rng = np.random.default_rng(config.seed)
     (fit_rng,) = rng.spawn(1)
     predicted = _predicted(activations.logits, outputs, len(labels.class_names))
-    inputs = _ask_inputs(activations, labels, fit_rng)
+    inputs = _ask_inputs(activations, labels, fit_rng, parallel)
     analysis = ANALYSES[config.analysis.name].configured(config.reduction)
     detection = detect(
         analysis,
@@ -168,6 +172,7 @@ def screen(
         predicted=predicted,
         inputs=inputs,
         alpha=config.verdict.alpha,
+        parallel=parallel,
         progress=progress,
     )
     findings = detection.findings
@@ -216,6 +221,7 @@ def detect(
     predicted: NDArray[np.int64] | None = None,
     inputs: Affinity | None = None,
     alpha: float = VerdictConfig.alpha,
+    parallel: Parallel = in_parallel,
     progress: Progress | None = None,
 ) -> Detection:
     """Run steps 4 to 9 of the flow on one layer with any analysis.
@@ -242,6 +248,8 @@ def detect(
         How the inputs fit the labels; None when they cannot be asked.
     alpha
         The part of scans of clean data, at most, that accuse some class.
+    parallel
+        Looks at the classes: in this process, or elsewhere.
     progress
         Called per class.
     """
@@ -257,13 +265,14 @@ def detect(
         """Say whether a group is accused even where it is the only one of its scan."""
         return policy.judge_group(group.evidence, (0.0,), alpha / n_classes) is Verdict.SUSPICIOUS
 
-    findings = analysis.search(activations, classes, rng=rng, inputs=inputs, accused=accused, told=told)
+    findings = analysis.search(activations, classes, rng=rng, inputs=inputs, accused=accused, parallel=parallel, told=told)
     columns = _Columns.of(len(labels))
     names = class_names or [str(index) for index in range(n_classes)]
     separations = [_separation(f) for f in findings]
     at = policy.level([_p_value(f) if np.isfinite(known) else 1.0 for f, known in zip(findings, separations, strict=True)], alpha)
     results = tuple(_judge(f, names, _others(separations, i), at, columns) for i, f in enumerate(findings))
-    results = _with_what_was_not_learned(results, findings, columns)
+    if predicted is not None:
+        results = _with_what_was_not_learned(results, findings, columns, _one_sided(labels, predicted, n_classes))
     return Detection(columns.score, columns.flagged, columns.group, columns.severity, results, findings)
 
 
@@ -279,14 +288,14 @@ def _predicted(logits: Rows | None, outputs: NDArray[np.int64] | None, n_classes
     return predicted
 
 
-def _ask_inputs(activations: Activations, labels: Labels, rng: np.random.Generator) -> Affinity | None:
+def _ask_inputs(activations: Activations, labels: Labels, rng: np.random.Generator, parallel: Parallel) -> Affinity | None:
     """Return how the inputs fit their labels; None where there is no view of them, or no second class that they could fit."""
     if len(np.unique(labels.given[activations.examined & (labels.given >= 0)])) < 2:
         return None
     for name in (views.CELLS, views.WORDS):
         if (view := activations.layers.get(name)) is not None:
             n_classes, words = len(labels.class_names), name == views.WORDS
-            return affinity(view, labels.given, activations.examined, n_classes, rng, words=words)
+            return affinity(view, labels.given, activations.examined, n_classes, rng, words=words, parallel=parallel)
     return None
 
 
@@ -354,14 +363,26 @@ def _judge(findings: Findings, class_names: Sequence[str], others: Sequence[floa
     return ClassResult(name, n, worst, tuple(reasons) or (policy.NOTHING_APART,), tuple(groups))
 
 
+def _one_sided(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """Count in each class the samples that the model gives another one, beyond a multiple of those that come back from it."""
+    misread = (labels >= 0) & (predicted >= 0) & (labels != predicted)
+    pairs, counts = np.unique(labels[misread] * n_classes + predicted[misread], return_counts=True)
+    given, other = np.divmod(pairs, n_classes)
+    known = dict(zip(pairs.tolist(), counts.tolist(), strict=True))
+    back = np.array([known.get(pair, 0) for pair in (other * n_classes + given).tolist()], np.float64)
+    beyond = np.maximum(0.0, counts - policy.POLICY["misread_ratio"].value * back)
+    return np.bincount(given, beyond, minlength=n_classes).astype(np.int64)
+
+
 def _with_what_was_not_learned(
-    results: Sequence[ClassResult], findings: Sequence[Findings], columns: _Columns
+    results: Sequence[ClassResult], findings: Sequence[Findings], columns: _Columns, one_sided: NDArray[np.int64]
 ) -> tuple[ClassResult, ...]:
-    """Return the classes, those that the model misreads more than others as inconclusive, and their misread samples too."""
+    """Return the classes, those that the model misreads as no other as inconclusive, and their misread samples too."""
     misread = [1 - float(f.segment.fitted.mean()) if len(f.segment.rows) else np.nan for f in findings]
     judged = list(results)
     for index, (result, found) in enumerate(zip(results, findings, strict=True)):
-        why = policy.not_learned(_facts(found), _others(misread, index)) if found.ruling is None else None
+        facts = replace(_facts(found), n_one_sided=int(one_sided[index]))
+        why = policy.not_learned(facts, _others(misread, index)) if found.ruling is None else None
         if result.verdict is Verdict.CLEAN and why is not None:
             columns.severity[found.segment.rows[~found.segment.fitted]] = Verdict.INCONCLUSIVE.severity
             judged[index] = replace(result, verdict=Verdict.INCONCLUSIVE, reasons=(why, *result.reasons))

@@ -27,13 +27,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
 import sys
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import metadata
@@ -141,6 +142,10 @@ class Manifest:
         """Return the names of the fields that are not the same in JSON."""
         return [name for name, value in vars(self).items() if _json(value) != _json(vars(other)[name])]
 
+    def digest(self) -> str:
+        """Return a hexadecimal digest of all fields."""
+        return hashlib.blake2b(_json(vars(self)).encode("ascii"), digest_size=16).hexdigest()
+
     @property
     def types(self) -> dict[str, np.dtype[Any]]:
         """Return the type of each array by the name of its file; bfloat16 is kept as the upper half of a float32."""
@@ -152,6 +157,8 @@ class Manifest:
 
 class StoredRows:
     """Rows of an array on disk, asked for by their number in the data set though they lie class by class.
+
+    To another process travels where the array lies, and not what it holds.
 
     Parameters
     ----------
@@ -168,6 +175,17 @@ class StoredRows:
         self._array = array
         self._position = position
         self.shape: tuple[int, int] = (array.shape[0], array.shape[1])
+
+    @classmethod
+    def opened(cls, path: Path, shape: tuple[int, int], kind: np.dtype[Any], position: NDArray[np.int64]) -> Self:
+        """Return the rows of an array in a file."""
+        return cls(np.asarray(_open_array(path, shape, kind, "r")), position)
+
+    def __reduce__(self) -> tuple[Callable[..., StoredRows], tuple[Any, ...]]:
+        mapped = self._array.base
+        if not isinstance(mapped, np.memmap) or mapped.filename is None:
+            return StoredRows, (self._array, self._position)
+        return StoredRows.opened, (Path(mapped.filename), self.shape, self._array.dtype, self._position)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -502,8 +520,8 @@ class ActivationStore:
     def _rows(self, file: str) -> StoredRows:
         if file not in self._arrays:
             raise StoreError(f"The activation store in {self.folder} holds no row yet. Run the scan first.")
-        mapped = _open_array(self.folder / file, self._arrays[file].shape, self._types[file], "r")
-        return StoredRows(np.asarray(mapped), self._position)
+        n, width = self._arrays[file].shape
+        return StoredRows.opened(self.folder / file, (n, width), self._types[file], self._position)
 
     def _what(self, file: str) -> str:
         return "the logits" if file == _LOGITS else f"layer {self.manifest.layers[list(self._types).index(file)]!r}"
@@ -564,10 +582,9 @@ class ActivationStore:
             block = rows[start : start + size]
             places = earlier._position[source[block]]
             self._put(block, {file: array[places] for file, array in earlier._arrays.items()})
-        n = self.manifest.n_samples
         self.notes.append(
-            f"The data has changed since the last scan into this folder: {len(rows):,} of {n:,} samples are the same and were not "
-            "put through the model again."
+            f"The data has changed since the last scan into this folder: {len(rows):,} of {self.manifest.n_samples:,} samples are "
+            "the same, and their activations were taken over."
         )
 
 
@@ -761,7 +778,6 @@ def _create_array(path: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> ND
             os.posix_fallocate(file.fileno(), 0, size)
         elif shutil.disk_usage(path.parent).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(file.fileno())
     return array
 
 

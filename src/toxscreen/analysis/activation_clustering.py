@@ -28,7 +28,7 @@ from toxscreen.analysis.silhouette_score import one_cloud_silhouette, silhouette
 from toxscreen.clustering import Dealt, Split, discriminant, discriminant_splits, two_means
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity, InputFit
-from toxscreen.parallel import in_parallel
+from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.reduction import independent, principal_components, whiten
 from toxscreen.segments import Part, Segment
 
@@ -90,6 +90,7 @@ class ActivationClustering(Analysis):
         rng: np.random.Generator,
         inputs: Affinity | None = None,
         accused: Callable[[Group], bool] = lambda _: False,
+        parallel: Parallel = in_parallel,
         told: Callable[[int], None] = lambda _: None,
     ) -> tuple[Findings, ...]:
         """Look for groups in every class, each among the rows that no accused group holds."""
@@ -97,7 +98,7 @@ class ActivationClustering(Analysis):
         def work(one: tuple[Segment, np.random.Generator]) -> Findings:
             return self._search(activations, *one, inputs, accused)
 
-        return tuple(in_parallel(work, zip(segments, rng.spawn(len(segments)), strict=True), told))
+        return tuple(parallel(work, zip(segments, rng.spawn(len(segments)), strict=True), told))
 
     def _search(
         self,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from toxscreen.activations import Rows
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity
-from toxscreen.parallel import in_parallel
+from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.reduction import Reduction, principal_components
 from toxscreen.result import Verdict
 from toxscreen.segments import Part, Segment
@@ -134,6 +134,7 @@ class Analysis(ABC):
         rng: np.random.Generator,
         inputs: Affinity | None = None,
         accused: Callable[[Group], bool] = lambda _: False,
+        parallel: Parallel = in_parallel,
         told: Callable[[int], None] = lambda _: None,
     ) -> tuple[Findings, ...]:
         """Look for groups in every class.
@@ -150,6 +151,8 @@ class Analysis(ABC):
             How the inputs fit the labels; None when they cannot be asked. Published rules do not ask them.
         accused
             Whether the policy accuses a group, so that the next one is looked for. Published rules do not ask it.
+        parallel
+            Looks at the classes: in this process, or elsewhere.
         told
             Called with the number of classes that are done.
 
@@ -185,6 +188,7 @@ class Rule(Analysis):
         rng: np.random.Generator,
         inputs: Affinity | None = None,  # noqa: ARG002 - no rule knows of it
         accused: Callable[[Group], bool] = lambda _: False,  # noqa: ARG002
+        parallel: Parallel = in_parallel,  # noqa: ARG002 - rules are here to compare with
         told: Callable[[int], None] = lambda _: None,
     ) -> tuple[Findings, ...]:
         """Let the rule decide about the classes that have enough samples that are not all equal."""

@@ -6,6 +6,7 @@
 2. The same on activations of 16 bit that are far larger, beside a copy of the file out of the page cache.
 3. The start of the program.
 4. A whole scan of MNIST with a model, report included, beside ART's; and a second one of the same data.
+5. The pass of the model over the data: :mod:`toxscreen.benchmark.speed_passes`.
 
 What the memory of a process holds at most is measured in one of its own, beside the pages of the file.
 """
@@ -29,7 +30,7 @@ from toxscreen.activations import Rows
 from toxscreen.analysis.activation_clustering import ActivationClustering
 from toxscreen.analysis.silhouette_score import SilhouetteScore
 from toxscreen.audit import audit
-from toxscreen.benchmark import speed_passes, tables
+from toxscreen.benchmark import speed_passes, speed_ray, tables
 from toxscreen.benchmark.art import activation_defence
 from toxscreen.benchmark.cases import Case
 from toxscreen.benchmark.grid import Settings, Steps
@@ -97,6 +98,7 @@ CASES = (
         "mnist",
     ),
     *speed_passes.CASES,
+    *speed_ray.CASES,
 )
 
 QUICK = (_four(600, 64, 4, _ICA), _on_disk(600, 64, 4), *speed_passes.QUICK)
@@ -210,6 +212,7 @@ MEASURES: Mapping[str, Measure] = {
     "started": started,
     "whole_scan": whole_scan,
     **speed_passes.MEASURES,
+    **speed_ray.MEASURES,
 }
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import struct
+import threading
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -154,3 +156,19 @@ def test_stacks_of_images_are_seen_in_the_usual_layouts_without_a_copy():
 @pytest.mark.parametrize("array", [np.zeros((4, 6, 5)), np.zeros((4, 9), np.uint8), np.zeros((4, 6, 5, 2), np.uint8)])
 def test_other_arrays_are_no_images(array):
     assert channels_last(array) is None
+
+
+def test_several_threads_decode_at_once_and_warnings_are_as_they_were_afterwards(monkeypatch):
+    both = threading.Barrier(2)
+
+    def meet(_image):
+        both.wait(timeout=10)  # which fails where one thread waits for the other
+        warnings.warn("hidden", stacklevel=1)
+        return np.zeros((1, 1, 1), np.uint8)
+
+    monkeypatch.setattr(decode, "_to_array", meet)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(decode_image, [saved(Image.new("L", (1, 1)))] * 2))
+    assert [type(value) for value in found] == [np.ndarray] * 2
+    assert warnings.filters == before

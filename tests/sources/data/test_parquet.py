@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 
@@ -324,3 +325,13 @@ def test_a_part_that_the_names_of_the_others_speak_of_is_named_when_it_is_missin
     left_out = open_training_set(tmp_path).not_examined()
     assert [entry.id for entry in left_out] == [f"train-0000{number}-of-00003.parquet" for number in missing]
     assert all("3 parts; this one is missing" in entry.reason for entry in left_out)
+
+
+def test_a_copy_for_another_process_reads_the_same_and_takes_nothing_along_that_was_read(tmp_path):
+    images = [encoded(picture) for picture in pictures(9)]
+    training_set = open_training_set(write_shards(tmp_path, image_table(images, [0, 1] * 4 + [0]), shards=2))
+    expected = training_set.take(np.arange(9))
+    again = copy.deepcopy(training_set)
+    assert not again._pieces._cache
+    for found, picture in zip(again.take(np.arange(9)), expected, strict=True):
+        np.testing.assert_array_equal(found, picture)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, TypeAlias
@@ -19,6 +19,9 @@ Modality: TypeAlias = Literal["image", "text", "array"]
 
 Input: TypeAlias = NDArray[Any] | str
 """An image is uint8 ``(height, width, 1 or 3)``; a text is a string; any float array goes to the model as it is."""
+
+Through: TypeAlias = Callable[[Callable[[NDArray[np.int64]], list[bytes]], list[NDArray[np.int64]]], Iterable[list[bytes]]]
+"""Returns what a work gives for each of several stretches of rows, in their order."""
 
 MISSING_LABEL = -1
 
@@ -123,10 +126,15 @@ class TrainingSet(ABC):
     def fingerprint(self) -> str:
         """Return a hexadecimal digest of the inputs, the labels and the class names."""
 
-    def digests(self) -> NDArray[np.uint8] | None:
+    def digests(self, through: Through = map) -> NDArray[np.uint8] | None:  # noqa: ARG002 - for those that have some
         """Return a fingerprint of each sample's input as it is held, shape ``(n_samples, 16)``; None where there is none.
 
         Samples with the same fingerprint have the same input: what is known of one is not computed again for the other.
+
+        Parameters
+        ----------
+        through
+            Does a work for some rows after the others, as ``map`` does, or elsewhere.
         """
         return None
 

@@ -149,11 +149,7 @@ class _Pieces:
     def __init__(self, files: Sequence[Path], column: str) -> None:
         self._files = files
         self._column = column
-        self._cache: OrderedDict[int, pa.Array] = OrderedDict()
-        self._cached_bytes = 0
-        self._stream: Iterator[pa.Array] = iter(())
-        self._ahead = range(0)  # the pieces that the stream has still to give
-        self._lock = threading.Lock()
+        self._begin()
         homes, lengths = [], []
         for number, file in enumerate(files):
             with open_file(file) as opened:
@@ -166,6 +162,22 @@ class _Pieces:
         parts = [np.arange(end - n, end, _PIECE_ROWS) for end, n in zip(group_ends, lengths, strict=True)]
         self.starts: NDArray[np.int64] = np.concatenate([*parts, [self.n_rows]]).astype(np.int64)
         self._first_piece = np.cumsum([0, *map(len, parts)])
+
+    def _begin(self) -> None:
+        """Start with nothing read."""
+        self._cache: OrderedDict[int, pa.Array] = OrderedDict()
+        self._cached_bytes = 0
+        self._stream: Iterator[pa.Array] = iter(())
+        self._ahead = range(0)  # the pieces that the stream has still to give
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_cache", "_cached_bytes", "_stream", "_ahead", "_lock")  # another process reads for itself
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
 
     def piece_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the piece that holds each row."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -25,6 +26,7 @@ from toxscreen.sources.data.base import (
     Input,
     Modality,
     NotExamined,
+    Through,
     TrainingSet,
     Unreadable,
     abridged,
@@ -121,10 +123,11 @@ class RowReader(TrainingSet):
         """Return the samples without a label and the files that were not opened."""
         return (*super().not_examined(), *self.skipped)
 
-    def digests(self) -> NDArray[np.uint8]:
+    def digests(self, through: Through = map) -> NDArray[np.uint8]:
         """Return a fingerprint of each sample's cell, still encoded, shape ``(n_samples, 16)``; computed once."""
         if self._digests is None:
-            self._digests = joined(map(cell_digest, self._every_cell()))
+            stretches = [np.arange(first, min(first + _STRETCH, len(self))) for first in range(0, len(self), _STRETCH)]
+            self._digests = joined(chain.from_iterable(through(self._hashed, stretches)))
         return self._digests
 
     def fingerprint(self) -> str:
@@ -141,9 +144,8 @@ class RowReader(TrainingSet):
 
         return [decode_image(cell) if isinstance(cell, bytes) else cell for cell in self.cells(rows)]
 
-    def _every_cell(self) -> Iterator[Cell]:
-        for first in range(0, len(self), _STRETCH):
-            yield from self.cells(np.arange(first, min(first + _STRETCH, len(self)), dtype=np.int64))
+    def _hashed(self, rows: NDArray[np.int64]) -> list[bytes]:
+        return [cell_digest(cell) for cell in self.cells(rows)]
 
 
 def cell_digest(cell: Cell) -> bytes:

@@ -9,13 +9,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from toxscreen.errors import ModelError, UsageError
 from toxscreen.sources.data.base import Input
 from toxscreen.sources.model.base import Classifier
+
+if TYPE_CHECKING:
+    from toxscreen.sources.model.torch_module import TorchClassifier
 
 _AGREE = 0.05
 """Most that a logit may differ, as a part of the spread of the logits. Residual networks on MNIST and CIFAR-10 differ by 0.01."""
@@ -46,7 +49,7 @@ def resolve_precision(classifier: Classifier, asked: Literal["auto", "float32", 
         if asked == "auto":
             return classifier
         raise UsageError(f"The model {classifier.name} runs in the precision that its file says. Leave --dtype away.")
-    other = classifier.in_dtype("bfloat16", sample)
+    other = classifier.in_bfloat16(sample)
     return other if asked == "bfloat16" or _agree(classifier, other, sample) else classifier
 
 
@@ -62,11 +65,10 @@ def computes_in_bfloat16(device: str) -> bool:
     return any(bool(probe()) for probe in probes if probe is not None)
 
 
-def _agree(classifier: Classifier, other: Classifier, sample: Sequence[Input]) -> bool:
+def _agree(classifier: TorchClassifier, other: TorchClassifier, sample: Sequence[Input]) -> bool:
     """Return whether two classifiers give the sample nearly the same logits."""
-    encoded = classifier.encode(sample)
     try:
-        ours, theirs = (each.forward(encoded, ()).logits for each in (classifier, other))
+        ours, theirs = classifier.logits_of(sample), other.logits_of(sample)
     except ModelError:
         return False
     finite = np.isfinite(ours).all(axis=1)

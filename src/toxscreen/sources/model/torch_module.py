@@ -114,7 +114,7 @@ class TorchClassifier(Classifier):
         ModelError
             There is no such layer, or it did not run, or the network fails.
         """
-        tensors = self._laid_out(self.tensors(encoded))
+        tensors = self.tensors(encoded, self._layout)
         mask = tensors.get("attention_mask") if isinstance(tensors, dict) else None
         kept: dict[str, Tensor] = {}
         watch = HeadWatch(self._trace.head) if self._trace.head and self._trace.head.name in layers else None
@@ -173,13 +173,24 @@ class TorchClassifier(Classifier):
             dtype=self.dtype,
         )
 
-    def in_dtype(self, dtype: str, sample: Sequence[Input]) -> TorchClassifier:
-        """Return a classifier that runs the same network in another precision."""
+    def in_bfloat16(self, sample: Sequence[Input]) -> TorchClassifier:
+        """Return a classifier that runs the same network in bfloat16."""
         other = copy.copy(self)
-        other.dtype = dtype
+        other.dtype = "bfloat16"
         with _evaluating(self._network):
             other._layout = other._fastest_layout(self.encode(sample[:_TRACED]))
         return other
+
+    def logits_of(self, sample: Sequence[Input]) -> NDArray[np.float32]:
+        """Return what the network gives a few inputs, shape ``(b, n_classes)``: a trial, and no pass.
+
+        Raises
+        ------
+        ModelError
+            The network fails.
+        """
+        with _evaluating(self._network), self._precision():
+            return _to_numpy(self._run(self.tensors(self.encode(sample), self._layout)))
 
     def answer(self, tensors: Tensor | dict[str, Tensor]) -> Tensor:
         """Return the logits of a batch, with gradients where they are recorded, in whatever mode the network is."""
@@ -204,18 +215,20 @@ class TorchClassifier(Classifier):
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[-3:]
         raise ModelError(f"A layer must be one of the {len(known)} of {self.name}, got {name!r}. Close to it: {', '.join(close)}.")
 
-    def tensors(self, encoded: Encoded) -> Tensor | dict[str, Tensor]:
-        """Return an encoded batch on the network's device, in the dtype of its weights."""
+    def tensors(self, encoded: Encoded, layout: torch.memory_format = torch.contiguous_format) -> Tensor | dict[str, Tensor]:
+        """Return an encoded batch on the network's device, in the dtype of its weights; ``layout`` is for pictures."""
         if isinstance(encoded, Mapping):
-            return {name: self._tensor(array) for name, array in encoded.items()}
-        return self._tensor(encoded)
+            return {name: self._tensor(array, layout) for name, array in encoded.items()}
+        return self._tensor(encoded, layout)
 
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
+    def _tensor(self, array: NDArray[Any], layout: torch.memory_format) -> Tensor:
         """Return a copy on the network's device, which the network may write into; floats get the dtype of its weights."""
-        tensor = torch.tensor(array, device=self._device)
-        if not tensor.is_floating_point():
-            return tensor
-        return tensor.to(next((weight.dtype for weight in self._network.parameters() if weight.is_floating_point()), tensor.dtype))
+        tensor = torch.from_numpy(array) if array.flags.writeable else torch.tensor(array)
+        dtype = tensor.dtype
+        if tensor.is_floating_point():
+            dtype = next((weight.dtype for weight in self._network.parameters() if weight.is_floating_point()), dtype)
+        order = layout if tensor.ndim == 4 else torch.contiguous_format
+        return tensor.to(self._device, dtype, memory_format=order, copy=True)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
@@ -228,19 +241,12 @@ class TorchClassifier(Classifier):
         """
         if self._device.type != "cpu" and (self._device.type != "cuda" or self.dtype != "bfloat16"):
             return torch.contiguous_format
-        self._layout = torch.channels_last
         try:
             with self._precision():
-                self._run(self._laid_out(self.tensors(encoded)))
+                self._run(self.tensors(encoded, torch.channels_last))
         except ModelError:
             return torch.contiguous_format
         return torch.channels_last
-
-    def _laid_out(self, tensors: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
-        """Return a batch in the order that this network is fastest with."""
-        if isinstance(tensors, Tensor) and tensors.ndim == 4:
-            return tensors.to(memory_format=self._layout)  # contiguous() leaves one channel as it lies, and the rest follows it
-        return tensors
 
     def _run(self, tensors: Tensor | dict[str, Tensor]) -> Tensor:
         """Return the logits of a batch."""
