@@ -154,7 +154,7 @@ def test_a_store_of_another_model_is_not_used_and_that_is_said(tmp_path):
     audit(training_set, classifier, folder=tmp_path)
     classifier.preprocessing = {"scale": 2.0}
     result = audit(training_set, classifier, folder=tmp_path)
-    assert len(classifier.calls) == 4
+    assert len(classifier.calls) == 6
     assert any("changed: model" in note for note in result.notes)
 
 
