@@ -271,7 +271,8 @@ def detect(
     separations = [_separation(f) for f in findings]
     at = policy.level([_p_value(f) if np.isfinite(known) else 1.0 for f, known in zip(findings, separations, strict=True)], alpha)
     results = tuple(_judge(f, names, _others(separations, i), at, columns) for i, f in enumerate(findings))
-    results = _with_what_was_not_learned(results, findings, columns)
+    if predicted is not None:
+        results = _with_what_was_not_learned(results, findings, columns, _one_sided(labels, predicted, n_classes))
     return Detection(columns.score, columns.flagged, columns.group, columns.severity, results, findings)
 
 
@@ -362,14 +363,26 @@ def _judge(findings: Findings, class_names: Sequence[str], others: Sequence[floa
     return ClassResult(name, n, worst, tuple(reasons) or (policy.NOTHING_APART,), tuple(groups))
 
 
+def _one_sided(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """Count in each class the samples that the model gives another one, beyond a multiple of those that come back from it."""
+    misread = (labels >= 0) & (predicted >= 0) & (labels != predicted)
+    pairs, counts = np.unique(labels[misread] * n_classes + predicted[misread], return_counts=True)
+    given, other = np.divmod(pairs, n_classes)
+    known = dict(zip(pairs.tolist(), counts.tolist(), strict=True))
+    back = np.array([known.get(pair, 0) for pair in (other * n_classes + given).tolist()], np.float64)
+    beyond = np.maximum(0.0, counts - policy.POLICY["misread_ratio"].value * back)
+    return np.bincount(given, beyond, minlength=n_classes).astype(np.int64)
+
+
 def _with_what_was_not_learned(
-    results: Sequence[ClassResult], findings: Sequence[Findings], columns: _Columns
+    results: Sequence[ClassResult], findings: Sequence[Findings], columns: _Columns, one_sided: NDArray[np.int64]
 ) -> tuple[ClassResult, ...]:
-    """Return the classes, those that the model misreads more than others as inconclusive, and their misread samples too."""
+    """Return the classes, those that the model misreads as no other as inconclusive, and their misread samples too."""
     misread = [1 - float(f.segment.fitted.mean()) if len(f.segment.rows) else np.nan for f in findings]
     judged = list(results)
     for index, (result, found) in enumerate(zip(results, findings, strict=True)):
-        why = policy.not_learned(_facts(found), _others(misread, index)) if found.ruling is None else None
+        facts = replace(_facts(found), n_one_sided=int(one_sided[index]))
+        why = policy.not_learned(facts, _others(misread, index)) if found.ruling is None else None
         if result.verdict is Verdict.CLEAN and why is not None:
             columns.severity[found.segment.rows[~found.segment.fitted]] = Verdict.INCONCLUSIVE.severity
             judged[index] = replace(result, verdict=Verdict.INCONCLUSIVE, reasons=(why, *result.reasons))

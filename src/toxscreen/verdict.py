@@ -90,18 +90,18 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "The model gives at least this part of a class its own label; otherwise the class is inconclusive.",
             "a model that misreads most of a class has not learned it, and a backdoor is something learned",
         ),
-        "misread_share": Rule(
-            0.05,
-            "Of a class that is not accused, the model gives surely less than this part another label (the lower end of the "
-            "interval); otherwise, where the next rule holds too, the class is inconclusive.",
-            "half of 10 % poison, which a model that was trained without it misreads",
-        ),
         "misread_ratio": Rule(
             3.0,
-            "And that part is surely less than this many times the median of the other classes: what a model misreads in one class "
-            "alone is wrongly labelled, or poison that it has not learned.",
-            "46 trainings on MNIST, CIFAR-10, GTSRB, Rotten Tomatoes, SST-2 and AG News: classes that are hard to read reached 2.7 "
-            "(cats); with step imbalance 200 two of 29 samples each 4 and 5, but not surely",
+            "Of a class that is not accused, those samples are counted that the model gives another class, and that are more than "
+            "this many times those that it gives the class of the other one's: classes that look alike are taken for each other.",
+            "46 trainings on MNIST, Fashion-MNIST, CIFAR-10, GTSRB, Rotten Tomatoes, SST-2 and AG News: 14 % of the shirts of "
+            "Fashion-MNIST are misread, and none of them is left; of other classes as large as their neighbours 2.4 % at most",
+        ),
+        "misread_share": Rule(
+            0.05,
+            "Where these are surely at least this part of the class (the lower end of the interval), and more than the median of "
+            "the other classes has misread in all, the class is inconclusive: wrong labels, or poison that was not learned.",
+            "twice that; where classes are small beside others (step imbalance), they reach 8 %, but the others are misread more",
         ),
         "trigger_margin": Rule(
             0.15,
@@ -174,11 +174,21 @@ _TOLD = 200
 
 @dataclass(frozen=True)
 class Facts:
-    """What the policy asks of one class beside its groups: how many samples, and how many that the model gives their own label."""
+    """What the policy asks of one class beside its groups.
+
+    Attributes
+    ----------
+    n, n_fitted, n_one_sided
+        How many samples; how many that the model gives their own label; and how many that it gives another class beyond
+        ``misread_ratio`` times as many as it gives this class of the other one's.
+    constant
+        Whether all activations are equal.
+    """
 
     n: int
     n_fitted: int
     constant: bool = False
+    n_one_sided: int = 0
 
 
 def p_value(evidence: Mapping[str, float]) -> float:
@@ -319,14 +329,14 @@ def not_learned(facts: Facts, others: Sequence[float]) -> str | None:
     others
         Part of each other class that the model gives another label.
     """
-    misread = Share(facts.n - facts.n_fitted, facts.n)
     usual = float(np.median(others)) if len(others) else 0.0
-    if misread.interval[0] < max(POLICY["misread_share"].value, POLICY["misread_ratio"].value * usual):
+    if Share(facts.n_one_sided, facts.n).interval[0] < max(POLICY["misread_share"].value, usual):
         return None
+    n, part = facts.n - facts.n_fitted, (facts.n - facts.n_fitted) / facts.n
     return (
-        f"The model gives {misread.count:,} of its {facts.n:,} samples ({misread.value:.1%}) another label, and {usual:.1%} of the "
-        "median of the other classes: wrong labels, or poison that this model has not learned. Scan them with a model that was "
-        "trained on all of this data."
+        f"The model gives {n:,} of its {facts.n:,} samples ({part:.1%}) classes whose samples it does not give this one, where it "
+        f"misreads {usual:.1%} of the median class: wrong labels, or poison that this model has not learned. Scan them with a "
+        "model that was trained on all of this data."
     )
 
 
