@@ -621,4 +621,4 @@ def test_to_another_process_travels_where_the_rows_of_a_store_lie_and_not_what_t
 
 
 def test_manifests_that_differ_have_other_digests():
-    assert _manifest().digest() == _manifest().digest() != _manifest(model="another").digest()
+    assert _manifest().digest() == _manifest().digest() != dataclasses.replace(_manifest(), model="another").digest()
