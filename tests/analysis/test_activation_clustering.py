@@ -242,15 +242,15 @@ def with_candidates(monkeypatch, *told):
 
 
 def test_an_accused_group_widens_to_the_largest_around_it_that_tells_almost_as_much(monkeypatch):
-    found = with_candidates(monkeypatch, (30, 4.0, 1.2), (90, 4.1, 1.0), (60, 4.0, 1.0))
+    found = with_candidates(monkeypatch, (30, 4.0, 1.4), (90, 4.1, 0.95), (60, 4.0, 1.0))
     assert found.group.members.sum() == 30
     assert found.widest.members.sum() == 90
     assert found.widest.evidence == {**found.group.evidence, "relative_size": 0.45}
 
 
-@pytest.mark.parametrize("wider", [(90, 4.1, 0.7), (90, 3.7, 1.2)], ids=["tells too little", "lies too near"])
+@pytest.mark.parametrize("wider", [(90, 4.1, 0.85), (90, 3.7, 1.2)], ids=["tells too little", "lies too near"])
 def test_an_accused_group_does_not_widen_to_one_with_less_evidence(monkeypatch, wider):
-    assert with_candidates(monkeypatch, (30, 4.0, 1.2), wider).widest.members.sum() == 30
+    assert with_candidates(monkeypatch, (30, 4.0, 1.4), wider).widest.members.sum() == 30
 
 
 # The silhouette as evidence

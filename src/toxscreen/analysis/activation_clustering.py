@@ -62,10 +62,11 @@ _SURE = 2.0
 _TIGHTEST = 1e-15
 """Least variance along the direction, in standard deviations: the rows of a group may be equal to the last bit."""
 
-_AROUND, _AS_TELLING, _AS_FAR = 0.9, 0.75, 0.95
-"""The widest group around an accused one holds this part of its rows, tells this part of what it tells and lies this part as far.
-A faint trigger (WaNet on CIFAR-10) tells most in the samples that fit their label least, 17 of 100; with these it is 88, at
-16 more clean ones of 883. A pure group has no such wider one: where the separation is large, any clean row brings it down."""
+_AROUND, _AS_FAR, _AS_TELLING = 0.9, 0.95, 0.92
+"""The widest group around an accused one holds this part of its rows, lies this part as far, and tells this part of what any such
+group tells. There a label conflict above 1 counts as 1: it is that of the samples which fit their label least, and always of few.
+A faint trigger (WaNet on CIFAR-10) tells most in them, 9 to 17 of 100; with the widest group it is 86 to 88, at 2 of 100 clean
+samples of the class. A pure group has no wider one: where the separation is large, any clean sample brings it down."""
 
 _ON_ITS_SIDE = 1e-6
 """Least log-odds of a row to be in the group that it was put in: a refinement that did not settle leaves some on the border."""
@@ -325,10 +326,14 @@ def _widest(core: Group, groups: list[Group]) -> Group:
 
     def is_around(group: Group) -> bool:
         held = (group.members & core.members).sum() >= _AROUND * core.members.sum()
-        as_telling = telling(group.evidence) >= _AS_TELLING * telling(core.evidence)
-        return bool(held and as_telling and group.evidence["separation"] >= _AS_FAR * core.evidence["separation"])
+        return bool(held and group.evidence["separation"] >= _AS_FAR * core.evidence["separation"])
 
-    widest = max((group for group in groups if is_around(group)), key=lambda group: int(group.members.sum()), default=core)
+    around = [group for group in groups if is_around(group)]
+    told = [telling(group.evidence, most_conflict=1.0) for group in around]
+    widest = max(
+        (group for group, each in zip(around, told, strict=True) if each >= _AS_TELLING * max(told)),
+        key=lambda group: int(group.members.sum()),
+    )
     return replace(widest, evidence=core.evidence | {"relative_size": widest.evidence["relative_size"]})
 
 

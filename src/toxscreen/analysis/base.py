@@ -103,12 +103,13 @@ class Findings:
     ruling: Ruling | None = None
 
 
-def telling(evidence: Mapping[str, float]) -> float:
+def telling(evidence: Mapping[str, float], *, most_conflict: float = np.inf) -> float:
     """Return how much the evidence of our own analysis tells: how far the group lies from its class, times its label conflict.
 
-    Of both the lower bounds: small groups lie farther by chance. Where the inputs were not asked, the former alone.
+    Of both the lower bounds: small groups lie farther by chance. Where the inputs were not asked, the former alone. What is above
+    ``most_conflict`` of the latter does not count.
     """
-    return evidence.get("separation_lower", 0.0) * max(evidence.get("label_conflict_lower", 1.0), 0.0)
+    return evidence.get("separation_lower", 0.0) * min(max(evidence.get("label_conflict_lower", 1.0), 0.0), most_conflict)
 
 
 class Analysis(ABC):
