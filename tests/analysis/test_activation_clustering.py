@@ -109,6 +109,18 @@ def test_poison_off_the_leading_components_is_found_where_the_inputs_are_asked()
     np.testing.assert_array_equal(group.members, planted)
 
 
+@pytest.mark.parametrize("share", [0.03, 0.05, 0.2])
+def test_poison_whose_mark_hides_the_conflict_is_found_by_its_place(share):
+    generator = rng(3)
+    activations, planted = one_class(1000, int(1000 * share), apart=19.0)
+    activations = np.hstack([activations, 60 * generator.normal(size=(1000, 12))]).astype(np.float32)  # where 2-means looks
+    fit = fit_of(np.zeros(1000, bool))
+    hidden = replace(fit, again=lambda members: fit_of(planted & members))
+    group = analysed(activations, hidden).group
+    np.testing.assert_array_equal(group.members, planted)
+    assert accused(group)
+
+
 def test_the_order_of_the_rows_does_not_change_who_is_found():
     activations, planted = one_class(200, 20)
     order = rng(9).permutation(200)

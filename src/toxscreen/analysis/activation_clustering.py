@@ -1,7 +1,8 @@
 """Our own analysis: groups of a class with their evidence. Scores only: the policy decides.
 
-1. Candidate groups: the smaller half of the paper's 2-means, and, where the inputs can be asked, the rows whose activations say
-   that they are in conflict with their label. Each is sharpened by :func:`toxscreen.clustering.discriminant_splits`.
+1. Candidate groups: the smaller half of the paper's 2-means; where the inputs can be asked, the rows whose activations say that
+   they are in conflict with their label; and what lies far to one side. Each is sharpened by
+   :func:`toxscreen.clustering.discriminant_splits`.
 2. Relative size and silhouette score (Chen et al. 2018, section 4.3), and beside the latter what one Gaussian cloud of the same
    size and shape gives: cutting a single cloud in two scores well above zero.
 3. Separation: distance of the group from the rest in standard deviations, along a direction that other rows chose.
@@ -50,6 +51,14 @@ _DIRECTIONS = 64
 
 _GUESSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
 """Parts of a class that may be poison, to start from; each is only a start."""
+
+_PURSUITS, _PURSUED, _MOST_SKEWED = 16, 20, 4
+"""Components that a search for skewed directions starts from, its rounds, and the directions that are kept."""
+
+_FAR = 7.0
+"""Lower bound of the separation from which a group counts that was guessed by its place alone. A whole sentence in 5 % of a class
+of texts makes the words speak for the label, so that no conflict leads to it; it lies at 19. Nearer groups would need a null of
+their own: guessed so, clean ones tell more."""
 
 _MOST_GROUPS = 4
 """Groups that are looked for in one class, one after the other: several triggers may lead to one target."""
@@ -230,12 +239,35 @@ def candidate_groups(
         Which memberships ``(n,)`` are worth measuring.
     """
     dealt = Dealt.of(whitened, rng.permutation(len(whitened)) % _FOLDS)
-    starts = np.array([*guesses, *_conflicting(dealt, fit)]).reshape(-1, len(whitened))
-    splits = [split for split in discriminant_splits(dealt, starts, FEWEST_IN_GROUP) if split is not None]
+    usual = [*guesses, *_conflicting(dealt, fit)]
+    starts = np.array([*usual, *_one_sided(whitened)]).reshape(-1, len(whitened))
+    found = discriminant_splits(dealt, starts, FEWEST_IN_GROUP)
+    splits = [each for i, each in enumerate(found) if each is not None and (i < len(usual) or _distance(each)[1] >= _FAR)]
     if fit is None:  # both sides of a cut lie equally far from each other: only its size says which one is the group
         splits = [split for split in splits if 2 * split.members.sum() <= len(whitened)]
     distinct = {split.members.tobytes(): split for split in splits}  # most guesses end in the same group
     return [_measure(split, n_class, fit) for split in distinct.values() if wanted(split.members)]
+
+
+def _one_sided(whitened: NDArray[np.floating]) -> list[NDArray[np.bool_]]:
+    """Guess groups by the directions along which the rows are most skewed: those of a small group that lies far to one side.
+
+    Of two points that hold the parts p and 1 - p of the rows, at unit variance, the middle lies at half the skewness.
+
+    **Source:** projection pursuit by the third moment, as a power iteration: Kofidis and Regalia 2002, SIAM Journal on Matrix
+    Analysis and Applications 23, 863-884.
+    """
+    skewness = (whitened**3).mean(axis=0)
+    axes = np.argsort(-np.abs(skewness), kind="stable")[:_PURSUITS]
+    directions = np.zeros((whitened.shape[1], len(axes)))
+    directions[axes, np.arange(len(axes))] = np.sign(skewness[axes])
+    for _ in range(_PURSUED):
+        directions = whitened.T @ (whitened @ directions) ** 2 / len(whitened)
+        directions /= np.linalg.norm(directions, axis=0) + np.finfo(np.float64).tiny
+    along = whitened @ directions
+    middle = (along**3).mean(axis=0) / 2
+    best = np.argsort(-middle, kind="stable")[:_MOST_SKEWED]
+    return [along[:, i] > middle[i] for i in best]
 
 
 def _conflicting(dealt: Dealt, fit: InputFit | None) -> list[NDArray[np.bool_]]:
@@ -247,6 +279,13 @@ def _conflicting(dealt: Dealt, fit: InputFit | None) -> list[NDArray[np.bool_]]:
     return [predicted > cut for cut in np.quantile(predicted, 1 - np.array(_GUESSES))]
 
 
+def _distance(split: Split) -> tuple[float, float]:
+    """Return the separation of the two sides of a split, and its lower bound."""
+    inside, outside = split.projection[split.members], split.projection[~split.members]
+    separation = float((inside.mean() - outside.mean()) / np.sqrt((inside.var() + outside.var()) / 2 + _TIGHTEST))
+    return separation, max(0.0, separation - _BY_CHANCE / float(np.sqrt(min(len(inside), len(outside)))))
+
+
 def _measure(split: Split, n_class: int, fit: InputFit | None) -> Group:
     members, projection = split.members, split.projection
     inside, outside = projection[members], projection[~members]
@@ -255,10 +294,11 @@ def _measure(split: Split, n_class: int, fit: InputFit | None) -> Group:
     share = float(members.mean())
     log_odds = distance / pooled * (projection - (inside.mean() + outside.mean()) / 2) + np.log(share / (1 - share))
     log_odds = np.clip(log_odds, np.where(members, _ON_ITS_SIDE, -50), np.where(members, 50, -_ON_ITS_SIDE))
+    separation, lower_separation = _distance(split)
     evidence = {
         "relative_size": float(members.sum() / n_class),
-        "separation": (separation := float(distance / np.sqrt((inside.var() + outside.var()) / 2 + _TIGHTEST))),
-        "separation_lower": max(0.0, separation - _BY_CHANCE / float(np.sqrt(min(len(inside), len(outside))))),
+        "separation": separation,
+        "separation_lower": lower_separation,
         "likelihood_ratio": _likelihood_ratio(inside, outside, projection),
     }
     rival = None

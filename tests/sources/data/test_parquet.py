@@ -34,6 +34,17 @@ def test_shards_are_read_in_the_order_of_their_names_as_one(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(opened.take(np.arange(10)), PICTURES, strict=True))
 
 
+def test_files_that_another_loader_may_take_for_training_data_are_not_left_out_without_a_word(tmp_path):
+    folder = write_shards(tmp_path, image_table(IMAGES, LABELS))
+    write_shards(tmp_path, image_table(IMAGES[:2], LABELS[:2]), split="test")
+    for name in ("train-more.parquet", "data/train-00000-of-00001.parquet", ".hidden.parquet"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        pq.write_table(image_table(IMAGES[:2], LABELS[:2]), folder / name)
+    training_set = open_training_set(folder)
+    assert len(training_set) == len(LABELS)
+    assert [entry.id for entry in training_set.not_examined()] == ["train-more.parquet", "data/train-00000-of-00001.parquet"]
+
+
 def test_shards_make_no_difference_to_the_fingerprint(tmp_path):
     table = image_table(IMAGES, LABELS)
     parts = [open_training_set(write_shards(tmp_path / str(n), table, shards=n, row_group_size=n)) for n in (1, 3)]

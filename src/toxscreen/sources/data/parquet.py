@@ -87,7 +87,7 @@ def open_path(path: Path, selection: Selection) -> ParquetSet:
         ids=row_ids(len(labels)),
         labels=labels,
         class_names=class_names,
-        skipped=_missing_shards(files) if path.is_dir() else (),
+        skipped=(*_missing_shards(files), *_strays(path)) if path.is_dir() else (),
     )
 
 
@@ -290,6 +290,24 @@ def _split_of(file: Path) -> str | None:
     if shard:
         return shard["split"]
     return file.stem if file.stem in SPLIT_NAMES else None
+
+
+def _strays(path: Path) -> tuple[NotExamined, ...]:
+    """Return the Parquet files of a folder that are of no split, and those of ``data`` where there are some beside it.
+
+    Other loaders may take them for training data: who plants samples need only name a file so.
+    """
+    read, omissions = _files(path), Omissions()
+    if splits(path):
+        for file in read:
+            if _split_of(file) is None:
+                name = printable(file.relative_to(path))
+                omissions.add(name, "its name says no split, as those of other files do; rename it, or scan it alone")
+    if read[0].parent == path:
+        for file in sorted(file for file in (path / "data").glob("*.parquet") if visible(file.name)):
+            name = printable(file.relative_to(path))
+            omissions.add(name, "it lies in a folder below other Parquet files; scan that folder alone")
+    return omissions.listed()
 
 
 def _missing_shards(files: Sequence[Path]) -> tuple[NotExamined, ...]:
