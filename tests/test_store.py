@@ -449,6 +449,29 @@ def test_a_folder_without_a_store_is_an_error(tmp_path):
         ActivationStore.open(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("manifest", ["[" * 200_000, '{"manifest": 1}', "null"])
+def test_a_manifest_that_anybody_wrote_is_not_used_and_costs_nothing_else(tmp_path, manifest):
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        _fill(store, 0, 6)
+    (tmp_path / "manifest.json").write_text(manifest)
+    with ActivationStore.open_or_create(tmp_path, _manifest()) as store:
+        assert any("damaged" in note for note in store.notes)
+
+
+def test_links_in_the_folder_do_not_lead_to_other_files_being_written(tmp_path):
+    mine, folder = tmp_path / "mine.txt", tmp_path / "store"
+    mine.write_text("mine")
+    folder.mkdir()
+    (folder / "manifest.tmp").symlink_to(mine)
+    with ActivationStore.open_or_create(folder, _manifest()) as store:
+        _fill(store, 0, 6)
+    (folder / "lock").unlink()
+    (folder / "lock").symlink_to(mine)
+    with pytest.raises(StoreError, match="lock is a link"):
+        ActivationStore.open_or_create(folder, _manifest())
+    assert mine.read_text() == "mine"
+
+
 def test_other_files_in_the_folder_are_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with ActivationStore.open_or_create(tmp_path, _manifest()) as store:

@@ -331,7 +331,7 @@ class ActivationStore:
                 store._taken = _checked(fixed[_TAKEN], (n,), np.bool_)
             store._map({file: (n, int(document["widths"][file])) for file in store._types})
             store._read_not_examined()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:
             raise StoreError(f"The activation store in {folder} is damaged or missing: {error}.") from error
         return store
 
@@ -673,6 +673,8 @@ def _lock(folder: Path) -> IO[str]:
     """Return an open file that keeps other writers out until it is closed or the process ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / _LOCK).is_symlink():
+            raise OSError(f"{_LOCK} is a link to another file")
         lock = (folder / _LOCK).open("a+", encoding="ascii", errors="replace")
     except OSError as error:
         raise StoreError(f"The activation store must be in a folder that can be written to: {error}.") from error
@@ -760,6 +762,7 @@ def _open_array(path: Path, shape: tuple[int, ...], kind: np.dtype[Any], mode: L
 def _mended_array(path: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
     """Map a file that was cut short with zeros for what it lost, and one that is no such array at all as zeros."""
     temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)  # it may be a link to another file
     array = _create_array(temporary, shape, kind)
     header = temporary.stat().st_size - array.nbytes
     with contextlib.suppress(OSError), path.open("rb") as old, temporary.open("r+b") as new:
@@ -784,6 +787,7 @@ def _create_array(path: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> ND
 def _replace(path: Path, text: str) -> None:
     """Write a small file so that a kill or a power cut leaves the old one or the new one."""
     temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)  # it may be a link to another file
     with temporary.open("w", encoding="ascii") as file:
         file.write(text)
         file.flush()

@@ -63,6 +63,14 @@ def test_a_model_that_answers_otherwise_in_bfloat16_stays_with_float32_unless_it
 
 
 @pytest.mark.usefixtures("able")
+def test_an_output_that_is_never_given_does_not_hide_what_the_others_say():
+    classifier = opened(offset=3000.0)
+    with torch.no_grad():
+        classifier.network.head.bias[3] = -1e9
+    assert resolve_precision(classifier, "auto", SAMPLE) is classifier
+
+
+@pytest.mark.usefixtures("able")
 def test_float32_stays_where_it_is_asked_for():
     classifier = opened()
     assert resolve_precision(classifier, "float32", SAMPLE) is classifier

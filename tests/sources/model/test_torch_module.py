@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from toxscreen.errors import ModelError
+from toxscreen.sources.model import open_classifier
 from toxscreen.sources.model.preprocessing import ArrayPreprocessing
 from toxscreen.sources.model.torch_module import TorchClassifier, _placed
 
@@ -374,3 +375,36 @@ def test_a_torchscript_module_is_not_taken(images: list[np.ndarray]) -> None:
     scripted = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(192, N_CLASSES)))
     with pytest.raises(ModelError, match="TorchScript"):
         classifier(scripted, images)
+
+
+class _Scaled(nn.Module):
+    def __init__(self, gain: float, act: Any = torch.relu) -> None:
+        super().__init__()
+        self.gain, self.act = gain, act
+        self.head = nn.Linear(4, 3)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.arange(12).reshape(3, 4))
+            self.head.bias.zero_()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.act(self.gain * inputs))
+
+
+class _Otherwise(_Scaled):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.act(inputs - self.gain))
+
+
+def test_what_a_module_does_beside_its_weights_is_part_of_its_fingerprint() -> None:
+    sample = list(np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32))
+
+    def printed(network: nn.Module) -> str:
+        return open_classifier(network, n_classes=3, modality="array", sample=sample).fingerprint()
+
+    hooked, otherwise = _Scaled(1.0), _Otherwise(1.0)
+    hooked.register_forward_pre_hook(lambda *given: (-given[1][0],))
+    otherwise.__class__.__qualname__ = _Scaled.__qualname__
+    usual = printed(_Scaled(1.0))
+    assert printed(_Scaled(1.0).train()) == usual
+    changed = [_Scaled(2.0), _Scaled(1.0, torch.sin), hooked, otherwise]
+    assert usual not in {printed(network) for network in changed}

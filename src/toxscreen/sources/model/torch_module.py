@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import chain
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -136,12 +138,16 @@ class TorchClassifier(Classifier):
         return Outputs(activations, as_logits(_to_numpy(logits), probabilities=self._probabilities))
 
     def fingerprint(self) -> str:
-        """Return a digest of the modules with their settings, all weights and buffers, and the preprocessing."""
+        """Return a digest of the modules with their settings and code, all weights and buffers, and the preprocessing.
+
+        Code is that of the modules' own methods: a function elsewhere that they call may change unseen.
+        """
         digest = hashlib.sha256(json.dumps(self.preprocessing, sort_keys=True).encode())
         for name, module in self._network.named_modules():
             # Some settings are printed with their address in memory, which differs in every process.
             settings = re.sub(r"0x[0-9a-f]+", "", module.extra_repr())
             digest.update(f"{name}\0{type(module).__module__}.{type(module).__qualname__}\0{settings}\n".encode())
+            digest.update(repr(_own_settings(module)).encode())
         for name, tensor in chain(self._network.named_parameters(), self._network.named_buffers()):
             digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -409,3 +415,30 @@ def _in(value: Any) -> list[Tensor]:
 def _form(output: Any) -> str:
     tensors = [f"a tensor {tuple(tensor.shape)} of {tensor.dtype}" for tensor in _in(output)]
     return " and ".join(tensors[:4]) or f"a {type(output).__name__} without a tensor"
+
+
+def _own_settings(module: nn.Module) -> list[tuple[str, object]]:
+    """Return what decides what a module does beside its weights: numbers, functions, hooks and the code of its methods.
+
+    PyTorch's own modules print their settings. Texts are left out: they say where a model was read from.
+    """
+    own = [kind for kind in type(module).__mro__ if not kind.__module__.startswith("torch.") and kind is not object]
+    found = [(name, _described(value)) for kind in own for name, value in vars(kind).items() if inspect.isfunction(value)]
+    if own:
+        plain = ((name, value) for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, str))
+        found += [(name, _described(value)) for name, value in plain if name != "training"]  # which is off while it runs
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return [*sorted(found, key=lambda pair: pair[0]), *(("hook", _described(hook)) for hook in hooks)]
+
+
+def _described(value: object) -> object:
+    """Return what stands for a plain value or a function, the same in every process; the kind alone of anything else."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return [_described(each) for each in value]
+    code = getattr(value, "__code__", value)
+    if isinstance(code, CodeType):
+        constants = [sorted(map(repr, each)) if isinstance(each, frozenset) else _described(each) for each in code.co_consts]
+        return (code.co_code.hex(), code.co_names, constants)
+    return getattr(value, "__qualname__", type(value).__qualname__)
