@@ -21,6 +21,7 @@ from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.settling import convict, leads, settle, suspects
 from toxscreen.shares import Share
 from toxscreen.trigger.base import Proof
+from toxscreen.trigger.patterns import Pattern
 from toxscreen.trigger.recover import Lead, Recovered, Shown
 
 CONFIRM = ScanConfig(confirmation=ConfirmationConfig(asked=True))
@@ -257,6 +258,15 @@ def test_samples_that_hold_what_the_model_obeys_and_do_not_fit_their_label_are_s
     assert "look like those of other classes" in settled.classes[2].reasons[-1]
     np.testing.assert_array_equal(np.flatnonzero(settled.samples["flagged"].to_numpy()), rows[:40])
     assert convict(misfit(screening, labels, rows[:0]), labels, [found]).classes[2].verdict is Verdict.CLEAN
+    flat = np.zeros((4, 4, 1), np.float32)
+    over_all = behind(
+        Lead(2, None, rows[:25], rows[25:]),
+        rows[:2],
+        returns=(2, 40),
+        held=rows[:40],
+        trigger=Pattern(1.0, flat, flat, 1.0, 9, 0.0, 255.0),
+    )
+    assert convict(misfit(screening, labels, rows[:40]), labels, [over_all]).classes[2].verdict is Verdict.CLEAN
 
 
 def test_a_shortcut_in_the_words_of_a_group_far_apart_makes_its_class_inconclusive_and_flags_nothing():

@@ -160,6 +160,9 @@ def test_a_trigger_is_proved_when_hosts_obey_it_and_samples_leave_without_it(beh
 def test_what_only_flips_proves_poison_in_a_suspicious_group_alone():
     assert judge_trigger(proof(0.98, 0.05), "suspicious") is Verdict.POISONED
     assert judge_trigger(proof(FLIPS, 0.51 * FLIPS), "suspicious") is Verdict.SUSPICIOUS
+    assert (
+        judge_trigger(proof(0.98, 0.05) | {"trigger_control_returns": 1.0}, "suspicious") is Verdict.SUSPICIOUS
+    )  # it is the class
 
 
 @pytest.mark.parametrize("behind", ["conflict", "apart"])

@@ -183,7 +183,8 @@ def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Beh
         behind = "apart"
     else:
         proved = policy.judge_trigger(evidence, "conflict") is Verdict.POISONED
-        in_conflict = _in_conflict(screening, lead, found.holding if proved else found.held)
+        natural = not proved and found.trigger.kind == "pattern"  # the mean of half a class, mixed in, is a command too
+        in_conflict = not natural and _in_conflict(screening, lead, found.holding if proved else found.held)
         behind = "conflict" if in_conflict else "apart" if lead.apart else "nothing"
     return policy.judge_trigger(evidence, behind, words=found.is_text), behind
 

@@ -119,8 +119,9 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         "trigger_flips": Rule(
             0.5,
             "Or the group was suspicious before, and the trigger sends at least this part of other inputs to the class, and its "
-            "controls surely at most half as many. What was not suspicious becomes so by that, where the samples lie far apart, or "
-            "those that hold the trigger do not fit their label; of words inconclusive: the name of a news agency commands, too.",
+            "controls surely at most half as many, and most ordinary samples stay when it is taken off them. What was not "
+            "suspicious becomes so by that, where the samples lie far apart, or those that hold the trigger do not fit their label; "
+            "of words inconclusive: the name of a news agency commands, too.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
         ),
         "exre_score": Rule(
@@ -282,7 +283,9 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     returns = evidence["trigger_returns_lower"]
     obeyed = flips - control >= POLICY["trigger_margin"].value
     taken_off = returns >= POLICY["trigger_returns"].value and returns > evidence["trigger_control_returns_upper"]
-    command = flips >= POLICY["trigger_flips"].value and 2 * control <= flips
+    most = POLICY["trigger_flips"].value
+    destroys = evidence.get("trigger_control_returns", 0.0) > most  # taken off ordinary samples, it takes the class from them
+    command = flips >= most and 2 * control <= flips and not destroys
     natural = words and behind == "apart"
     if obeyed and ((taken_off and not natural) or (command and behind == "suspicious")):
         return Verdict.POISONED
