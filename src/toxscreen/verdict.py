@@ -120,7 +120,7 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             0.5,
             "Or the group was suspicious before, and the trigger sends at least this part of other inputs to the class, and its "
             "controls surely at most half as many, and most ordinary samples stay when it is taken off them. What was not "
-            "suspicious becomes so by that, where the samples lie far apart, or those that hold the trigger do not fit their label; "
+            "suspicious becomes so by that, where samples lie far apart, or those that hold the trigger do not fit their label; "
             "of words inconclusive: the name of a news agency commands, too.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
         ),
