@@ -93,7 +93,8 @@ def _detection_floor(classes: Sequence[ClassResult]) -> str:
     sizes = f"{floors[0]:,}" if floors[0] == floors[-1] else f"{floors[0]:,} to {floors[-1]:,}"
     without = sum(c.detection_floor is None for c in classes)
     rest = f"; {count(without, 'class')} without any: no number that was tried is enough" if without else ""
-    return f"Detection floor: {sizes} poisoned samples, by class (found in four of five trials; fewer may be missed){rest}."
+    trials = "found in four of five trials; fewer may be missed, and clean-label poison"
+    return f"Detection floor: {sizes} poisoned samples, by class ({trials}){rest}."
 
 
 def _table(classes: Sequence[ClassResult], *, boxed: bool) -> Table:
