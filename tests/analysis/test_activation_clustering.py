@@ -121,6 +121,16 @@ def test_poison_whose_mark_hides_the_conflict_is_found_by_its_place(share):
     assert accused(group)
 
 
+def test_what_lies_far_to_one_side_is_not_looked_at_where_it_neither_fits_its_label_nor_surely_does_not():
+    generator = rng(3)
+    activations, apart = one_class(1000, 50, apart=19.0)
+    activations = np.hstack([activations, 60 * generator.normal(size=(1000, 12))]).astype(np.float32)
+    fit = fit_of(np.zeros(1000, bool))
+    halfway = replace(fit, own=np.where(apart, 0.4, fit.own).astype(np.float32))  # a conflict of 0.62
+    group = analysed(activations, replace(fit, again=lambda _: halfway)).group
+    assert group is None or not np.array_equal(group.members, apart)
+
+
 def test_the_order_of_the_rows_does_not_change_who_is_found():
     activations, planted = one_class(200, 20)
     order = rng(9).permutation(200)
