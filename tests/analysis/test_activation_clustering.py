@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tests import references
-from toxscreen.analysis.activation_clustering import FEWEST_IN_GROUP, analyse
+from toxscreen.analysis.activation_clustering import FEWEST_IN_GROUP, analyse, candidate_groups
 from toxscreen.analysis.base import FEWEST_SAMPLES, Group
 from toxscreen.clustering import two_means
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import InputFit
-from toxscreen.reduction import independent
+from toxscreen.reduction import independent, principal_components, whiten
 from toxscreen.verdict import POLICY, judge_group
 
 EVIDENCE = {"relative_size", "separation", "separation_lower", "likelihood_ratio", "silhouette_score", "silhouette_of_one_cloud"}
@@ -121,14 +121,15 @@ def test_poison_whose_mark_hides_the_conflict_is_found_by_its_place(share):
     assert accused(group)
 
 
-def test_what_lies_far_to_one_side_is_not_looked_at_where_it_neither_fits_its_label_nor_surely_does_not():
-    generator = rng(3)
+@pytest.mark.parametrize(("own", "looked_at"), [(0.9, True), (0.4, False), (0.1, True)], ids=["fits", "in doubt", "does not"])
+def test_what_lies_far_to_one_side_is_not_looked_at_where_it_neither_fits_nor_surely_does_not(monkeypatch, own, looked_at):
+    monkeypatch.setattr("toxscreen.analysis.activation_clustering._conflicting", lambda *_: [])
     activations, apart = one_class(1000, 50, apart=19.0)
-    activations = np.hstack([activations, 60 * generator.normal(size=(1000, 12))]).astype(np.float32)
+    whitened = whiten(principal_components(activations, 24, rng()))
     fit = fit_of(np.zeros(1000, bool))
-    halfway = replace(fit, own=np.where(apart, 0.4, fit.own).astype(np.float32))  # a conflict of 0.62
-    group = analysed(activations, replace(fit, again=lambda _: halfway)).group
-    assert group is None or not np.array_equal(group.members, apart)
+    asked = replace(fit, own=np.where(apart, own, fit.own).astype(np.float32))
+    found = candidate_groups(whitened, 1000, asked, rng())
+    assert any(np.array_equal(group.members, apart) for group in found) is looked_at
 
 
 def test_the_order_of_the_rows_does_not_change_who_is_found():
