@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -165,21 +165,25 @@ def audit(
             with log.stage("screening"):
                 screening = screen(activations, labels, outputs, layer, config, parallel=workers.parallel, progress=progress)
             log.notes += workers.notes
-        described = (training_set, reading, subject, passing.dtype, activations)
+
+        def told() -> ScanResult:
+            about = replace(log, notes=list(log.notes))
+            return _result(training_set, reading, subject, passing.dtype, activations, screening, layer, config, about)
+
         if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it
-            _keep_finding(_result(*described, screening, layer, config, replace(log, notes=list(log.notes))), folder)
+            _keep_finding(screening, told, folder)
         with log.stage("triggers"):
             screening, recovered = _recovered(screening, labels, subject.classifier, training_set, outputs, config, log)
         answers = None
         if config.confirmation.asked and (found := suspects(screening, labels)):
             if kept:  # and so may a training
-                _keep_finding(_result(*described, screening, layer, config, replace(log, notes=list(log.notes))), folder)
+                _keep_finding(screening, told, folder)
             with log.stage("confirmation"):
                 to = folder / "confirmation"
                 screening, answers = _confirmed(
                     screening, labels, found, subject.classifier, training_set, to, device, trainer, config, log
                 )
-        result = _result(*described, screening, layer, config, log)
+        result = told()
         with log.stage("exhibits"):
             exhibits = make_exhibits(result, training_set, recovered, rng=np.random.default_rng(config.seed))
     return replace(result, exhibits=exhibits, confirmation=answers)
@@ -364,11 +368,11 @@ def _said(error: Exception) -> str:
     return str(error) if isinstance(error, ToxscreenError) else f"{type(error).__name__}: {error}"
 
 
-def _keep_finding(result: ScanResult, folder: Path) -> None:
+def _keep_finding(screening: Screening, told: Callable[[], ScanResult], folder: Path) -> None:
     """Save what was found so far, where something was: a scan that is not over must not look like a clean one."""
-    if result.verdict.severity >= Verdict.SUSPICIOUS.severity:
+    if any(found.verdict.severity >= Verdict.SUSPICIOUS.severity for found in screening.classes):
         with suppress(StoreError):  # a disk that is full is told when the scan is over
-            result.save(folder)
+            told().save(folder)
 
 
 def _recovered(
