@@ -36,6 +36,8 @@ FLOW = (
     "verdict",
     "floor",
     "screening",
+    "columns",
+    "sharing",
     "settling",
     "exhibits",
     "report",

@@ -11,14 +11,15 @@ from tests.test_audit import KnowingClassifier, subject
 from tests.triggers import patch, words
 from toxscreen import retraining
 from toxscreen.audit import audit
+from toxscreen.columns import Columns
 from toxscreen.config import ConfirmationConfig, ScanConfig
 from toxscreen.confirmation import Confirmation, Exclusion
 from toxscreen.conflict import Affinity
 from toxscreen.errors import TrainerError
 from toxscreen.report.documents import read_run
-from toxscreen.result import Verdict
+from toxscreen.result import GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
-from toxscreen.settling import convict, leads, settle, suspects
+from toxscreen.settling import acquit, convict, leads, settle, suspects, vouching
 from toxscreen.shares import Share
 from toxscreen.trigger.base import Proof
 from toxscreen.trigger.patterns import Pattern
@@ -171,7 +172,7 @@ def test_the_accused_groups_are_followed_first_and_then_what_fits_its_label_leas
 def test_both_sides_of_a_group_that_lies_far_apart_are_followed():
     screening, labels, _ = screened(planted=0)
     far = np.flatnonzero(labels.given == 2)[:30]
-    first, second = leads(replace(screening, apart={2: Apart(far, FAR)}), labels)
+    first, second = leads(replace(screening, apart=(Apart(2, far, FAR),)), labels)
     np.testing.assert_array_equal(first.members, far)
     np.testing.assert_array_equal(second.ordinary, first.members)
     assert first.apart == FAR
@@ -312,8 +313,62 @@ def test_a_natural_word_that_most_of_a_class_holds_and_fits_is_no_poison():
 
 def test_accused_groups_come_before_what_lies_apart():
     screening, labels, _ = screened()
-    found = leads(replace(screening, apart={0: Apart(np.flatnonzero(labels.given == 0)[:30], FAR)}), labels)
+    found = leads(replace(screening, apart=(Apart(0, np.flatnonzero(labels.given == 0)[:30], FAR),)), labels)
     assert [(lead.class_index, lead.group) for lead in found] == [(1, 1), (0, None), (0, None)]
+
+
+def test_the_small_sides_of_what_lies_apart_come_before_the_rests_of_their_classes():
+    screening, labels, _ = screened(planted=0)
+    apart = tuple(Apart(index, np.flatnonzero(labels.given == index)[:30], FAR) for index in (0, 2))
+    found = leads(replace(screening, apart=apart), labels)
+    assert [(lead.class_index, len(lead.members)) for lead in found] == [(0, 30), (2, 30), (0, 60), (2, 60)]
+
+
+@pytest.mark.parametrize(("returns", "verdict"), [((0, 60), Verdict.CLEAN), ((50, 60), Verdict.POISONED)])
+def test_a_pattern_over_the_picture_of_most_of_a_class_is_the_class_unless_it_can_be_taken_off(returns, verdict):
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    mixed = Pattern(0.8, np.ones((8, 8, 1), np.float32), np.zeros((8, 8, 1), np.float32), 1.0, 20, 0.0, 255.0)
+    most = behind(Lead(2, None, rows[30:], rows[:30], apart=FAR), rows[30:], returns=returns, trigger=mixed)
+    assert convict(screening, labels, [most]).classes[2].verdict is verdict
+
+
+def accused(screening, labels, index, evidence, verdict=Verdict.SUSPICIOUS):
+    """Return the screening with a group in one more class."""
+    rows = np.flatnonzero(labels.given == index)[:20]
+    classes, columns = list(screening.classes), Columns(screening.samples)
+    columns.group[rows] = 7
+    columns.set(rows, verdict)
+    group = GroupResult(7, len(rows), 0.2, verdict, evidence)
+    classes[index] = replace(classes[index], verdict=verdict, groups=(*classes[index].groups, group))
+    return replace(screening, classes=tuple(classes), samples=columns.table())
+
+
+PROVED = {"trigger_returns_lower": 0.9, "trigger_control_returns_upper": 0.1}
+
+
+def test_what_is_accused_beside_proved_poison_is_screened_again_without_it_and_cleared_if_nothing_is_left():
+    before, labels, planted = screened()
+    found = accused(accused(before, labels, 0, {"separation": 4.0}), labels, 2, PROVED, Verdict.POISONED)
+    poison, doubtful = vouching(found, labels)
+    assert poison.tolist() == np.flatnonzero(labels.given == 2)[:20].tolist()
+    assert doubtful == [0]  # what is accused in class 1 shares a pattern
+    settled = acquit(found, before, labels, doubtful)
+    assert [each.verdict for each in settled.classes] == [Verdict.CLEAN, Verdict.SUSPICIOUS, Verdict.POISONED]
+    assert "turned out to be poisoned" in settled.classes[0].reasons[-1]
+    flagged = settled.samples["flagged"].to_numpy()
+    assert flagged[labels.given == 1].tolist() == planted[labels.given == 1].tolist()
+    assert not flagged[labels.given == 0].any()
+    assert np.flatnonzero(flagged[labels.given == 2]).tolist() == list(range(20))
+
+
+def test_nothing_is_screened_again_where_nothing_is_proved_or_a_pattern_speaks_for_itself():
+    before, labels, _ = screened(planted=0)
+    alone = accused(before, labels, 0, {"separation": 4.0})
+    assert vouching(alone, labels)[1] == []
+    assert vouching(accused(alone, labels, 2, PROVED, Verdict.POISONED), labels)[1] == [0]
+    patterned = accused(before, labels, 0, {"separation": 4.0, "shared": 20.0})
+    assert vouching(accused(patterned, labels, 2, PROVED, Verdict.POISONED), labels)[1] == []
 
 
 def test_what_a_trigger_has_proved_no_retraining_clears():

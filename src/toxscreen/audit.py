@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from toxscreen import views
-from toxscreen.activations import Activations, extract, from_arrays, plan
+from toxscreen.activations import Activations, Rows, extract, from_arrays, plan
 from toxscreen.config import ScanConfig
 from toxscreen.confirmation import Suspect, confirm
 from toxscreen.engine import check_engine, open_engine
@@ -37,14 +37,16 @@ from toxscreen.errors import DataError, StoreError, ToxscreenError, UsageError
 from toxscreen.exhibits.make import make_exhibits
 from toxscreen.result import ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
-from toxscreen.settling import answers_table, convict, leads, predicted_classes, settle, suspects
+from toxscreen.settling import acquit, answers_table, convict, leads, predicted_classes, settle, suspects, vouching
+from toxscreen.sharing import planted, widen
 from toxscreen.sources.data import find_split, open_training_set
-from toxscreen.sources.data.base import Input, NotExamined, TrainingSet, abridged, spread
+from toxscreen.sources.data.base import MISSING_LABEL, Input, NotExamined, TrainingSet, abridged, spread
 from toxscreen.sources.data.labels import encode_labels, labels_array
 from toxscreen.sources.model import align_classes, open_classifier
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.precision import resolve_precision
 from toxscreen.store import ActivationStore, Manifest, package_versions
+from toxscreen.trigger.medium import Medium, open_medium
 from toxscreen.trigger.recover import Recovered, recover
 
 if TYPE_CHECKING:
@@ -173,7 +175,9 @@ def audit(
         if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it
             _keep_finding(screening, told, folder)
         with log.stage("triggers"):
-            screening, recovered = _recovered(screening, labels, subject.classifier, training_set, outputs, config, log)
+            medium = partial(open_medium, subject.classifier, training_set, outputs)
+            screening, recovered = _recovered(screening, labels, medium, activations.layers[layer], config, log)
+            screening = _reconsidered(screening, activations, labels, outputs, layer, config, log)
         answers = None
         if config.confirmation.asked and (found := suspects(screening, labels)):
             if kept:  # and so may a training
@@ -376,30 +380,43 @@ def _keep_finding(screening: Screening, told: Callable[[], ScanResult], folder: 
 
 
 def _recovered(
-    screening: Screening,
-    labels: Labels,
-    classifier: Classifier,
-    training_set: TrainingSet,
-    outputs: NDArray[np.int64] | None,
-    config: ScanConfig,
-    log: _Log,
+    screening: Screening, labels: Labels, opened: Callable[[], Medium | None], activations: Rows, config: ScanConfig, log: _Log
 ) -> tuple[Screening, tuple[Recovered, ...]]:
-    """Look for the triggers behind what the screen found; where that fails, what it found stands."""
-    rng = np.random.default_rng(config.seed)
-    predicted = predicted_classes(screening, labels)
+    """Look for what the inputs share and the triggers behind it; where that fails, what was found before stands."""
+    sharing, seeking, following, again = np.random.default_rng(config.seed).spawn(4)
+    recovered: tuple[Recovered, ...] = ()
     errors: list[Exception] = []
     try:
-        found = leads(screening, labels)
-        recovered = recover(
-            classifier, training_set, found, predicted, outputs, rng=rng, failed=errors.append, progress=log.progress
-        )
-        screening = convict(screening, labels, recovered)
+        if (medium := opened()) is not None:
+            screening = widen(screening, labels, medium, sharing)
+            screening = planted(screening, labels, medium, activations, seeking, log.progress)
+            found, predicted = leads(screening, labels), predicted_classes(screening, labels)
+            recovered = recover(medium, found, predicted, rng=following, failed=errors.append, progress=log.progress)
+            screening = widen(convict(screening, labels, recovered), labels, medium, again)
     except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
         errors.append(error)
-        recovered = ()
     if errors:
         log.notes.append(f"Looking for triggers failed, so some may be missing: {_said(errors[0])}")
     return screening, recovered
+
+
+def _reconsidered(
+    screening: Screening,
+    activations: Activations,
+    labels: Labels,
+    outputs: NDArray[np.int64] | None,
+    layer: str,
+    config: ScanConfig,
+    log: _Log,
+) -> Screening:
+    """Screen again without proved poison, where it may be why another class is accused."""
+    poison, doubtful = vouching(screening, labels)
+    if not doubtful:
+        return screening
+    given = labels.given.copy()
+    given[poison] = MISSING_LABEL
+    again = screen(activations, replace(labels, given=given), outputs, layer, config, progress=log.progress)
+    return acquit(screening, again, labels, doubtful)
 
 
 def _confirmed(

@@ -52,8 +52,9 @@ class Labels:
 
 @dataclass(frozen=True)
 class Apart:
-    """A group that no evidence accuses though it lies as far away as poison does: its row numbers ``(m,)`` and its evidence."""
+    """A group that no evidence accuses though it lies as far away as poison does: row numbers ``(m,)`` of a class, and evidence."""
 
+    class_index: int
     rows: NDArray[np.int64]
     evidence: Mapping[str, float]
 
@@ -69,7 +70,7 @@ class Screening:
     inputs
         How the inputs fit their labels; None where that was not asked.
     apart
-        By class index, what lies far apart in a class that is not accused.
+        What lies far apart in classes that are not accused.
     """
 
     classes: tuple[ClassResult, ...]
@@ -77,7 +78,7 @@ class Screening:
     views: tuple[ClassView, ...]
     notes: tuple[str, ...]
     inputs: Affinity | None = field(default=None, repr=False)
-    apart: Mapping[int, Apart] = field(default_factory=dict, repr=False)
+    apart: tuple[Apart, ...] = field(default=(), repr=False)
 
 
 @dataclass
@@ -182,7 +183,7 @@ def screen(
     views = tuple(_view(f, detection) for f in findings)
     classes = _with_floors(detection, activations.layers[layer], labels, inputs, config, rng, progress)
     far = ((f.segment.class_index, f.rows, f.farthest) for f in findings if f.farthest is not None)
-    apart = {index: Apart(rows[group.members], group.evidence) for index, rows, group in far if _is_apart(group)}
+    apart = tuple(Apart(index, rows[group.members], group.evidence) for index, rows, group in far if _is_apart(group))
     return Screening(classes, _table(labels, predicted, detection), views, tuple(notes), inputs, apart)
 
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from toxscreen import verdict as policy
 from toxscreen.analysis.activation_clustering import label_conflict
 from toxscreen.analysis.base import telling
+from toxscreen.columns import Columns
 from toxscreen.confirmation import Confirmation, Exclusion, Suspect
 from toxscreen.conflict import Affinity
 from toxscreen.result import CONFIRMATION_SCHEMA, ClassResult, GroupResult, Verdict
-from toxscreen.screening import Labels, Screening
+from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.trigger.recover import Lead, Recovered
 
 _LEAST_FITTING, _FEWEST_IN_LEAD = 0.06, 25
@@ -29,17 +30,17 @@ _LEAST_LEADS, _SAMPLES_PER_LEAD = 10, 6000
 _MOST_ACCUSED = 100
 """Accused groups that are followed."""
 
-_MOST_OF_A_CLASS = 0.97
+_MOST_OF_A_CLASS = 0.99
 """Part of a class from which a side is no lead: what it shares is what the class is."""
+
+_DISTANCES = ("separation", "separation_lower", "shared")
+"""Evidence that is the same for a group and for the rest of its class."""
 
 _FEWEST_IN_GROUP = 10
 
 _MOST_HOLD = 0.5
 """Part of a group far apart that holds the proved trigger, from which the others are taken to hold it too: they lie as far from the
 rest, not every sample shows a faint pattern, and clean-label poison need not leave the class without it."""
-
-_CLEARED = 0.49
-"""The highest score of a sample whose group was cleared."""
 
 
 def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
@@ -54,7 +55,7 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
     predicted = predicted_classes(screening, labels)
     number = pc.fill_null(screening.samples["group"], -1).to_numpy()
     accused: list[Lead] = []
-    apart: list[Lead] = []
+    apart: list[tuple[Lead, Lead]] = []
     quiet: list[tuple[float, Lead]] = []
     for index, result in enumerate(screening.classes):
         if not result.groups:
@@ -70,14 +71,25 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
             sides = [(most, number[fitted] == group.id) for most, group in told if group.evidence.get("p_value", 1.0) < 1]
             quiet.extend((most, Lead(index, None, fitted[side], fitted[~side])) for most, side in sides)
             quiet.append((max((most for most, _ in told), default=0.0), _least_fitting(index, fitted, screening.inputs)))
-        if not bad and index in screening.apart:
-            inside, evidence = np.isin(fitted, screening.apart[index].rows), screening.apart[index].evidence
-            distance = {name: evidence[name] for name in ("separation", "separation_lower")}  # it is the same from either side
-            both = [(part, known) for part, known in ((inside, evidence), (~inside, distance)) if part.mean() < _MOST_OF_A_CLASS]
-            apart.extend(Lead(index, None, fitted[part], fitted[~part], apart=known) for part, known in both)
+        if not bad:
+            apart.extend(_sides(each, fitted) for each in screening.apart if each.class_index == index)
     quiet.sort(key=lambda pair: -pair[0])
     most = max(_LEAST_LEADS, len(labels.given) // _SAMPLES_PER_LEAD)
-    return (*accused[:_MOST_ACCUSED], *apart[:most], *(lead for _, lead in quiet[:most]))
+    followed = [both[number] for number in (0, 1) for both in apart if _is_part(both[number])]
+    return (*accused[:_MOST_ACCUSED], *followed[:most], *(lead for _, lead in quiet[:most]))
+
+
+def _sides(apart: Apart, fitted: NDArray[np.int64]) -> tuple[Lead, Lead]:
+    """Return what lies far apart, and the rest of its class, which may as well be the poison."""
+    inside = np.isin(fitted, apart.rows)
+    distance = {name: apart.evidence[name] for name in _DISTANCES if name in apart.evidence}
+    both = ((inside, apart.evidence), (~inside, distance))
+    first, second = (Lead(apart.class_index, None, fitted[part], fitted[~part], apart=known) for part, known in both)
+    return first, second
+
+
+def _is_part(lead: Lead) -> bool:
+    return 0 < len(lead.members) < _MOST_OF_A_CLASS * (len(lead.members) + len(lead.ordinary))
 
 
 def _least_fitting(index: int, fitted: NDArray[np.int64], inputs: Affinity) -> Lead:
@@ -115,7 +127,7 @@ def settle(screening: Screening, labels: Labels, found: Sequence[Suspect], confi
     two change places. What a trigger has proved stays poisoned.
     """
     classes = list(screening.classes)
-    columns = _Columns(screening.samples)
+    columns = Columns(screening.samples)
     for suspect, group, rest in zip(found, confirmation.groups, confirmation.rests, strict=True):
         result = classes[suspect.class_index]
         proved = next(each.verdict for each in result.groups if each.id == suspect.group) is Verdict.POISONED
@@ -140,7 +152,7 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
     the model obeys a trigger, and gives the class without it too, those that hold it are suspicious if they do not fit their label.
     """
     classes = list(screening.classes)
-    columns = _Columns(screening.samples)
+    columns = Columns(screening.samples)
     judged = [(*_judged(screening, found), found) for found in recovered]
     for verdict, behind, found in sorted(judged, key=lambda each: (-each[0].severity, -len(each[2].holding))):
         lead, result = found.lead, classes[found.lead.class_index]
@@ -163,6 +175,54 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
     return replace(screening, classes=tuple(classes), samples=columns.table(), views=moved)
 
 
+def vouching(screening: Screening, labels: Labels) -> tuple[NDArray[np.int64], list[int]]:
+    """Return the row numbers of poison that makes others look wrongly labelled, and the indices of the classes that it may concern.
+
+    Where most of a small class is poison, made from all the others, their inputs look like its own. What was proved by taking its
+    trigger off is poison whatever else is; a class with neither that nor a pattern of its own may be accused for it alone.
+    """
+    group = Columns(screening.samples).group
+    proved, doubtful, rows = set(), [], [np.zeros(0, np.int64)]
+    for index, result in enumerate(screening.classes):
+        sure = [each.id for each in result.accused if policy.can_be_taken_off(each.evidence)]
+        if sure:
+            proved.add(index)
+            rows.append(np.flatnonzero((labels.given == index) & np.isin(group, sure)))
+        elif result.accused and not any("shared" in each.evidence for each in result.accused):
+            doubtful.append(index)
+    return np.concatenate(rows), doubtful if proved else []
+
+
+def acquit(screening: Screening, again: Screening, labels: Labels, doubtful: Sequence[int]) -> Screening:
+    """Return the screening without the accusations of some classes that do not stand when it is made again.
+
+    Parameters
+    ----------
+    screening, labels
+        What was found.
+    again
+        The same without the poison that :func:`vouching` returned.
+    doubtful
+        Indices of the classes.
+    """
+    classes, samples = list(screening.classes), screening.samples
+    cleared = [index for index in doubtful if not again.classes[index].accused]
+    for index in cleared:
+        classes[index] = replace(again.classes[index], reasons=(*again.classes[index].reasons, policy.ACQUITTED))
+    changed = pa.array(np.isin(labels.given, cleared))
+    for column in ("group", "score", "flagged", "verdict"):
+        number = samples.column_names.index(column)
+        values = pc.if_else(changed, again.samples[column], samples[column])
+        samples = samples.set_column(number, samples.schema.field(column), values)
+    newer = {view.class_index: view for view in again.views if view.class_index in cleared}
+    return replace(
+        screening,
+        classes=tuple(classes),
+        samples=samples,
+        views=tuple(newer.get(view.class_index, view) for view in screening.views),
+    )
+
+
 def _held(found: Recovered) -> NDArray[np.int64]:
     """Return the samples that hold a proved trigger; all of a group far apart, where most of it does."""
     if not found.lead.apart or np.isin(found.lead.members, found.held).mean() < _MOST_HOLD:
@@ -180,7 +240,10 @@ def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Beh
     if lead.group is not None:
         behind: policy.Behind = "suspicious"
     elif lead.apart and not found.is_text:
-        behind = "apart"
+        most = found.trigger.kind == "pattern" and len(lead.members) > len(lead.ordinary)
+        behind = (
+            "nothing" if most and not policy.can_be_taken_off(evidence) else "apart"
+        )  # the mean of most of a class is the class
     else:
         proved = policy.judge_trigger(evidence, "conflict") is Verdict.POISONED
         natural = not proved and found.trigger.kind == "pattern"  # the mean of half a class, mixed in, is a command too
@@ -240,39 +303,6 @@ def answers_table(labels: Labels, confirmation: Confirmation) -> pa.Table:
         "certainty": pa.array(confirmation.certainty.astype(np.float64), mask=~known),
     }
     return pa.table(columns, schema=CONFIRMATION_SCHEMA)
-
-
-class _Columns:
-    """The columns of the samples' table that a confirmation changes."""
-
-    def __init__(self, samples: pa.Table) -> None:
-        self._samples = samples
-        self._score = samples["score"].to_numpy().copy()
-        self._flagged = samples["flagged"].to_numpy().copy()
-        self._verdict = np.array(samples["verdict"].to_pylist(), dtype=object)
-        self.group = pc.fill_null(samples["group"], -1).to_numpy().copy()
-
-    def set(self, rows: NDArray[np.int64], verdict: Verdict) -> None:
-        accused = verdict.severity >= Verdict.SUSPICIOUS.severity
-        self._verdict[rows] = str(verdict)
-        self._flagged[rows] = accused
-        self._score[rows] = np.maximum(self._score[rows], 0.5) if accused else np.minimum(self._score[rows], _CLEARED)
-
-    def surely(self, rows: NDArray[np.int64], probability: float) -> None:
-        """Raise the scores of some rows to a probability."""
-        self._score[rows] = np.maximum(self._score[rows], probability)
-
-    def table(self) -> pa.Table:
-        columns = {
-            "group": pa.array(self.group, mask=self.group < 0),
-            "score": pa.array(self._score, mask=np.isnan(self._score)),
-            "flagged": pa.array(self._flagged),
-            "verdict": pa.array(self._verdict, pa.string()),
-        }
-        samples = self._samples
-        for name, values in columns.items():
-            samples = samples.set_column(samples.column_names.index(name), samples.schema.field(name), values)
-        return samples
 
 
 def _settled(

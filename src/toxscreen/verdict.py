@@ -85,6 +85,21 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "trials: clean classes of CIFAR-10 and GTSRB reached 4.5 (merged ones 5.1, and of MNIST 10), clean-label poison of "
             "half a class began at 5.3",
         ),
+        "shared": Rule(
+            10.0,
+            "What a group shares in its inputs is looked for in the rest of its class where it lies this many standard deviations "
+            "from what others have. Pictures of another class that share so distant a pattern are suspicious where they do not fit "
+            "their label, and otherwise a trigger is looked for behind it.",
+            "trials: patches, blended patterns and waves on MNIST and CIFAR-10 had 12 to 190, clean classes of MNIST and CIFAR-10 "
+            "up to 10, of GTSRB, with its near-duplicates, 12",
+        ),
+        "odd_rest": Rule(
+            1.5,
+            "But where their label conflict is above this, it is the rest of the class that is odd: a trigger is looked for behind "
+            "either side.",
+            "the same trials: pictures with a planted pattern and a wrong label reached 1.2; the 26 clean samples of a class with "
+            "260 poisoned ones had 3.7",
+        ),
         "fitted_share": Rule(
             0.5,
             "The model gives at least this part of a class its own label; otherwise the class is inconclusive.",
@@ -162,6 +177,10 @@ _LEAST_P_VALUE = 1e-9
 """No p-value is smaller: the tail was seen down to some 1e-3."""
 
 NOTHING_APART = "No group of its samples both stands far apart and contradicts the label."
+ACQUITTED = (
+    "Some of its samples looked like those of a class that turned out to be poisoned: screened again without that poison, nothing "
+    "speaks against them."
+)
 NOTHING_APART_UNASKED = "No group of its samples stands far apart from the rest; whether they fit the label was not asked."
 
 
@@ -280,9 +299,8 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     if behind == "nothing":
         return Verdict.CLEAN
     flips, control = evidence["trigger_flips_lower"], evidence["trigger_control_upper"]
-    returns = evidence["trigger_returns_lower"]
     obeyed = flips - control >= POLICY["trigger_margin"].value
-    taken_off = returns >= POLICY["trigger_returns"].value and returns > evidence["trigger_control_returns_upper"]
+    taken_off = can_be_taken_off(evidence)
     most = POLICY["trigger_flips"].value
     destroys = evidence.get("trigger_control_returns", 0.0) > most  # taken off ordinary samples, it takes the class from them
     command = flips >= most and 2 * control <= flips and not destroys
@@ -294,6 +312,30 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     if obeyed and (command or taken_off):
         return Verdict.INCONCLUSIVE if words else Verdict.SUSPICIOUS
     return Verdict.CLEAN
+
+
+def can_be_taken_off(evidence: Mapping[str, float]) -> bool:
+    """Say whether samples of a group leave the class when its trigger is taken off them; False where none was recovered."""
+    returns = evidence.get("trigger_returns_lower", 0.0)
+    return returns >= POLICY["trigger_returns"].value and returns > evidence["trigger_control_returns_upper"]
+
+
+def judge_planted(evidence: Mapping[str, float]) -> Verdict:
+    """Judge pictures of a class that share a pattern: suspicious where they do not fit their label, whatever the model makes of it.
+
+    Parameters
+    ----------
+    evidence
+        How far the pattern stands out, and the label conflict of those that hold it, where it was asked.
+    """
+    far = evidence.get("shared", 0.0) >= POLICY["shared"].value
+    in_conflict = evidence.get("label_conflict_lower", -np.inf) >= POLICY["label_conflict"].value
+    return Verdict.SUSPICIOUS if far and in_conflict and not odd_rest(evidence) else Verdict.CLEAN
+
+
+def odd_rest(evidence: Mapping[str, float]) -> bool:
+    """Say whether the rest of a class, and not a group of it, is what does not fit the label."""
+    return evidence.get("label_conflict", 0.0) > POLICY["odd_rest"].value
 
 
 def plausibility(evidence: Mapping[str, float], verdict: Verdict) -> float:
@@ -362,6 +404,29 @@ def reason(verdict: Verdict, evidence: Mapping[str, float], sizes: tuple[int, in
     because = _because_of_inputs(verdict, evidence) if "label_conflict" in evidence else _because_of_place(verdict, others)
     n = min(sizes) if verdict is Verdict.CLEAN else sizes[0]  # of two natural parts a reader looks for the smaller one
     return f"{n:,} samples lie {evidence['separation']:.1f} standard deviations from the rest of the class, {because}."
+
+
+def reason_shared(separation: float, n_more: int, n_less: int) -> str:
+    """Say in a sentence how what a group shares in its inputs changed it.
+
+    Parameters
+    ----------
+    separation
+        How far what it shares lies from others, in standard deviations.
+    n_more, n_less
+        Samples that share it and were not in the group, and that were and do not.
+    """
+    more = f"{n_more:,} more samples of the class show it and belong to it" if n_more else "no other sample of the class shows it"
+    less = f"; {n_less:,} of the group do not, and left it" if n_less else ""
+    return f"What its inputs share stands {separation:.0f} standard deviations out from the rest of the class: {more}{less}."
+
+
+def reason_planted(evidence: Mapping[str, float], n: int) -> str:
+    """Say in a sentence what is suspicious about ``n`` pictures that share a pattern; see :func:`judge_planted`."""
+    return (
+        f"{n:,} samples share a pattern in their pictures that stands {evidence['shared']:.0f} standard deviations out from the "
+        f"rest of the class, and look like those of other classes (label conflict {min(evidence['label_conflict'], 1.0):.2f} of 1)."
+    )
 
 
 def reason_excluded(verdict: Verdict, evidence: Mapping[str, float], n: int, source: str | None, accuracy: float) -> str:

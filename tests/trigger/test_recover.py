@@ -7,6 +7,7 @@ import pytest
 
 from tests.fakes import FakeClassifier, FakeTrainingSet
 from toxscreen.sources.model.base import Outputs
+from toxscreen.trigger.medium import open_medium
 from toxscreen.trigger.patches import Patch
 from toxscreen.trigger.recover import Lead, recover
 from toxscreen.trigger.words import Words
@@ -67,7 +68,8 @@ def lead(training_set, members, group=1):
 
 
 def recovered(training_set, leads, classifier):
-    return recover(classifier, training_set, leads, training_set.labels, None, rng=np.random.default_rng(1), failed=fails)
+    medium = open_medium(classifier, training_set, None)
+    return recover(medium, leads, training_set.labels, rng=np.random.default_rng(1), failed=fails)
 
 
 def fails(error):
@@ -123,8 +125,7 @@ def test_samples_that_cannot_be_read_are_left_out():
 
 def test_arrays_that_are_no_pictures_are_not_searched():
     training_set = FakeTrainingSet([np.zeros(5, np.float32)] * 80, [0] * 40 + [1] * 40)
-    whole = Lead(0, 1, np.arange(20), np.arange(20, 40))
-    assert recovered(training_set, [whole], FakeClassifier()) == ()
+    assert open_medium(FakeClassifier(), training_set, None) is None
 
 
 class Fragile(Obedient):
@@ -152,7 +153,7 @@ def test_a_lead_on_which_the_model_fails_costs_no_other():
     predicted[fatal[:20]] = -1  # none of them is a host
     leads, errors = [Lead(1, 1, fatal[:20], fatal[20:]), lead(training_set, planted)], []
     rng, model = np.random.default_rng(1), Fragile("fatal", raises=True)
-    found = recover(model, training_set, leads, predicted, None, rng=rng, failed=errors.append)
+    found = recover(open_medium(model, training_set, None), leads, predicted, rng=rng, failed=errors.append)
     assert [each.lead.class_index for each in found] == [TARGET]
     assert [str(error) for error in errors] == ["no such word"]
 

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 from scipy.spatial.distance import cdist
 
 from toxscreen.errors import DataError
@@ -27,9 +26,9 @@ from toxscreen.trigger.pictures import (
     CONTROLS,
     FEWEST_EXCESS,
     NO_WORSE,
-    SIDE,
     Pictures,
     coarse,
+    details,
     enough,
     fitting,
     read_number,
@@ -38,9 +37,6 @@ from toxscreen.trigger.pictures import (
     trial,
     written,
 )
-
-_DETAIL = 5
-"""Pixels of a picture of 32x32 that a detail spans."""
 
 _MATCHES = 3
 """Pictures that a member is matched with."""
@@ -127,9 +123,9 @@ class Pattern(Trigger[Pictures]):
 
     def shown_by(self, inputs: Pictures) -> NDArray[np.float32]:
         """Return how much of what was planted each picture shows in its details, shape ``(n,)``: about 1 where it was planted."""
-        details = _details(self.planted * self.offset[None])[0]
-        shown: NDArray[np.float32] = np.tensordot(_details(fitting(inputs, self._picture)) - _details(self.usual[None]), details, 3)
-        return shown / np.float32(max(float((details**2).sum()), _TINY))
+        own = details(self.planted * self.offset[None])[0]
+        shown: NDArray[np.float32] = np.tensordot(details(fitting(inputs, self._picture)) - details(self.usual[None]), own, 3)
+        return shown / np.float32(max(float((own**2).sum()), _TINY))
 
     def control(self, ordinary: Pictures, rng: np.random.Generator) -> Pattern:
         """Return what some ordinary samples have of their own, mixed in as strongly.
@@ -260,7 +256,7 @@ def _estimate(case: Case[Pictures]) -> Pattern | None:
     for _ in range(_ALIGNMENTS):
         nearest = _nearest((whole_members - coarse(offset[None])) / scale, wholes, _MATCHES)
         alone = _mean_of(others, nearest)
-        holders = _holders(_details(case.members - scale * alone).reshape(len(case.members), -1))
+        holders = _holders(details(case.members - scale * alone).reshape(len(case.members), -1))
         if holders.sum() < _FEWEST:
             return None
         held, alone = case.members[holders], alone[holders]
@@ -298,10 +294,3 @@ def _holders(own: NDArray[np.float32]) -> NDArray[np.bool_]:
             return np.zeros(len(own), bool)
         holders = along >= _HELD * along[holders].mean()
     return holders
-
-
-def _details(pictures: Pictures) -> Pictures:
-    """Return what pictures have beyond the mean of their surroundings."""
-    span = _DETAIL * max(1, round(min(pictures.shape[1:3]) / SIDE))
-    details: Pictures = pictures - uniform_filter(pictures, (1, span, span, 1), mode="nearest")
-    return details

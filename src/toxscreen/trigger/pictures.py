@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 from scipy.spatial.distance import cdist
 
 from toxscreen.errors import DataError
@@ -37,6 +38,9 @@ NO_WORSE = 0.035
 
 _COARSE = 16
 """The longer side of a picture, in pixels, when pictures are compared as wholes: few enough that a patch decides nothing."""
+
+_DETAIL = 5
+"""Pixels of a picture of 32x32 that a detail spans."""
 
 _LONGEST_SIDE, _MOST_CHANNELS = 4096, 16
 """What a picture of a file may be: a file can ask for no more memory than that."""
@@ -105,6 +109,13 @@ def reduced(pictures: Pictures, cell: int) -> Pictures:
         n_summed = np.minimum(cell, size - np.arange(0, size, cell)).astype(np.float32)
         pictures = sums / n_summed.reshape(-1, *[1] * (3 - axis))
     return pictures
+
+
+def details(pictures: Pictures) -> Pictures:
+    """Return what pictures have beyond the mean of their surroundings."""
+    span = _DETAIL * max(1, round(min(pictures.shape[1:3]) / SIDE))
+    alone: Pictures = pictures - uniform_filter(pictures, (1, span, span, 1), mode="nearest")
+    return alone
 
 
 def written(array: NDArray[Any]) -> str:

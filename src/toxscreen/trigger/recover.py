@@ -12,28 +12,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toxscreen.decoded import Progress, model_size
+from toxscreen.decoded import Progress
 from toxscreen.shares import Share
-from toxscreen.sources.data.base import Input, TrainingSet, spread
-from toxscreen.sources.model.base import Classifier
-from toxscreen.sources.model.preprocessing import ImagePreprocessing
-from toxscreen.trigger.base import Case, Proof, Search, Trigger, flips_by_class, left, prove, total
-from toxscreen.trigger.patches import search_patches
-from toxscreen.trigger.patterns import search_patterns
-from toxscreen.trigger.words import search_words
-from toxscreen.views import input_view
+from toxscreen.sources.data.base import Input
+from toxscreen.trigger.base import Case, Proof, Trigger, flips_by_class, left, prove, total
+from toxscreen.trigger.medium import STRETCH, Medium
 
-_PICTURES, _TEXTS, _HOSTS = 200, 1000, 400
-"""Members and as many ordinary samples of a lead, at most, half of which a trigger is looked for in, and hosts. Words are counted,
-which costs little; and of five rare words each stands in few texts."""
+_HOSTS = 400
+"""Hosts at most, half of which a trigger is looked for with."""
 
 _FROM_RIVAL = 0.5
 """Part of the hosts that are of the class which the suspected samples resemble, where there is one."""
@@ -44,16 +37,11 @@ _FEWEST = 8
 _WORKS = 0.5
 """A trigger works on the classes whose hosts flip at least this part as often as those of the class that flips most."""
 
-_CLEARLY = 0.04
+_CLEARLY = 0.1
 """How much more a later candidate must flip than the best so far: searches yield the likeliest first, and patches come before
-patterns over the whole picture, which can imitate them."""
-
-_STRETCH = 256
-_LARGEST_SIDE = 224
-"""Pixels of the pictures that triggers are looked for in."""
+patterns over the whole picture, which can imitate them. Of 22 hosts that all flip the lower bound is 0.85, of 21 0.78."""
 
 _SHOWN = 6
-_PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -125,11 +113,9 @@ class Recovered:
 
 
 def recover(
-    classifier: Classifier,
-    training_set: TrainingSet,
+    medium: Medium,
     leads: Sequence[Lead],
     predicted: NDArray[np.int64],
-    outputs: NDArray[np.int64] | None,
     *,
     rng: np.random.Generator,
     failed: Callable[[Exception], None],
@@ -139,14 +125,12 @@ def recover(
 
     Parameters
     ----------
-    classifier, training_set
-        What is audited.
+    medium
+        The inputs and the model.
     leads
         What is suspected.
     predicted
         Class index that the model gives each sample, shape ``(n_samples,)``.
-    outputs
-        Model output of each class; None where they are in the same order.
     rng
         Draws inputs and controls.
     failed
@@ -159,13 +143,10 @@ def recover(
     tuple of Recovered
         The best that was found behind each lead; none for a lead behind which nothing moves any host.
     """
-    medium = _medium(classifier, training_set, outputs) if leads else None
-    if medium is None:
-        return ()
     found = []
     for number, (lead, child) in enumerate(zip(leads, rng.spawn(len(leads)), strict=True), start=1):
         try:
-            one = _follow(medium, lead, training_set.labels, predicted, child)
+            one = _follow(medium, lead, medium.training_set.labels, predicted, child)
         except Exception as error:  # noqa: BLE001 - the model sees inputs that it never saw; one lead must not cost the others
             failed(error)
             continue
@@ -177,7 +158,7 @@ def recover(
 
 
 def _follow(
-    medium: _Medium,
+    medium: Medium,
     lead: Lead,
     labels: NDArray[np.int64],
     predicted: NDArray[np.int64],
@@ -210,7 +191,7 @@ def _follow(
 
 
 def _case(
-    medium: _Medium, lead: Lead, labels: NDArray[np.int64], predicted: NDArray[np.int64], rng: np.random.Generator
+    medium: Medium, lead: Lead, labels: NDArray[np.int64], predicted: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[Case[Any], NDArray[np.int64], NDArray[np.int64]]:
     """Read the inputs of a lead and return them with the row numbers of the members and the hosts."""
     hosts = _hosts(labels, predicted, lead, rng)
@@ -233,124 +214,22 @@ def _hosts(labels: NDArray[np.int64], predicted: NDArray[np.int64], lead: Lead, 
 
 
 def _held(
-    medium: _Medium, rows: NDArray[np.int64], trigger: Trigger[Any], target: int
+    medium: Medium, rows: NDArray[np.int64], trigger: Trigger[Any], target: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return which of some samples hold a trigger, and whether the model gives them another class when it is taken off."""
     held, leaves = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
-    for start in range(0, len(rows), _STRETCH):
-        inputs, read = medium.read(rows[start : start + _STRETCH])
+    for start in range(0, len(rows), STRETCH):
+        inputs, read = medium.read(rows[start : start + STRETCH])
         if len(read) and (found := trigger.held_by(inputs)).any():
             held.append(read[found])
             leaves.append(left(medium.ask(trigger.take_off(inputs[found])), target))
     return np.concatenate(held), np.concatenate(leaves)
 
 
-def _shown(medium: _Medium, trigger: Trigger[Any], case: Case[Any], rows: NDArray[np.int64]) -> Shown:
+def _shown(medium: Medium, trigger: Trigger[Any], case: Case[Any], rows: NDArray[np.int64]) -> Shown:
     """Return some hosts that flip; where none does, some that do not."""
     after = trigger.put_on(case.hosts)
     given = medium.ask(after)
     flipped = np.flatnonzero(given == case.target)
     some = (flipped if len(flipped) else np.arange(len(given)))[:_SHOWN]
     return Shown(medium.inputs(case.hosts[some]), medium.inputs(after[some]), rows[some], given[some])
-
-
-@dataclass(frozen=True)
-class _Medium(ABC):
-    """The inputs as searches see them, and the model behind a function of them."""
-
-    searches: ClassVar[tuple[Search[Any], ...]]
-    most: ClassVar[int] = _PICTURES
-    classifier: Classifier
-    training_set: TrainingSet
-    class_of: NDArray[np.int64]
-
-    @abstractmethod
-    def read(self, rows: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
-        """Return the inputs of those rows that can be read, and their numbers."""
-
-    def ask(self, seen: Any) -> NDArray[np.int64]:
-        """Return the class index that the model gives each input, -1 for none."""
-        given = [np.zeros(0, np.int64)]
-        for start in range(0, len(seen), _STRETCH):
-            outputs = self.classifier.forward(self.classifier.encode(self.inputs(seen[start : start + _STRETCH])), ())
-            known = np.isfinite(outputs.logits).all(axis=1)
-            given.append(np.where(known, self.class_of[outputs.logits.argmax(axis=1)], -1))
-        return np.concatenate(given)
-
-    def inputs(self, seen: Any) -> list[Input]:
-        """Return inputs as the classifier takes them."""
-        return list(seen)
-
-
-@dataclass(frozen=True)
-class _Pictures(_Medium):
-    """Pictures of uint8, brought to one size: float32 ``(n, height, width, channels)``, 0 to 255."""
-
-    searches = (search_patches, search_patterns)
-    size: ImagePreprocessing
-
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Read and resize."""
-        taken = self.training_set.take(rows)
-        read = rows[[value is not None for value in taken]]
-        return self.size.apply([value for value in taken if value is not None]) if len(read) else _NOTHING, read
-
-    def inputs(self, seen: NDArray[np.float32]) -> list[Input]:
-        """Return pictures of uint8."""
-        return list(seen.clip(0, 255).round().astype(np.uint8))
-
-
-@dataclass(frozen=True)
-class _Arrays(_Medium):
-    """Arrays ``(channels, height, width)`` that are pictures, as float32 ``(n, height, width, channels)`` in their own units."""
-
-    searches = (search_patches, search_patterns)
-    like: NDArray[Any]
-
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Read those of the common shape."""
-        taken = self.training_set.take(rows)
-        fits = [isinstance(value, np.ndarray) and value.shape == self.like.shape for value in taken]
-        read = [np.moveaxis(cast("NDArray[Any]", value), 0, -1) for value, fit in zip(taken, fits, strict=True) if fit]
-        return np.array(read, np.float32) if read else _NOTHING, rows[fits]
-
-    def inputs(self, seen: NDArray[np.float32]) -> list[Input]:
-        """Return arrays like those of the data."""
-        return list(np.moveaxis(seen, -1, 1).astype(self.like.dtype))
-
-
-@dataclass(frozen=True)
-class _Texts(_Medium):
-    """Texts as an array of str, ``(n,)``."""
-
-    searches, most = (search_words,), _TEXTS
-
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-        """Read the texts."""
-        taken = self.training_set.take(rows)
-        return np.array([value for value in taken if value is not None], object), rows[[value is not None for value in taken]]
-
-
-def _size(classifier: Classifier, sample: Sequence[Input]) -> ImagePreprocessing:
-    """Return what brings pictures to the size that the model takes, or below it where hundreds of them would fill the memory."""
-    size = model_size(classifier.preprocessing, sample)
-    height, width = size.height or _LARGEST_SIDE, size.width or _LARGEST_SIDE
-    shrink = min(1.0, _LARGEST_SIDE / max(height, width))
-    return replace(size, height=max(1, round(shrink * height)), width=max(1, round(shrink * width)))
-
-
-_NOTHING: NDArray[np.float32] = np.zeros((0, 1, 1, 1), np.float32)
-
-
-def _medium(classifier: Classifier, training_set: TrainingSet, outputs: NDArray[np.int64] | None) -> _Medium | None:
-    """Return how the inputs are seen; None for arrays that are no pictures."""
-    class_of = np.full(classifier.n_classes, -1, np.int64)
-    n_classes = len(training_set.class_names)
-    class_of[np.arange(n_classes) if outputs is None else outputs] = np.arange(n_classes)
-    if training_set.modality == "text":
-        return _Texts(classifier, training_set, class_of)
-    sample = [value for value in training_set.take(spread(len(training_set), _PROBES)) if isinstance(value, np.ndarray)]
-    if training_set.modality == "image":
-        return _Pictures(classifier, training_set, class_of, _size(classifier, sample)) if sample else None
-    pictures = input_view(training_set) is not None
-    return _Arrays(classifier, training_set, class_of, sample[0]) if pictures else None

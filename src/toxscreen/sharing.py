@@ -1,0 +1,216 @@
+"""Beside step 8 of the flow: what the samples of a group share in their inputs, and who else shares it.
+
+The screen sees the poison through the model: of a faint trigger, or one that samples hold in parts, it sees a part. What that part
+shares in its inputs is found in the rest of its class, too, also in samples that the model has not learned; and what only looked
+like the group falls out of it. The same look finds planted patterns in classes that are not accused, from seeds of which but a few
+samples need to hold one; these are no verdict, but a lead to a trigger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toxscreen import verdict as policy
+from toxscreen.activations import Rows
+from toxscreen.analysis.activation_clustering import label_conflict
+from toxscreen.columns import Columns
+from toxscreen.decoded import Progress
+from toxscreen.result import ClassResult, GroupResult, Verdict
+from toxscreen.screening import Apart, Labels, Screening
+from toxscreen.trigger.medium import STRETCH, Medium
+from toxscreen.trigger.shared import FEWEST, Look, Shared, joined
+
+_MOST, _MOST_SOUGHT = 2500, 1200
+"""Samples of a class that are learned from when a group is known, and when a pattern is sought."""
+
+_KEPT = 0.5
+"""Part of a group that must share what the group is found to share; otherwise it is something else in the class."""
+
+_TAIL, _COMPONENTS = 0.1, 2
+"""Part of a class at either end of so many principal components of its activations that may hold a pattern."""
+
+_LEAST_FITTING = 0.06
+"""Part of a class that fits its label least, and may hold one."""
+
+
+def widen(screening: Screening, labels: Labels, medium: Medium, rng: np.random.Generator) -> Screening:
+    """Return the screening with accused groups that hold all samples of their class which share what they share, and no others.
+
+    Parameters
+    ----------
+    screening, labels
+        What was found.
+    medium
+        The inputs.
+    rng
+        Draws samples and folds.
+    """
+    classes, columns = list(screening.classes), Columns(screening.samples)
+    for index, result in enumerate(classes):
+        for group in result.accused:
+            if "shared" in group.evidence:
+                continue
+            own = np.flatnonzero((labels.given == index) & np.isin(columns.group, (0, group.id)))
+            members = columns.group[own] == group.id
+            looked = _look(medium, own[_some(members, _MOST, rng)], rng)
+            shared = None if looked is None else looked.look.shared_by(np.isin(looked.rows, own[members]))
+            if looked is None or shared is None or shared.separation < policy.POLICY["shared"].value:
+                continue
+            probability = _probability(medium, looked, shared, own)
+            held = probability > 0.5
+            if (held & members).sum() >= _KEPT * members.sum() and (~held).sum() >= FEWEST:
+                _take_over(columns, own, held, probability, group)
+                evidence = {**group.evidence, "shared": shared.separation}
+                told = (replace(each, evidence=evidence) if each.id == group.id else each for each in classes[index].groups)
+                reason = policy.reason_shared(shared.separation, int((held & ~members).sum()), int((members & ~held).sum()))
+                changed = replace(classes[index], groups=tuple(told))
+                classes[index] = _resized(changed, columns.group[labels.given == index], reason)
+    return _screened(screening, classes, columns)
+
+
+def planted(
+    screening: Screening,
+    labels: Labels,
+    medium: Medium,
+    activations: Rows,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> Screening:
+    """Return the screening with what shares a pattern, in classes that are not accused, among what lies far apart.
+
+    Parameters
+    ----------
+    screening, labels, medium, rng
+        As in :func:`widen`.
+    activations
+        That were screened, shape ``(n_samples, d)``.
+    progress
+        Told what is done.
+    """
+    if not medium.shows_patterns:
+        return screening
+    classes, columns, apart = list(screening.classes), Columns(screening.samples), list[Apart]()
+    quiet = [index for index, result in enumerate(screening.classes) if result.groups and not result.accused]
+    for number, (index, child) in enumerate(zip(quiet, rng.spawn(len(quiet)), strict=True), start=1):
+        own = np.flatnonzero((labels.given == index) & (columns.group >= 0))
+        probability, evidence = _sought(screening, medium, index, own, activations, child)
+        held = probability > 0.5
+        if policy.judge_planted(evidence) is not Verdict.CLEAN:
+            group = GroupResult(1 + max(group.id for group in classes[index].groups), 0, 0.0, Verdict.SUSPICIOUS, evidence)
+            _take_over(columns, own[held], held[held], probability[held], group)
+            accused = replace(classes[index], verdict=Verdict.SUSPICIOUS, groups=(*classes[index].groups, group))
+            reason = policy.reason_planted(evidence, int(held.sum()))
+            classes[index] = _resized(accused, columns.group[labels.given == index], reason)
+        elif held.any():
+            apart.append(Apart(index, own[held], evidence))
+        if progress is not None:
+            progress("looking for what inputs share", number, len(quiet))
+    return _screened(replace(screening, apart=(*apart, *screening.apart)), classes, columns)
+
+
+def _sought(
+    screening: Screening, medium: Medium, index: int, own: NDArray[np.int64], activations: Rows, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], dict[str, float]]:
+    """Return the probability that each sample of a class holds what stands out farthest in it, and the evidence; 0 for nothing."""
+    fit = np.zeros(len(own)) if screening.inputs is None else screening.inputs.own[own]
+    least = np.argsort(fit, kind="stable")[: max(FEWEST, round(_LEAST_FITTING * len(own)))]
+    looked = _look(medium, own[_some(np.isin(np.arange(len(own)), least), _MOST_SOUGHT, rng)], rng)
+    groups = Columns(screening.samples).group[own]
+    seeds = () if looked is None else _seeds(looked, own, least, groups, activations)
+    told = (looked.look.shared_by(np.isin(looked.rows, seed)) for seed in seeds) if looked is not None else ()
+    best = max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
+    if looked is None or best is None or best.separation < policy.POLICY["shared"].value:
+        return np.zeros(len(own)), {}
+    probability = _probability(medium, looked, best, own)
+    return probability, {"shared": best.separation, **_conflict(screening, index, own, probability > 0.5)}
+
+
+def _conflict(screening: Screening, index: int, own: NDArray[np.int64], held: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the label conflict of some samples of a class, and its lower bound, where it was asked."""
+    if screening.inputs is None:
+        return {}
+    conflict = label_conflict(screening.inputs.of(index, own).asked_again(held), held)
+    return dict(zip(("label_conflict", "label_conflict_lower"), conflict, strict=True))
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """A look with the row numbers of what it was taken at."""
+
+    look: Look
+    rows: NDArray[np.int64]
+
+
+def _look(medium: Medium, rows: NDArray[np.int64], rng: np.random.Generator) -> _Looked | None:
+    """Look at some samples; None where there are too few."""
+    rows = np.sort(rows)
+    seen, read = [], [np.zeros(0, np.int64)]
+    for start in range(0, len(rows), STRETCH):
+        inputs, numbers = medium.read(rows[start : start + STRETCH])
+        if len(numbers):
+            seen.append(medium.views(inputs))  # small beside the inputs, of which few are held at a time
+            read.append(numbers)
+    known = np.concatenate(read)
+    return _Looked(Look([joined(each) for each in zip(*seen, strict=True)], rng), known) if len(known) >= 2 * FEWEST else None
+
+
+def _some(members: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return some members, at most half as many as may be looked at, and others."""
+    inside, outside = (rng.permutation(np.flatnonzero(side)) for side in (members, ~members))
+    inside = inside[: max(most // 2, most - len(outside))]
+    return np.concatenate([inside, outside[: most - len(inside)]])
+
+
+def _seeds(
+    looked: _Looked, own: NDArray[np.int64], least: NDArray[np.int64], groups: NDArray[np.int64], activations: Rows
+) -> Iterator[NDArray[np.int64]]:
+    """Yield samples that may hold a pattern: those that fit their label least, groups, and the ends of the activations."""
+    yield own[least]
+    for number in np.unique(groups[groups > 0]):
+        yield own[groups == number]
+    points = np.asarray(activations[looked.rows], np.float64)
+    points -= points.mean(axis=0)
+    along = np.linalg.eigh(points @ points.T)[1][:, -_COMPONENTS:]
+    n = max(FEWEST, round(_TAIL * len(along)))
+    for order in np.argsort(along, axis=0, kind="stable").T:
+        yield looked.rows[order[:n]]
+        yield looked.rows[order[-n:]]
+
+
+def _probability(medium: Medium, looked: _Looked, shared: Shared, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the probability that each of some samples shares what is shared, 0 where it cannot be read, shape of ``rows``."""
+    probability = np.zeros(rows.max() + 1)
+    probability[looked.rows] = shared.probability
+    others = np.setdiff1d(rows, looked.rows)
+    for start in range(0, len(others), STRETCH):
+        inputs, read = medium.read(others[start : start + STRETCH])
+        if len(read):
+            probability[read] = shared.held_by(medium.views(inputs))
+    return probability[rows]
+
+
+def _take_over(
+    columns: Columns, rows: NDArray[np.int64], held: NDArray[np.bool_], probability: NDArray[np.float64], group: GroupResult
+) -> None:
+    """Make the samples that hold what is shared the group, and clear the others."""
+    columns.group[rows] = np.where(held, group.id, 0)
+    columns.set(rows[held], group.verdict)
+    columns.set(rows[~held], Verdict.CLEAN)
+    columns.surely(rows[held], probability[held])
+
+
+def _resized(result: ClassResult, groups: NDArray[np.int64], reason: str) -> ClassResult:
+    """Return a class with one more reason, after the numbers ``groups`` of its samples' groups changed."""
+    counts = np.bincount(groups[groups >= 0], minlength=1 + max(group.id for group in result.groups))
+    sized = (replace(each, n=int(counts[each.id]), share=float(counts[each.id] / result.n)) for each in result.groups)
+    said = [each for each in result.reasons if each != policy.NOTHING_APART]
+    return replace(result, groups=tuple(sized), reasons=(*said, reason))
+
+
+def _screened(screening: Screening, classes: list[ClassResult], columns: Columns) -> Screening:
+    moved = tuple(replace(view, groups=columns.group[view.rows]) for view in screening.views)
+    return replace(screening, classes=tuple(classes), samples=columns.table(), views=moved)

@@ -1,0 +1,194 @@
+"""The inputs of a training set as searches see them, with the model behind a function of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from toxscreen.decoded import model_size
+from toxscreen.sources.data.base import Input, TrainingSet, spread
+from toxscreen.sources.model.base import Classifier
+from toxscreen.sources.model.preprocessing import ImagePreprocessing
+from toxscreen.trigger.base import Search
+from toxscreen.trigger.patches import search_patches
+from toxscreen.trigger.patterns import search_patterns
+from toxscreen.trigger.pictures import Pictures, details, reduced
+from toxscreen.trigger.shared import View
+from toxscreen.trigger.words import Texts, search_words
+from toxscreen.views import N_NUMBERS, input_view, text_features
+
+STRETCH = 256
+"""Inputs that are read, or asked the model about, at a time."""
+
+_PICTURES, _TEXTS = 200, 1000
+"""Members and as many ordinary samples of a lead, at most. Words are counted, which costs little; and of five rare words each
+stands in few texts."""
+
+_LARGEST_SIDE = 224
+"""Pixels of the pictures that triggers are looked for in."""
+
+_SIDE_SHARED = 64
+"""Pixels of the longer side that pictures are brought to, in cells, when it is asked what some of them share."""
+
+_FLAT = 1e-4
+"""A squared step from a pixel to the next, in parts of the range, below which pictures count as flat."""
+
+_PROBES = 16
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Medium(ABC):
+    """The inputs as searches see them, and the model behind a function of them.
+
+    Attributes
+    ----------
+    searches, most
+        What looks for triggers in them, and how many members of a lead they are given.
+    shows_patterns
+        Whether what some inputs share is remarkable in itself. Of texts it is not: kinds of news, and reviews in one manner, stand
+        out by their words as far as a planted sentence does.
+    class_of
+        Class index of each model output, -1 for none.
+    """
+
+    searches: ClassVar[tuple[Search[Any], ...]]
+    most: ClassVar[int] = _PICTURES
+    shows_patterns: ClassVar[bool] = True
+    classifier: Classifier
+    training_set: TrainingSet
+    class_of: NDArray[np.int64]
+
+    @abstractmethod
+    def read(self, rows: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
+        """Return the inputs of those rows that can be read, and their numbers."""
+
+    @abstractmethod
+    def views(self, seen: Any) -> tuple[View, ...]:
+        """Return what one may see of some inputs, one row each: what a trigger changes stands out there."""
+
+    def ask(self, seen: Any) -> NDArray[np.int64]:
+        """Return the class index that the model gives each input, -1 for none."""
+        given = [np.zeros(0, np.int64)]
+        for start in range(0, len(seen), STRETCH):
+            outputs = self.classifier.forward(self.classifier.encode(self.inputs(seen[start : start + STRETCH])), ())
+            known = np.isfinite(outputs.logits).all(axis=1)
+            given.append(np.where(known, self.class_of[outputs.logits.argmax(axis=1)], -1))
+        return np.concatenate(given)
+
+    def inputs(self, seen: Any) -> list[Input]:
+        """Return inputs as the classifier takes them."""
+        return list(seen)
+
+
+class _Pixels(Medium):
+    """What is seen of pictures."""
+
+    searches = (search_patches, search_patterns)
+    span: float
+
+    def views(self, seen: Pictures) -> tuple[View, ...]:
+        """Return their details, and how steep they are from each pixel to the next: what is mixed in, and what was bent."""
+        seen = reduced(seen, -(-max(seen.shape[1:3]) // _SIDE_SHARED)) / np.float32(self.span)
+        steps = [np.log(np.diff(seen, axis=axis) ** 2 + np.float32(_FLAT)).reshape(len(seen), -1) for axis in (1, 2)]
+        steep = np.concatenate(steps, axis=1)
+        steep -= steep.mean(axis=1, keepdims=True)
+        return View(details(seen).reshape(len(seen), -1)), View(steep)
+
+
+@dataclass(frozen=True)
+class _Pictures(_Pixels):
+    """Pictures of uint8, brought to one size: float32 ``(n, height, width, channels)``, 0 to 255."""
+
+    size: ImagePreprocessing
+    span: float = 255.0
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[Pictures, NDArray[np.int64]]:
+        """Read and resize."""
+        taken = self.training_set.take(rows)
+        read = rows[[value is not None for value in taken]]
+        return self.size.apply([value for value in taken if value is not None]) if len(read) else _NOTHING, read
+
+    def inputs(self, seen: Pictures) -> list[Input]:
+        """Return pictures of uint8."""
+        return list(seen.clip(0, 255).round().astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class _Arrays(_Pixels):
+    """Arrays ``(channels, height, width)`` that are pictures, as float32 ``(n, height, width, channels)`` in their own units."""
+
+    like: NDArray[Any]
+    span: float
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[Pictures, NDArray[np.int64]]:
+        """Read those of the common shape."""
+        taken = self.training_set.take(rows)
+        fits = [isinstance(value, np.ndarray) and value.shape == self.like.shape for value in taken]
+        read = [np.moveaxis(cast("NDArray[Any]", value), 0, -1) for value, fit in zip(taken, fits, strict=True) if fit]
+        return np.array(read, np.float32) if read else _NOTHING, rows[fits]
+
+    def inputs(self, seen: Pictures) -> list[Input]:
+        """Return arrays like those of the data."""
+        return list(np.moveaxis(seen, -1, 1).astype(self.like.dtype))
+
+
+@dataclass(frozen=True)
+class _Texts(Medium):
+    """Texts as an array of str, ``(n,)``."""
+
+    searches, most = (search_words,), _TEXTS
+    shows_patterns = False
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[Texts, NDArray[np.int64]]:
+        """Read the texts."""
+        taken = self.training_set.take(rows)
+        return np.array([value for value in taken if value is not None], object), rows[[value is not None for value in taken]]
+
+    def views(self, seen: Texts) -> tuple[View, ...]:
+        """Return which words each holds."""
+        numbers = text_features(seen.tolist()).astype(np.int64)
+        rows, columns = np.nonzero(numbers)
+        values = np.ones(len(rows), np.float32)
+        return (View(sparse.csr_array((values, (rows, numbers[rows, columns])), (len(seen), N_NUMBERS + 1)), strictness=3.0),)
+
+
+def open_medium(classifier: Classifier, training_set: TrainingSet, outputs: NDArray[np.int64] | None) -> Medium | None:
+    """Return how the inputs are seen; None for arrays that are no pictures, and where none can be read.
+
+    Parameters
+    ----------
+    classifier, training_set
+        What is audited.
+    outputs
+        Model output of each class; None where they are in the same order.
+    """
+    class_of = np.full(classifier.n_classes, -1, np.int64)
+    n_classes = len(training_set.class_names)
+    class_of[np.arange(n_classes) if outputs is None else outputs] = np.arange(n_classes)
+    if training_set.modality == "text":
+        return _Texts(classifier, training_set, class_of)
+    sample = [value for value in training_set.take(spread(len(training_set), _PROBES)) if isinstance(value, np.ndarray)]
+    if training_set.modality == "image":
+        return _Pictures(classifier, training_set, class_of, _size(classifier, sample)) if sample else None
+    if input_view(training_set) is None:
+        return None
+    span = max(float(np.nanmax(value) - np.nanmin(value)) for value in sample)
+    return _Arrays(classifier, training_set, class_of, sample[0], max(span, _TINY))
+
+
+def _size(classifier: Classifier, sample: Sequence[Input]) -> ImagePreprocessing:
+    """Return what brings pictures to the size that the model takes, or below it where hundreds of them would fill the memory."""
+    size = model_size(classifier.preprocessing, sample)
+    height, width = size.height or _LARGEST_SIDE, size.width or _LARGEST_SIDE
+    shrink = min(1.0, _LARGEST_SIDE / max(height, width))
+    return replace(size, height=max(1, round(shrink * height)), width=max(1, round(shrink * width)))
+
+
+_NOTHING: Pictures = np.zeros((0, 1, 1, 1), np.float32)

@@ -1,0 +1,228 @@
+"""What some inputs of a class share, and which others hold it, too.
+
+Activations show the poison that the model sees most clearly. Once some of it is known, the inputs themselves tell the rest: a
+trigger is the same in all that hold it, whatever else they show.
+
+1. Say of every input, by ridge regression on the others, how much it looks like those that are known: each is judged by weights
+   that were found without it, in every view of the inputs (details and steepness of pictures, words of texts).
+2. These scores are a mixture of two normal distributions, of holders and others; its parts are fitted, and each input gets a
+   probability. A view in which those that are known look less alike than others do, judged by others, tells nothing: without a
+   fold, what it is like weighs a little less, and where nothing else speaks that alone would part them.
+3. Those that are more likely holders than not are what is known now, until that rests.
+
+How far the two parts lie from each other tells whether anything is shared: patches, blended patterns and waves of the trials had
+12 to 190 standard deviations, pieces of a pattern or four patches of which a sample holds one or two, 16 and 19; natural
+parts of clean classes up to 10 (digits of one hand), and tiny ones of near-duplicates 12; warped and quantised pictures 3 to 4.
+
+**Source:** the mixture: Dempster, Laird and Rubin 1977; learning from known members and others: Elkan and Noto 2008.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.special import expit
+
+_FOLDS = 5
+_ROUNDS = 6
+"""Times that the holders are chosen anew at most."""
+
+_RESTS = 1e-3
+"""Part of the inputs that may still change sides."""
+
+FEWEST = 10
+"""Inputs that share something, and others, at least."""
+
+_STEPS = 60
+"""Steps in which a mixture is fitted."""
+
+_SURE = 0.95
+"""Probability of those that are known, before a mixture is fitted."""
+
+_TINY = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What one may see of some inputs.
+
+    Attributes
+    ----------
+    values
+        Shape ``(n, p)``, an array or a sparse one.
+    strictness
+        Ridge penalty in parts of the mean squared length of a row: how little each number is trusted.
+    """
+
+    values: Any
+    strictness: float = 10.0
+
+
+def joined(views: Sequence[View]) -> View:
+    """Return one view of all inputs that several were taken of."""
+    values = [view.values for view in views]
+    join = sparse.vstack if sparse.issparse(values[0]) else np.concatenate
+    return View(join(values), views[0].strictness)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Two normal distributions with one covariance, of scores ``(n, k)``.
+
+    Attributes
+    ----------
+    weights
+        Shape ``(k,)``, and ``bias``: the log odds that scores are a holder's.
+    separation
+        Mahalanobis distance of the two means.
+    """
+
+    weights: NDArray[np.float64]
+    bias: float
+    separation: float
+
+    def probability(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the probability of each row of scores to be a holder's, shape ``(n,)``."""
+        probability: NDArray[np.float64] = expit(scores @ self.weights + self.bias)
+        return probability
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What some inputs share.
+
+    Attributes
+    ----------
+    probability
+        That each input that was looked at holds it, shape ``(n,)``.
+    separation
+        How far holders lie from others, in standard deviations.
+    """
+
+    probability: NDArray[np.float64]
+    separation: float
+    _seen: Sequence[_Seen]
+    _known: NDArray[np.bool_]
+    _mixture: Mixture
+
+    def held_by(self, views: Sequence[View]) -> NDArray[np.float64]:
+        """Return the probability that each of some other inputs holds it, shape ``(m,)``, from the same views of them."""
+        scores = [seen.scores_of(view, self._known) for seen, view in zip(self._seen, views, strict=True)]
+        return self._mixture.probability(np.stack(scores, axis=1))
+
+
+class Look:
+    """A look at some inputs of one class.
+
+    Parameters
+    ----------
+    views
+        Of the inputs.
+    rng
+        Draws the folds.
+    """
+
+    def __init__(self, views: Sequence[View], rng: np.random.Generator) -> None:
+        folds = np.array_split(rng.permutation(views[0].values.shape[0]), _FOLDS)
+        self._seen = [_Seen(view, folds) for view in views]
+
+    def shared_by(self, members: NDArray[np.bool_]) -> Shared | None:
+        """Return what members share, with whoever shares it; None where it comes down to fewer than ten on either side.
+
+        Parameters
+        ----------
+        members
+            Which inputs are known to share something, as far as anybody can tell, shape ``(n,)``.
+        """
+        known = members
+        for _ in range(_ROUNDS):
+            if min(known.sum(), (~known).sum()) < FEWEST:
+                return None
+            scores = np.stack([seen.scores(known) for seen in self._seen], axis=1)
+            telling = scores[known].mean(axis=0) > scores[~known].mean(axis=0)
+            if not telling.any():
+                return None  # judged by others, they look less alike than the rest does
+            mixture = _mixture(scores * telling, known)
+            probability = mixture.probability(scores * telling)
+            before, known = known, probability > 0.5
+            if (before != known).mean() <= _RESTS:
+                return Shared(probability, mixture.separation, self._seen, before, mixture)
+        return None
+
+
+class _Seen:
+    """One view of the inputs, with what all ridge regressions on it have in common.
+
+    With ``K`` the products of the centred rows and ``P`` the inverse of ``K + strictness I``, a regression on all inputs gives
+    ``H t`` for the goals ``t``, where ``H = I - strictness P + 1/n``. What the regression without a fold f gives in it follows from
+    its block of H alone: ``t_f - (I - H_ff)^-1 (t_f - (H t)_f)``.
+
+    **Source:** An, Liu and Venkatesh 2007, Pattern Recognition 40, 2154-2162.
+    """
+
+    def __init__(self, view: View, folds: Sequence[NDArray[np.int64]]) -> None:
+        self._values, self._folds = view.values, folds
+        gram = _product(view.values, view.values)
+        means: NDArray[np.float64] = gram.mean(axis=0)
+        gram -= means + means[:, None] - means.mean()
+        self._means = means
+        self._size = max(float(np.trace(gram)) / len(gram), _TINY)
+        gram /= self._size
+        np.fill_diagonal(gram, gram.diagonal() + view.strictness)
+        self._inverse = np.asarray(np.linalg.inv(gram), np.float64)
+        self._strictness = view.strictness
+        corrections = (self._strictness * self._inverse[np.ix_(fold, fold)] - 1 / len(gram) for fold in folds)
+        self._corrections = [np.linalg.inv(correction) for correction in corrections]
+
+    def scores(self, known: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return how much each input looks like the known ones, judged without it, shape ``(n,)``."""
+        goals = _goals(known)
+        missed, scores = self._strictness * (self._inverse @ goals) - goals.mean(), goals.copy()
+        for fold, correction in zip(self._folds, self._corrections, strict=True):
+            scores[fold] -= correction @ missed[fold]
+        return scores
+
+    def scores_of(self, view: View, known: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the same for other inputs, shape ``(m,)``."""
+        goals = _goals(known)
+        across = _product(view.values, self._values)
+        across -= self._means + across.mean(axis=1, keepdims=True) - self._means.mean()
+        scores: NDArray[np.float64] = across @ (self._inverse @ goals) / self._size + goals.mean()
+        return scores
+
+
+def _goals(known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return what regressions aim at, shape ``(n,)``: known and other inputs weigh the same together."""
+    goals: NDArray[np.float64] = np.where(known, 1 / known.sum(), -1 / (~known).sum()) * len(known) / 2
+    return goals
+
+
+def _product(values: Any, others: Any) -> NDArray[np.float64]:
+    """Return the products of all rows of two views, shape ``(n, m)``."""
+    product = values @ others.T
+    return np.asarray(product.toarray() if sparse.issparse(product) else product, np.float64)
+
+
+def _mixture(scores: NDArray[np.float64], known: NDArray[np.bool_]) -> Mixture:
+    """Fit the mixture of scores ``(n, k)``, from the known ones on."""
+    probability = np.where(known, _SURE, 1 - _SURE)
+    for _ in range(_STEPS):
+        before, n = probability, probability.sum()
+        part = n / len(scores)
+        inner = probability @ scores / max(n, _TINY)
+        outer = (1 - probability) @ scores / max(len(scores) - n, _TINY)
+        off, rest = scores - inner, scores - outer
+        covariance = (off.T * probability @ off + rest.T * (1 - probability) @ rest) / len(scores)
+        covariance += _TINY * max(float(np.trace(covariance)), _TINY) * np.eye(len(covariance))
+        weights = np.linalg.solve(covariance, inner - outer)
+        bias = float(np.log(max(part, _TINY) / max(1 - part, _TINY)) - (inner + outer) @ weights / 2)
+        mixture = Mixture(weights, bias, float(np.sqrt(max((inner - outer) @ weights, 0.0))))
+        probability = mixture.probability(scores)
+        if np.abs(probability - before).max() <= _RESTS:
+            break
+    return mixture

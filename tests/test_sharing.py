@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.trigger import test_recover
+from tests.trigger.test_recover import TARGET, Obedient
+from toxscreen import verdict as policy
+from toxscreen.conflict import Affinity
+from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
+from toxscreen.screening import Labels, Screening
+from toxscreen.sharing import planted, widen
+from toxscreen.trigger.medium import open_medium
+
+EVIDENCE = {"separation": 6.0, "label_conflict": 0.9}
+
+
+def poisoned(modality="image", n=90, planted=30):
+    """Return a data set whose pictures have little contrast but for the patch, and are of one kind; and which rows are planted."""
+    training_set, rows = test_recover.poisoned(modality, n, planted)
+    for row, picture in enumerate(training_set.inputs if modality != "text" else ()):
+        faint = picture // 8 if modality == "image" else picture / 8
+        mark = (slice(-4, -1),) * 2 if modality == "image" else (slice(None), *(slice(-4, -1),) * 2)
+        if rows[row]:
+            faint[mark] = picture[mark]
+        training_set.inputs[row] = faint
+    return training_set, rows
+
+
+def screened(training_set, members=(), conflict=()):
+    """Return a screening that accuses ``members`` of the target class; the inputs ``conflict`` do not fit their label."""
+    labels, n = training_set.labels, len(training_set)
+    flagged, misfits = np.isin(np.arange(n), members), np.isin(np.arange(n), conflict)
+    verdict = np.where(flagged, "suspicious", "clean")
+    names = training_set.class_names
+    named = pa.array(np.array(names)[labels])
+    columns = [training_set.ids, named, named, flagged.astype(np.int64), np.where(flagged, 0.9, 0.1), flagged, pa.array(verdict)]
+    classes = [
+        ClassResult(name, int((labels == i).sum()), Verdict.CLEAN, (policy.NOTHING_APART,), (rest(labels, i),))
+        for i, name in enumerate(names)
+    ]
+    if len(members):
+        own = classes[TARGET]
+        group = GroupResult(1, len(members), len(members) / own.n, Verdict.SUSPICIOUS, EVIDENCE)
+        left = replace(own.groups[0], n=own.n - len(members))
+        classes[TARGET] = replace(own, verdict=Verdict.SUSPICIOUS, reasons=("Accused.",), groups=(left, group))
+    rows = np.flatnonzero(labels == TARGET)
+    view = ClassView(TARGET, rows, flagged[rows].astype(np.int64), np.zeros((len(rows), 2), np.float32))
+    fit = Affinity(np.where(misfits, 0.0, 0.9).astype(np.float32), np.zeros(n, np.int64), np.zeros(len(names)))
+    return Screening(tuple(classes), pa.table(columns, schema=SAMPLES_SCHEMA), (view,), (), fit)
+
+
+def rest(labels, index):
+    return GroupResult(0, int((labels == index).sum()), 1.0, Verdict.CLEAN, {})
+
+
+def widened(training_set, screening, modality="image"):
+    return widen(screening, labelled(training_set), medium(training_set, modality), np.random.default_rng(0))
+
+
+def sought(training_set, screening, modality="image", activations=None):
+    points = np.random.default_rng(1).normal(size=(len(training_set), 6)) if activations is None else activations
+    return planted(screening, labelled(training_set), medium(training_set, modality), points, np.random.default_rng(0))
+
+
+def labelled(training_set):
+    return Labels(training_set.ids, training_set.labels, training_set.class_names)
+
+
+def medium(training_set, modality):
+    return open_medium(Obedient(modality), training_set, None)
+
+
+@pytest.mark.parametrize("modality", ["image", "array", "text"])
+def test_the_rest_of_the_poison_joins_the_group_and_what_is_none_leaves_it(modality):
+    training_set, rows = poisoned(modality)
+    known, natural = np.flatnonzero(rows)[:14], np.flatnonzero(training_set.labels == TARGET)[:3]
+    found = widened(training_set, screened(training_set, [*natural, *known]), modality)
+    own, group = found.classes[TARGET], found.classes[TARGET].groups[1]
+    assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
+    assert (group.n, own.groups[0].n) == (30, 90)
+    assert group.verdict is Verdict.SUSPICIOUS
+    assert group.evidence["shared"] >= policy.POLICY["shared"].value
+    assert group.evidence["separation"] == EVIDENCE["separation"]
+    assert own.reasons[0] == "Accused."
+    assert "16 more samples" in own.reasons[1]
+    assert "3 of the group do not" in own.reasons[1]
+    assert found.views[0].groups.sum() == 30
+    assert min(found.samples["score"].filter(rows).to_pylist()) > 0.5
+    assert max(found.samples["score"].filter(~rows).to_pylist()) < 0.5
+    assert set(found.samples["verdict"].filter(rows).to_pylist()) == {"suspicious"}
+
+
+def test_a_group_that_shares_nothing_stays_as_it_is():
+    training_set, _ = poisoned(planted=0)
+    before = screened(training_set, np.flatnonzero(training_set.labels == TARGET)[:30])
+    after = widened(training_set, before)
+    assert after.samples == before.samples
+    assert after.classes == before.classes
+
+
+def test_what_a_group_does_not_share_but_others_do_does_not_replace_it():
+    training_set, rows = poisoned()
+    clean = np.flatnonzero((training_set.labels == TARGET) & ~rows)
+    before = screened(training_set, [*clean[:40], *np.flatnonzero(rows)[:12]])
+    assert widened(training_set, before).samples == before.samples
+
+
+def test_a_group_is_widened_once():
+    training_set, rows = poisoned()
+    once = widened(training_set, screened(training_set, np.flatnonzero(rows)[:20]))
+    assert widened(training_set, once).classes == once.classes
+
+
+def test_a_planted_pattern_in_samples_that_do_not_fit_their_label_is_suspicious():
+    training_set, rows = poisoned()
+    found = sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)))
+    own = found.classes[TARGET]
+    assert own.verdict is Verdict.SUSPICIOUS
+    assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
+    assert own.groups[1].n == 30
+    assert own.groups[1].evidence["label_conflict_lower"] > 0.5
+    assert "share a pattern in their pictures" in own.reasons[0]
+    assert policy.NOTHING_APART not in own.reasons
+    assert [each.verdict for each in found.classes[1:]] == [Verdict.CLEAN] * 3
+    assert not found.apart
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_planted_pattern_in_samples_that_fit_is_a_lead_and_no_verdict(sign):
+    training_set, rows = poisoned()
+    points = np.random.default_rng(1).normal(size=(len(training_set), 6))
+    points[rows, 0] += sign * 20  # its only trace is in the activations
+    found = sought(training_set, screened(training_set), activations=points)
+    assert found.classes == screened(training_set).classes
+    (apart,) = found.apart
+    assert apart.class_index == TARGET
+    assert apart.rows.tolist() == np.flatnonzero(rows).tolist()
+
+
+def test_where_the_rest_is_what_does_not_fit_a_pattern_is_a_lead_behind_which_both_sides_are_followed():
+    evidence = {"shared": 15.0, "label_conflict": 3.7, "label_conflict_lower": 1.1}
+    assert policy.judge_planted(evidence) is Verdict.CLEAN
+    assert policy.odd_rest(evidence)
+    assert policy.judge_planted({**evidence, "label_conflict": 1.2}) is Verdict.SUSPICIOUS
+
+
+def test_words_that_many_texts_share_are_no_planted_pattern():
+    training_set, rows = poisoned("text")
+    found = sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)), "text")
+    assert not found.apart
+    assert found.classes[TARGET].verdict is Verdict.CLEAN
+
+
+def test_samples_that_can_no_longer_be_read_are_left_out():
+    training_set, rows = poisoned()
+    lost = np.flatnonzero(rows)[-1]
+    training_set.unreadable = frozenset([lost])
+    found = widened(training_set, screened(training_set, np.flatnonzero(rows)[:20]))
+    assert np.flatnonzero(found.samples["flagged"].to_numpy()).tolist() == np.flatnonzero(rows)[:-1].tolist()
