@@ -41,6 +41,7 @@ FLOW = (
     "report",
     "repairing",
     "applying",
+    "origin",
     "audit",
 )
 """Each stage may import those before it, and no other."""
