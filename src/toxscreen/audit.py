@@ -147,7 +147,8 @@ def audit(
     config
         Settings and seed.
     folder
-        Where activations and trained model are kept, so that a scan that was stopped goes on; None keeps nothing.
+        Where activations and trained model are kept, so that a scan that was stopped goes on, and the result of one that is over is
+        handed out again where nothing has changed; None keeps nothing.
     trainer
         The user's own recipe for the model that a confirmation trains; see :mod:`toxscreen.retraining`.
     engine, address
