@@ -134,6 +134,7 @@ def test_a_result_is_looked_at_saved_and_loaded(planted, tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "activations",
         "exhibits.json",
+        "finished.json",
         "report.html",
         "result.json",
         "samples.parquet",

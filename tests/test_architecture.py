@@ -43,6 +43,7 @@ FLOW = (
     "report",
     "repairing",
     "applying",
+    "origin",
     "audit",
 )
 """Each stage may import those before it, and no other."""

@@ -17,11 +17,13 @@ from tests.fakes import FakeClassifier, FakeTrainingSet
 from tests.quick import pictures, texts, write_pictures, write_table
 from toxscreen import views
 from toxscreen.audit import NO_INPUTS, audit, audit_arrays
-from toxscreen.config import ExtractionConfig, ReductionConfig, ScanConfig
+from toxscreen.config import ConfirmationConfig, ExtractionConfig, ReductionConfig, ScanConfig, VerdictConfig
 from toxscreen.errors import DataError, UsageError
-from toxscreen.result import Verdict
+from toxscreen.result import Verdict, load
 from toxscreen.sources.data.base import NotExamined
 from toxscreen.sources.model.base import Outputs
+from toxscreen.sources.model.preprocessing import ImagePreprocessing
+from toxscreen.sources.model.torch_module import TorchClassifier
 from toxscreen.store import ActivationStore
 from toxscreen.training import Trained
 
@@ -524,3 +526,211 @@ def poisoned_pictures():
         torch.nn.functional.cross_entropy(network(inputs), targets).backward()
         optimizer.step()
     return (images, labels), network
+
+
+# A scan that is repeated into its folder
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Pictures, labels, a network, and the folder of a scan of them that is over."""
+    (images, labels), network = poisoned_pictures()
+    audit((images, labels), network, folder=tmp_path / "run").save(tmp_path / "run")
+    return images, labels, network, tmp_path / "run"
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Say which of the steps that cost time were made."""
+    made = []
+
+    def watched(name, step):
+        def watching(*arguments, **settings):
+            made.append(name)
+            return step(*arguments, **settings)
+
+        return watching
+
+    for name in ("screen", "recover", "make_exhibits"):
+        monkeypatch.setattr(f"toxscreen.audit.{name}", watched(name, getattr(toxscreen.audit, name)))
+    return made
+
+
+def documents(folder):
+    """Return what the files of a run hold, but for what every scan says of itself."""
+    document = json.loads((folder / "result.json").read_text("utf-8"))
+    told = {name: value for name, value in document.items() if name not in ("notes", "timings", "files")}
+    return told, *((folder / name).read_bytes() for name in ("samples.parquet", "exhibits.json"))
+
+
+def test_a_scan_of_the_same_is_handed_the_result_and_says_so(finished, computed, monkeypatch):
+    images, labels, network, folder = finished
+    first, before, page = load(folder), documents(folder), (folder / "report.html").read_bytes()
+    passes = []
+    forward = TorchClassifier.forward
+    monkeypatch.setattr(TorchClassifier, "forward", lambda *given: passes.append(1) or forward(*given))
+    for _ in range(2):  # and what was handed out is handed out again
+        result = audit((images, labels), network, folder=folder)
+        assert (computed, passes) == ([], [])
+        assert result.verdict.severity >= Verdict.SUSPICIOUS.severity
+        assert replace(result, timings=first.timings, notes=first.notes) == first
+        assert result.notes == (result.origin.note, *first.notes)
+        assert result.notes[0].startswith("Nothing has changed since the scan of 20")
+        assert "screening" not in result.timings
+        result.save(folder)
+        assert documents(folder) == before
+    replace(result, timings=first.timings, notes=first.notes).save(folder)
+    assert (folder / "report.html").read_bytes() == page
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"seed": 1},
+        {"verdict": VerdictConfig(0.02)},
+        {"extraction": ExtractionConfig(layer="4")},
+        {"extraction": ExtractionConfig(dtype="float32", batch_size=64)},
+        {"class_names": ("a", "b", "c")},
+        {"preprocessing": ImagePreprocessing(mean=(0.1,))},
+    ],
+)
+def test_other_settings_are_computed_anew(finished, computed, settings):
+    images, labels, network, folder = finished
+    config = {name: value for name, value in settings.items() if name in ScanConfig.__dataclass_fields__}
+    others = {name: value for name, value in settings.items() if name not in config}
+    result = audit((images, labels), network, config=ScanConfig(**config), folder=folder, **others)
+    assert computed == ["screen", "recover", "make_exhibits"]
+    assert not any("Nothing has changed" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("changed", ["pixel", "label", "weight"])
+def test_other_data_and_another_model_are_computed_anew(finished, computed, changed):
+    images, labels, network, folder = finished
+    images[200, 0, 0] ^= changed == "pixel"
+    labels[200] = (labels[200] + (changed == "label")) % 3
+    with torch.no_grad():
+        network[-1].bias[0] += 1e-6 * (changed == "weight")
+    audit((images, labels), network, folder=folder)
+    assert computed == ["screen", "recover", "make_exhibits"]
+
+
+@pytest.mark.parametrize("name", ["_packages", "_code"])
+def test_another_version_or_other_code_computes_anew(finished, computed, monkeypatch, name):
+    images, labels, network, folder = finished
+    monkeypatch.setattr(f"toxscreen.origin.{name}", lambda: {"toxscreen": "0.0.1"})
+    audit((images, labels), network, folder=folder)
+    assert computed == ["screen", "recover", "make_exhibits"]
+
+
+def altered(path, old, new):
+    found = path.read_bytes()
+    assert old in found
+    path.write_bytes(found.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("result.json", b'"verdict": "', b'"verdict": "un'),
+        ("result.json", b'"n": 360', b'"n": 361'),
+        ("result.json", b"{", b""),
+        ("samples.parquet", b"\x00", b"\x01"),
+        ("exhibits.json", b"[", b"{"),
+        ("finished.json", b'"20', b'"x'),
+        ("finished.json", b"{", b"["),
+        ("finished.json", b'"digest"', b'"other"'),
+    ],
+)
+def test_a_result_that_was_altered_is_computed_anew(finished, computed, name, old, new):
+    images, labels, network, folder = finished
+    before = documents(folder)
+    altered(folder / name, old, new)
+    audit((images, labels), network, folder=folder).save(folder)
+    assert computed == ["screen", "recover", "make_exhibits"]
+    assert documents(folder) == before
+
+
+@pytest.mark.parametrize("name", ["result.json", "samples.parquet", "exhibits.json", "finished.json"])
+def test_a_result_of_which_a_file_is_missing_is_computed_anew(finished, computed, name):
+    images, labels, network, folder = finished
+    (folder / name).unlink()
+    audit((images, labels), network, folder=folder)
+    assert computed == ["screen", "recover", "make_exhibits"]
+
+
+def test_a_store_that_was_altered_is_mended_and_the_result_is_computed_anew(finished, computed):
+    images, labels, network, folder = finished
+    logits = np.lib.format.open_memmap(folder / "activations" / "logits.npy", mode="r+")
+    logits[7] += 1
+    logits.flush()
+    result = audit((images, labels), network, folder=folder)
+    assert computed == ["screen", "recover", "make_exhibits"]
+    assert any("is cut short or altered" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_finding_of_a_scan_that_was_killed_is_not_handed_out_nor_what_stood_there_before(monkeypatch, tmp_path, computed, seed):
+    training_set, classifier, _ = subject()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("toxscreen.audit.recover", lambda *_, **__: ())
+    audit(training_set, classifier, folder=tmp_path).save(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("toxscreen.audit.recover", killed)
+        patch.setattr("toxscreen.audit.read_finished", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            audit(training_set, classifier, config=ScanConfig(seed=seed), folder=tmp_path)
+    assert (load(tmp_path).seed, load(tmp_path).verdict) == (seed, Verdict.SUSPICIOUS)  # what was found so far
+    for again in (seed, 0):
+        computed.clear()
+        audit(training_set, classifier, config=ScanConfig(seed=again), folder=tmp_path)
+        assert computed == ["screen", "make_exhibits"]
+
+
+def test_a_scan_in_which_a_step_failed_is_made_again(monkeypatch, tmp_path):
+    training_set, classifier, _ = subject()
+    with monkeypatch.context() as patch:
+        patch.setattr("toxscreen.audit.recover", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+        failed = audit(training_set, classifier, folder=tmp_path)
+    assert failed.origin is None
+    failed.save(tmp_path)
+    monkeypatch.setattr("toxscreen.audit.recover", lambda *_, **__: ())
+    result = audit(training_set, classifier, folder=tmp_path)
+    assert not any("failed" in note for note in result.notes)
+    assert result.origin is not None
+
+
+def test_a_trainer_is_code_that_may_have_changed(monkeypatch, tmp_path):
+    training_set, classifier, _ = subject()
+    monkeypatch.setattr("toxscreen.audit.recover", lambda *_, **__: ())
+    monkeypatch.setattr("toxscreen.audit._confirmed", lambda screening, *_: (screening, None))
+    config = ScanConfig(confirmation=ConfirmationConfig(asked=True))
+    for trainer, known in ((None, True), (lambda network, _: network, False)):
+        result = audit(training_set, classifier, config=config, trainer=trainer, folder=tmp_path)
+        assert (result.origin is not None) is known
+
+
+def test_data_without_fingerprints_and_a_scan_without_a_folder_are_always_computed(monkeypatch, tmp_path, computed):
+    monkeypatch.setattr("toxscreen.audit.recover", lambda *_, **__: ())
+    training_set, classifier, _ = subject()
+    assert audit(training_set, classifier).origin is None
+    monkeypatch.setattr(training_set, "digests", lambda: None)
+    computed.clear()
+    for _ in range(2):
+        audit(training_set, classifier, folder=tmp_path).save(tmp_path)
+    assert computed == ["screen", "make_exhibits"] * 2
+
+
+def test_what_was_left_out_of_the_data_is_part_of_it(monkeypatch, tmp_path, computed):
+    monkeypatch.setattr("toxscreen.audit.recover", lambda *_, **__: ())
+    training_set, classifier, _ = subject()
+    audit(training_set, classifier, folder=tmp_path).save(tmp_path)
+    computed.clear()
+    assert audit(training_set, classifier, folder=tmp_path).not_examined == ()
+    assert not computed
+    monkeypatch.setattr(training_set, "not_examined", lambda: (NotExamined("notes.txt", "is no picture"),))
+    result = audit(training_set, classifier, folder=tmp_path)
+    assert computed
+    assert [entry.id for entry in result.not_examined] == ["notes.txt"]

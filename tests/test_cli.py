@@ -655,11 +655,14 @@ def test_a_scan_interrupted_in_the_pass_goes_on_where_it_stopped(pictures, tmp_p
 
 def test_a_scan_that_is_finished_computes_nothing_again(pictures, monkeypatch):
     before = pictures.samples
-    monkeypatch.setattr(training, "fit", None)
+    for step in ("training.fit", "audit.screen", "audit.recover", "audit.make_exhibits"):
+        monkeypatch.setattr(f"toxscreen.{step}", None)
     with counted_passes(monkeypatch) as passes:
         done = run("scan", pictures.data, "--out", pictures.folder, *STEPWISE)
     assert (done.exit_code, passes) == (1, [])
     assert pictures.samples == before
+    assert "Nothing has changed since the scan of 20" in done.stdout
+    assert "Nothing has changed since the scan of 20" in (pictures.folder / "report.html").read_text("utf-8")
 
 
 SLOWLY = """

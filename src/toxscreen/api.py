@@ -107,7 +107,8 @@ def scan(
     seed
         The same seed gives the same result.
     out
-        A run folder that keeps activations, trained model and results; None keeps nothing on disk.
+        A run folder that keeps activations, trained model and results; None keeps nothing on disk. Where nothing has changed since
+        a scan into it, its result is handed out again, without ``views``.
     progress
         Called with (what is being done, units done, units in all).
 

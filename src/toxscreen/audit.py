@@ -35,7 +35,9 @@ from toxscreen.engine import check_engine, open_engine
 from toxscreen.engine.base import Engine, Reopen
 from toxscreen.errors import DataError, StoreError, ToxscreenError, UsageError
 from toxscreen.exhibits.make import make_exhibits
-from toxscreen.result import ScanResult, Verdict
+from toxscreen.origin import origin
+from toxscreen.report.documents import read_finished
+from toxscreen.result import Origin, ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
 from toxscreen.settling import acquit, answers_table, convict, leads, predicted_classes, settle, suspects, vouching
 from toxscreen.sharing import planted, widen
@@ -77,12 +79,37 @@ class _Log:
     progress: Progress | None
     timings: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    failed: bool = False
+    """Whether a step failed that may succeed another time."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.timings[name] = round(time.perf_counter() - start, 3)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What one pass of the model gave.
+
+    Attributes
+    ----------
+    activations, layer
+        All of it, and the name of the layer to cluster.
+    manifest
+        What it was computed from.
+    known
+        Whether it was in the store already, as it had been left.
+    notes
+        Sentences for the reader.
+    """
+
+    activations: Activations
+    layer: str
+    manifest: Manifest
+    known: bool
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -122,7 +149,8 @@ def audit(
     config
         Settings and seed.
     folder
-        Where activations and trained model are kept, so that a scan that was stopped goes on; None keeps nothing.
+        Where activations and trained model are kept, so that a scan that was stopped goes on, and the result of one that is over is
+        handed out again where nothing has changed; None keeps nothing.
     trainer
         The user's own recipe for the model that a confirmation trains; see :mod:`toxscreen.retraining`.
     engine, address
@@ -162,15 +190,22 @@ def audit(
         labels, reading = Labels(training_set.ids, training_set.labels, training_set.class_names), {"split": split, **columns}
         with open_engine(engine, address) as workers:
             with log.stage("activations"):
-                to = folder / "activations"
-                activations, layer = _activations(training_set, passing, subject.opening, to, workers, config, log)
+                done = _activations(training_set, passing, subject.opening, folder / "activations", workers, config, log)
+            inputs = _inputs(training_set, reading, subject, done, config)
+            told_before = {"inputs": inputs, "outputs": outputs, "notes": log.notes}
+            came_from = origin(done.manifest, training_set, config, **told_before) if kept and trainer is None else None
+            if done.known and (earlier := _handed_out(folder, came_from, log)) is not None:
+                return earlier
+            log.notes += done.notes
             with log.stage("screening"):
-                screening = screen(activations, labels, outputs, layer, config, parallel=workers.parallel, progress=progress)
+                screening = screen(
+                    done.activations, labels, outputs, done.layer, config, parallel=workers.parallel, progress=progress
+                )
             log.notes += workers.notes
 
         def told() -> ScanResult:
             about = replace(log, notes=list(log.notes))
-            return _result(training_set, reading, subject, passing.dtype, activations, screening, layer, config, about)
+            return _result(training_set, inputs, done.activations, screening, config, about)
 
         if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it
             _keep_finding(screening, told, folder)
@@ -190,7 +225,7 @@ def audit(
         result = told()
         with log.stage("exhibits"):
             exhibits = make_exhibits(result, training_set, recovered, rng=np.random.default_rng(config.seed))
-    return replace(result, exhibits=exhibits, confirmation=answers)
+    return replace(result, exhibits=exhibits, confirmation=answers, origin=None if log.failed else came_from)
 
 
 def audit_arrays(
@@ -345,18 +380,16 @@ def _activations(
     workers: Engine,
     config: ScanConfig,
     log: _Log,
-) -> tuple[Activations, str]:
-    """Make the pass, or what is left of it, and return its activations and the name of the layer to cluster."""
+) -> _Pass:
+    """Make the pass, or what is left of it."""
     layer = config.extraction.layer or classifier.last_hidden
     steps = plan(training_set, classifier, (layer,))
     given, digests = training_set.labels, workers.digests(training_set)  # first: the fingerprint in the manifest is made of them
     manifest = Manifest.of(training_set, classifier, steps, stored=config.extraction.stored)
     with ActivationStore.open_or_create(folder, manifest, labels=given, digests=digests) as store:
-        log.notes += store.notes
-        if store.done == len(training_set):
-            log.notes.append(
-                f"The model was not run: all {store.done:,} samples went through it in an earlier scan into this folder."
-            )
+        notes, whole = list(store.notes), store.done == len(training_set)
+        if whole:
+            notes.append(f"The model was not run: all {store.done:,} samples went through it in an earlier scan into this folder.")
         progress = log.progress
         told = None if progress is None else lambda done, total: progress("computing activations", done, total)
         reopen = partial(_reopened, opening, classifier.dtype, _sample(training_set))
@@ -364,7 +397,17 @@ def _activations(
         size = config.extraction.batch_size
         activations = extract(training_set, classifier, steps, store, batch_size=size, progress=told, through=through)
     shutil.rmtree(folder / "shards", ignore_errors=True)
-    return activations, layer
+    return _Pass(activations, layer, manifest, whole and not store.notes, notes)
+
+
+def _handed_out(folder: Path, came_from: Origin | None, log: _Log) -> ScanResult | None:
+    """Return the result of an earlier scan into the folder if it came from exactly the same, and say so in it."""
+    with log.stage("result of the earlier scan"):
+        earlier = None if came_from is None else read_finished(folder, came_from.digest)
+    if earlier is None or earlier.origin is None:
+        return None
+    note = earlier.origin.note
+    return replace(earlier, timings=log.timings, notes=(note, *(told for told in earlier.notes if told != note)))
 
 
 def _said(error: Exception) -> str:
@@ -397,6 +440,7 @@ def _recovered(
         errors.append(error)
     if errors:
         log.notes.append(f"Looking for triggers failed, so some may be missing: {_said(errors[0])}")
+        log.failed = True
     return screening, recovered
 
 
@@ -449,6 +493,7 @@ def _confirmed(
         with suppress(OSError):
             (folder / "confirmation.log").write_text(traceback.format_exc(), "utf-8", "backslashreplace")
         log.notes.append(f"Exclusionary reclassification was asked for and failed, so nothing is confirmed: {_said(error)}")
+        log.failed = True
         return screening, None
     log.notes.append(
         f"Exclusionary reclassification trained a network anew ({confirmation.model}) without the {len(confirmation.rows):,} "
@@ -473,18 +518,43 @@ def resolve_device(asked: str, *, live: bool) -> str | None:
     return asked
 
 
+def _inputs(
+    training_set: TrainingSet, reading: Mapping[str, str | None], subject: _Subject, done: _Pass, config: ScanConfig
+) -> dict[str, Any]:
+    """Return what a result tells of the data and the model: all that is known of them before the screen."""
+    classifier = subject.classifier
+    return {
+        "data": {
+            "location": training_set.location,
+            "fingerprint": done.manifest.data,
+            "n_samples": len(training_set),
+            "modality": training_set.modality,
+            **{name: value for name, value in reading.items() if value is not None},
+        },
+        "model": {
+            "location": classifier.location,
+            "name": classifier.name,
+            "fingerprint": done.manifest.model,
+            **subject.figures,
+            "layer": done.layer,
+            "layer_width": done.activations.layers[done.layer].shape[1],
+            "preprocessing": dict(classifier.preprocessing),
+        },
+        "device": classifier.device,
+        "dtype": done.manifest.dtype,
+        "stored": config.extraction.stored,
+        "versions": package_versions(),
+    }
+
+
 def _result(
     training_set: TrainingSet,
-    reading: Mapping[str, str | None],
-    subject: _Subject,
-    dtype: str,
+    inputs: Mapping[str, Any],
     activations: Activations,
     screening: Screening,
-    layer: str,
     config: ScanConfig,
     log: _Log,
 ) -> ScanResult:
-    classifier = subject.classifier
     accuracy = _accuracy(screening.samples)
     if accuracy < _READ_RIGHT:
         log.notes.append(
@@ -497,31 +567,8 @@ def _result(
             f"The model reads {accuracy:.1%} of this training data as its labels say. Among the other {misread:,} samples (their "
             "predicted is not their label in samples.parquet) poison would not show: the model has not learned them."
         )
-    if note := classifier.preprocessing.get("note"):
+    if note := inputs["model"]["preprocessing"].get("note"):
         log.notes.append(f"Preprocessing: {note}.")
-    inputs = {
-        "data": {
-            "location": training_set.location,
-            "fingerprint": training_set.fingerprint(),
-            "n_samples": len(training_set),
-            "modality": training_set.modality,
-            **{name: value for name, value in reading.items() if value is not None},
-        },
-        "model": {
-            "location": classifier.location,
-            "name": classifier.name,
-            "fingerprint": classifier.fingerprint(),
-            **subject.figures,
-            "accuracy_on_training_data": accuracy,
-            "layer": layer,
-            "layer_width": activations.layers[layer].shape[1],
-            "preprocessing": dict(classifier.preprocessing),
-        },
-        "device": classifier.device,
-        "dtype": dtype,
-        "stored": config.extraction.stored,
-        "versions": package_versions(),
-    }
     return ScanResult(
         name=training_set.name,
         classes=screening.classes,
@@ -529,7 +576,7 @@ def _result(
         not_examined=_not_examined(training_set.not_examined(), activations.not_examined),
         settings=asdict(config),
         seed=config.seed,
-        inputs=inputs,
+        inputs={**inputs, "model": {**inputs["model"], "accuracy_on_training_data": accuracy}},
         timings=log.timings,
         notes=(*log.notes, *screening.notes),
         views=screening.views,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,31 @@ class ClassView:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a result that is finished came from.
+
+    Attributes
+    ----------
+    digest
+        Of everything that decides it; see :mod:`toxscreen.origin`.
+    time
+        When that was looked at, in the form of ISO 8601.
+    """
+
+    digest: str
+    time: str
+
+    def __post_init__(self) -> None:
+        datetime.fromisoformat(self.time)
+
+    @property
+    def note(self) -> str:
+        """Return what is said where the result is handed out again."""
+        when = f"{datetime.fromisoformat(self.time):%Y-%m-%d %H:%M:%S}"
+        return f"Nothing has changed since the scan of {when}: this is its result; the model was not run."
+
+
+@dataclass(frozen=True)
 class ScanResult:
     """Everything that a scan found out.
 
@@ -163,6 +189,8 @@ class ScanResult:
     confirmation
         What exclusionary reclassification said of each sample that was left out, the columns of :data:`CONFIRMATION_SCHEMA`; None
         where it was not asked.
+    origin
+        What it came from, so that a scan of the same need not be made again; None where that is not known, or it is not finished.
     """
 
     name: str
@@ -177,6 +205,7 @@ class ScanResult:
     views: tuple[ClassView, ...] = field(default=(), repr=False, compare=False)
     exhibits: Exhibits | None = field(default=None, repr=False)
     confirmation: pa.Table | None = field(default=None, repr=False)
+    origin: Origin | None = field(default=None, repr=False, compare=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -214,8 +243,8 @@ class ScanResult:
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write a run folder and return it.
 
-        It holds ``result.json``, ``samples.parquet``, ``exhibits.json``, ``report.html`` and, after a confirmation,
-        ``confirmation.parquet``.
+        It holds ``result.json``, ``samples.parquet``, ``exhibits.json``, ``report.html``, after a confirmation
+        ``confirmation.parquet``, and ``finished.json`` where a scan of the same can be handed this result.
 
         Raises
         ------

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from toxscreen.benchmark import Settings, markdown_table, run_table, speed
-from toxscreen.benchmark.timing import Goal, in_turn
+from toxscreen.benchmark.cases import DIGITS
+from toxscreen.benchmark.timing import Goal, SpeedCase, in_turn
 
 pytest.importorskip("art")
 
@@ -44,3 +45,11 @@ def test_the_peak_of_a_process_holds_what_the_work_allocates(tmp_path, name):
     path = tmp_path / "layer.npy"
     np.save(path, np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32))
     assert 0.5 < speed._megabytes(path, 3, name) < 50
+
+
+def test_a_second_scan_makes_neither_pass_nor_screen(tmp_path):
+    case = SpeedCase("a second scan", "second_scan", (), DIGITS)
+    figures = speed.second_scan(case, Settings(tmp_path, tmp_path / "work", tmp_path / "results", "quick"))
+    assert figures["seconds"] < figures["first"]
+    assert "screening_seconds" not in figures
+    assert "result of the earlier scan_seconds" in figures

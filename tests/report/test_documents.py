@@ -19,7 +19,7 @@ from tests.scans import scan_result, shown
 from tests.triggers import convicted, patch, recovered, shown_with, words
 from toxscreen.errors import StoreError
 from toxscreen.report import documents
-from toxscreen.result import SAMPLES_SCHEMA, GroupResult, Verdict, load
+from toxscreen.result import CONFIRMATION_SCHEMA, SAMPLES_SCHEMA, GroupResult, Origin, Verdict, load
 from toxscreen.sources.data.base import NotExamined
 from toxscreen.trigger import load as load_trigger
 from toxscreen.trigger.patterns import Pattern
@@ -313,3 +313,48 @@ def test_what_is_shown_of_a_trigger_comes_back(tmp_path):
     found = recovered(words("cf"), ["one two", "three"])
     result = shown_with(found, FakeTrainingSet(["some words"] * 140, modality="text"))
     assert load(result.save(tmp_path / "run")).exhibits == result.exhibits
+
+
+ORIGIN = Origin("a digest", "2026-01-02T03:04:05+00:00")
+
+
+@pytest.fixture
+def finished(result):
+    answers = pa.table({"id": ["1"], "answer": ["b"], "certainty": [0.75]}, schema=CONFIRMATION_SCHEMA)
+    return replace(result, confirmation=answers, origin=ORIGIN)
+
+
+def test_a_result_that_is_finished_is_found_by_what_it_came_from(finished, tmp_path):
+    folder = finished.save(tmp_path / "run")
+    again = documents.read_finished(folder, ORIGIN.digest)
+    assert again == finished
+    assert again.confirmation.equals(finished.confirmation)
+    assert again.origin == ORIGIN
+    assert documents.read_finished(folder, "another digest") is None
+    assert documents.read_finished(tmp_path, ORIGIN.digest) is None
+    assert load(folder).origin is None  # whoever changes what was loaded and saves it has made something else
+
+
+def test_a_result_that_is_not_finished_takes_away_what_was_said_of_the_one_before(finished, tmp_path):
+    replace(finished, origin=None).save(finished.save(tmp_path / "run"))
+    assert not (tmp_path / "run" / "finished.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"digest": "a digest"}', "[" * 100_000])
+def test_a_damaged_record_of_what_a_result_came_from_is_as_good_as_none(finished, tmp_path, text):
+    folder = finished.save(tmp_path / "run")
+    (folder / "finished.json").write_text(text, "utf-8")
+    assert documents.read_finished(folder, ORIGIN.digest) is None
+
+
+@pytest.mark.parametrize("time", ["tomorrow", 5, None])
+def test_a_time_that_is_none_is_as_good_as_no_record(finished, tmp_path, time):
+    path = finished.save(tmp_path / "run") / "finished.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"time": time}), "utf-8")
+    assert documents.read_finished(path.parent, ORIGIN.digest) is None
+
+
+def test_a_record_that_cannot_be_taken_away_is_one_sentence(result, tmp_path):
+    (tmp_path / "run" / "finished.json").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"finished\.json cannot be written"):
+        result.save(tmp_path / "run")

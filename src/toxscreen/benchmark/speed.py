@@ -94,7 +94,13 @@ CASES = (
     SpeedCase(
         "whole scan of 60,000 MNIST images, report included",
         "whole_scan",
-        (Goal("art", "x ART from end to end", least=8), Goal("again", "s for a second scan of the same data", most=3)),
+        (Goal("art", "x ART from end to end", least=8),),
+        "mnist",
+    ),
+    SpeedCase(
+        "second scan of 60,000 MNIST images, nothing changed, report included",
+        "second_scan",
+        (Goal("seconds", "s from the pictures in memory to the saved report", most=3), Goal("first", "s for the first scan")),
         "mnist",
     ),
     *speed_passes.CASES,
@@ -180,30 +186,44 @@ def started(case: SpeedCase, settings: Settings) -> dict[str, float]:  # noqa: A
 
 def whole_scan(case: SpeedCase, settings: Settings) -> dict[str, float]:
     """Time a scan from the pictures in memory to the saved report, and ART from the pictures to its flags."""
-    subject = Subject(Case("MNIST, all of it, nothing planted", case.data, epochs=2), 0, settings)
-    classifier, names = subject.classifier, subject.planted.split.class_names
+    subject = _all_of(case, settings)
+    timings: dict[str, float] = {}
 
-    def scan(folder: Path) -> Mapping[str, float]:
-        result = audit(subject.as_data, classifier, config=ScanConfig(), class_names=names, folder=folder / "run")
-        result.save(folder / "run")
-        return result.timings
-
-    def first() -> None:
+    def ours() -> None:
         with TemporaryDirectory(dir=settings.work) as folder:
-            scan(Path(folder))
+            timings.update(_scan(subject, Path(folder)))
 
-    seconds = in_turn({"ours": first, "art": _art_from_end_to_end(subject)}, 2)
-    with TemporaryDirectory(dir=settings.work) as folder:
-        timings = scan(Path(folder))
-        again = in_turn({"again": partial(scan, Path(folder))}, 2)["again"]
-    stages = {f"{stage}_seconds": value for stage, value in timings.items()}
+    seconds = in_turn({"ours": ours, "art": _art_from_end_to_end(subject)}, 2)
     return {
         "seconds": seconds["ours"],
         "art_seconds": seconds["art"],
         "art": seconds["art"] / seconds["ours"],
-        "again": again,
-        **stages,
+        **{f"{stage}_seconds": value for stage, value in timings.items()},
     }
+
+
+def second_scan(case: SpeedCase, settings: Settings) -> dict[str, float]:
+    """Time a scan and one more of the same into the same folder, each from the pictures in memory to the saved report."""
+    subject = _all_of(case, settings)
+    timings: dict[str, float] = {}
+    with TemporaryDirectory(dir=settings.work) as folder:
+        first = in_turn({"first": partial(_scan, subject, Path(folder))}, 1)
+        again = in_turn({"again": lambda: timings.update(_scan(subject, Path(folder)))}, 3)
+    stages = {f"{stage}_seconds": value for stage, value in timings.items()}
+    return {"seconds": again["again"], **first, **stages}
+
+
+def _all_of(case: SpeedCase, settings: Settings) -> Subject:
+    subject = Subject(Case("MNIST, all of it, nothing planted", case.data, epochs=2), 0, settings)
+    _ = subject.classifier, subject.planted  # made before anything is timed
+    return subject
+
+
+def _scan(subject: Subject, folder: Path) -> Mapping[str, float]:
+    names = subject.planted.split.class_names
+    result = audit(subject.as_data, subject.classifier, config=ScanConfig(), class_names=names, folder=folder / "run")
+    result.save(folder / "run")
+    return result.timings
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -211,6 +231,7 @@ MEASURES: Mapping[str, Measure] = {
     "stored": stored,
     "started": started,
     "whole_scan": whole_scan,
+    "second_scan": second_scan,
     **speed_passes.MEASURES,
     **speed_ray.MEASURES,
 }

@@ -1,4 +1,7 @@
-"""The files that programs read: ``result.json``, ``samples.parquet`` and ``exhibits.json``, written and read back."""
+"""The files that programs read: ``result.json``, ``samples.parquet`` and ``exhibits.json``, written and read back.
+
+Beside them lies ``finished.json``: what a result that is finished came from, and a checksum of ``result.json``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ import pyarrow.parquet as pq
 
 from toxscreen.errors import StoreError
 from toxscreen.exhibits.base import Exhibits
-from toxscreen.result import CONFIRMATION_SCHEMA, SAMPLES_SCHEMA, ClassResult, ScanResult
+from toxscreen.result import CONFIRMATION_SCHEMA, SAMPLES_SCHEMA, ClassResult, Origin, ScanResult
 from toxscreen.sources.data.base import NotExamined
 
 SCHEMA_VERSION = 1
@@ -29,6 +32,7 @@ SCHEMA_VERSION = 1
 
 _RECORD = "run.json"
 _RESULT, _SAMPLES, _EXHIBITS, _CONFIRMATION = "result.json", "samples.parquet", "exhibits.json", "confirmation.parquet"
+_FINISHED = "finished.json"
 
 
 def result_document(result: ScanResult) -> dict[str, Any]:
@@ -53,8 +57,8 @@ def result_document(result: ScanResult) -> dict[str, Any]:
 def write_run(result: ScanResult, folder: Path) -> Path:
     """Write the documents of a run into ``folder``, which is made where it is missing.
 
-    Each file is replaced as a whole. ``result.json`` comes last and names the digests of the others, so a folder that holds it is
-    complete.
+    Each file is replaced as a whole. ``result.json`` comes after the others and names their digests, so a folder that holds it is
+    complete; ``finished.json`` comes last and names that of ``result.json``.
 
     Raises
     ------
@@ -77,7 +81,34 @@ def write_run(result: ScanResult, folder: Path) -> Path:
         written.append(_CONFIRMATION)
     digests = {name: _digest(folder / name) for name in written}
     _write_json(folder / _RESULT, result_document(result) | {"files": digests})
+    _write_finished(folder, result.origin)
     return folder
+
+
+def _write_finished(folder: Path, origin: Origin | None) -> None:
+    """Write down what the result came from; of one that is not finished, take away what was said of another."""
+    path = folder / _FINISHED
+    if origin is not None:
+        _write_json(path, asdict(origin) | {"result": _digest(folder / _RESULT)})
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def read_finished(folder: Path, digest: str) -> ScanResult | None:
+    """Read the result of a run that came from what has this digest.
+
+    None where the folder holds no such run, one that is not finished, or one whose files are not as they were written.
+    """
+    try:
+        record = _checked(dict, _read_json(folder / _FINISHED))
+        if (record["digest"], record["result"]) != (digest, _digest(folder / _RESULT)):
+            return None
+        return replace(read_run(folder), origin=_decoded(Origin, record))
+    except (StoreError, KeyError, TypeError, ValueError, OSError, RecursionError):
+        return None
 
 
 def read_run(folder: Path) -> ScanResult:
