@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from toxscreen import views
-from toxscreen.activations import Activations, Rows, extract, from_arrays, plan
+from toxscreen.activations import Activations, extract, from_arrays, plan
 from toxscreen.config import ScanConfig
 from toxscreen.confirmation import Suspect, confirm
 from toxscreen.engine import check_engine, open_engine
@@ -172,8 +172,7 @@ def audit(
     check_engine(engine, address, folder)
     with ExitStack() as stack:
         kept = folder is not None
-        if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toxscreen-")))
+        folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toxscreen-")))
         folder = folder.absolute()  # the user's code may change the working directory
         with log.stage("opening the data"):
             columns = {"input_column": input_column, "label_column": label_column}
@@ -187,20 +186,19 @@ def audit(
                 subject = _open(training_set, model, arch, preprocessing, device, config)
             passing = resolve_precision(subject.classifier, config.extraction.dtype, _sample(training_set))
         outputs = align_classes(training_set.class_names, subject.classifier)
-        labels, reading = Labels(training_set.ids, training_set.labels, training_set.class_names), {"split": split, **columns}
+        labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
         with open_engine(engine, address) as workers:
             with log.stage("activations"):
                 done = _activations(training_set, passing, subject.opening, folder / "activations", workers, config, log)
-            inputs = _inputs(training_set, reading, subject, done, config)
+            inputs = _inputs(training_set, {"split": split, **columns}, subject, done, config)
             told_before = {"inputs": inputs, "outputs": outputs, "notes": log.notes}
             came_from = origin(done.manifest, training_set, config, **told_before) if kept and trainer is None else None
             if done.known and (earlier := _handed_out(folder, came_from, log)) is not None:
                 return earlier
             log.notes += done.notes
             with log.stage("screening"):
-                screening = screen(
-                    done.activations, labels, outputs, done.layer, config, parallel=workers.parallel, progress=progress
-                )
+                screened = partial(screen, done.activations, outputs=outputs, layer=done.layer, config=config, progress=progress)
+                screening = screened(labels, parallel=workers.parallel)
             log.notes += workers.notes
 
         def told() -> ScanResult:
@@ -211,16 +209,23 @@ def audit(
             _keep_finding(screening, told, folder)
         with log.stage("triggers"):
             medium = partial(open_medium, subject.classifier, training_set, outputs)
-            screening, recovered = _recovered(screening, labels, medium, activations.layers[layer], config, log)
-            screening = _reconsidered(screening, activations, labels, outputs, layer, config, log)
+            screening, recovered = _recovered(screening, labels, medium, done, screened, config, log)
         answers = None
         if config.confirmation.asked and (found := suspects(screening, labels)):
             if kept:  # and so may a training
                 _keep_finding(screening, told, folder)
             with log.stage("confirmation"):
-                to = folder / "confirmation"
                 screening, answers = _confirmed(
-                    screening, labels, found, subject.classifier, training_set, to, device, trainer, config, log
+                    screening,
+                    labels,
+                    found,
+                    subject.classifier,
+                    training_set,
+                    folder / "confirmation",
+                    device,
+                    trainer,
+                    config,
+                    log,
                 )
         result = told()
         with log.stage("exhibits"):
@@ -423,7 +428,13 @@ def _keep_finding(screening: Screening, told: Callable[[], ScanResult], folder: 
 
 
 def _recovered(
-    screening: Screening, labels: Labels, opened: Callable[[], Medium | None], activations: Rows, config: ScanConfig, log: _Log
+    screening: Screening,
+    labels: Labels,
+    opened: Callable[[], Medium | None],
+    done: _Pass,
+    screened: Callable[[Labels], Screening],
+    config: ScanConfig,
+    log: _Log,
 ) -> tuple[Screening, tuple[Recovered, ...]]:
     """Look for what the inputs share and the triggers behind it; where that fails, what was found before stands."""
     sharing, seeking, following, again = np.random.default_rng(config.seed).spawn(4)
@@ -432,10 +443,11 @@ def _recovered(
     try:
         if (medium := opened()) is not None:
             screening = widen(screening, labels, medium, sharing)
-            screening = planted(screening, labels, medium, activations, seeking, log.progress)
+            screening = planted(screening, labels, medium, done.activations.layers[done.layer], seeking, log.progress)
             found, predicted = leads(screening, labels), predicted_classes(screening, labels)
             recovered = recover(medium, found, predicted, rng=following, failed=errors.append, progress=log.progress)
             screening = widen(convict(screening, labels, recovered), labels, medium, again)
+            screening = _reconsidered(screening, labels, screened)
     except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
         errors.append(error)
     if errors:
@@ -444,23 +456,14 @@ def _recovered(
     return screening, recovered
 
 
-def _reconsidered(
-    screening: Screening,
-    activations: Activations,
-    labels: Labels,
-    outputs: NDArray[np.int64] | None,
-    layer: str,
-    config: ScanConfig,
-    log: _Log,
-) -> Screening:
+def _reconsidered(screening: Screening, labels: Labels, screened: Callable[[Labels], Screening]) -> Screening:
     """Screen again without proved poison, where it may be why another class is accused."""
     poison, doubtful = vouching(screening, labels)
     if not doubtful:
         return screening
     given = labels.given.copy()
     given[poison] = MISSING_LABEL
-    again = screen(activations, replace(labels, given=given), outputs, layer, config, progress=log.progress)
-    return acquit(screening, again, labels, doubtful)
+    return acquit(screening, screened(replace(labels, given=given)), labels, doubtful)
 
 
 def _confirmed(
