@@ -28,7 +28,7 @@ SIDE = 8
 N_WORDS = 128
 """Distinct words of a text that are kept."""
 
-N_NUMBERS = 65_535
+_N_NUMBERS = 65_535
 """Numbers that a word may get; all of them are whole in float32."""
 
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -154,7 +154,12 @@ def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
     """
     features = np.zeros((len(texts), N_WORDS), np.float32)
     for row, text in zip(features, texts, strict=True):
-        words = islice(dict.fromkeys(match.group() for match in _WORD.finditer(text.lower())), N_WORDS)
-        numbers = [zlib.crc32(word.encode("utf-8", "replace")) % N_NUMBERS + 1 for word in words]
-        row[: len(numbers)] = numbers
+        numbers = word_numbers(text, _N_NUMBERS)
+        row[: len(numbers)] = np.array(numbers, np.float32) + 1
     return features
+
+
+def word_numbers(text: str, n_numbers: int) -> list[int]:
+    """Return a number below ``n_numbers`` for each of the first 128 distinct words of a text, the same in every process."""
+    words = islice(dict.fromkeys(match.group() for match in _WORD.finditer(text.lower())), N_WORDS)
+    return [zlib.crc32(word.encode("utf-8", "replace")) % n_numbers for word in words]

@@ -21,7 +21,7 @@ from toxscreen.trigger.patterns import search_patterns
 from toxscreen.trigger.pictures import Pictures, details, reduced
 from toxscreen.trigger.shared import View
 from toxscreen.trigger.words import Texts, search_words
-from toxscreen.views import N_NUMBERS, input_view, text_features
+from toxscreen.views import input_view, word_numbers
 
 STRETCH = 256
 """Inputs that are read, or asked the model about, at a time."""
@@ -35,6 +35,9 @@ _LARGEST_SIDE = 224
 
 _SIDE_SHARED = 64
 """Pixels of the longer side that pictures are brought to, in cells, when it is asked what some of them share."""
+
+_N_WORDS = 2**20
+"""Numbers that words get: so many that hardly any two words of a data set share one."""
 
 _FLAT = 1e-4
 """A squared step from a pixel to the next, in parts of the range, below which pictures count as flat."""
@@ -153,10 +156,12 @@ class _Texts(Medium):
 
     def views(self, seen: Texts) -> tuple[View, ...]:
         """Return which words each holds."""
-        numbers = text_features(seen.tolist()).astype(np.int64)
-        rows, columns = np.nonzero(numbers)
-        values = np.ones(len(rows), np.float32)
-        return (View(sparse.csr_array((values, (rows, numbers[rows, columns])), (len(seen), N_NUMBERS + 1)), strictness=3.0),)
+        numbers = [word_numbers(text, _N_WORDS) for text in seen]
+        starts = np.cumsum([0, *map(len, numbers)])
+        columns = np.concatenate([np.zeros(0, np.int64), *map(np.asarray, numbers)]).astype(np.int64)
+        held = sparse.csr_array((np.ones(len(columns), np.float32), columns, starts), (len(seen), _N_WORDS))
+        held.sum_duplicates()
+        return (View(held, strictness=3.0),)
 
 
 def open_medium(classifier: Classifier, training_set: TrainingSet, outputs: NDArray[np.int64] | None) -> Medium | None:
