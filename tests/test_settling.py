@@ -333,6 +333,18 @@ def test_a_pattern_over_the_picture_of_most_of_a_class_is_the_class_unless_it_ca
     assert convict(screening, labels, [most]).classes[2].verdict is verdict
 
 
+def test_what_is_odd_by_itself_is_followed_beside_an_accused_group_and_alone():
+    screening, labels, planted = screened()
+    rest = np.flatnonzero((labels.given == 1) & ~planted)
+    odd = Apart(1, rest[:12], {"label_conflict": 0.8, "label_conflict_lower": 0.6})
+    group, lead = leads(replace(screening, apart=(odd, Apart(1, rest[:30], FAR))), labels)
+    assert group.group == 1
+    assert lead.members.tolist() == rest[:12].tolist()
+    assert lead.ordinary.tolist() == rest[12:].tolist()
+    settled = convict(misfit(screening, labels, rest[:12]), labels, [behind(lead, rest[:12], trigger=words("cf"))])
+    assert settled.samples["flagged"].to_numpy().sum() == planted.sum() + 12
+
+
 def accused(screening, labels, index, evidence, verdict=Verdict.SUSPICIOUS):
     """Return the screening with a group in one more class."""
     rows = np.flatnonzero(labels.given == index)[:20]

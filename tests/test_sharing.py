@@ -148,11 +148,24 @@ def test_where_the_rest_is_what_does_not_fit_a_pattern_is_a_lead_behind_which_bo
     assert policy.judge_planted({**evidence, "label_conflict": 1.2}) is Verdict.SUSPICIOUS
 
 
-def test_words_that_many_texts_share_are_no_planted_pattern():
+def test_texts_with_a_word_that_no_other_class_has_are_suspicious_if_they_do_not_fit_without_it():
     training_set, rows = poisoned("text")
-    found = sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)), "text")
+    before = screened(training_set, conflict=np.flatnonzero(rows))
+    found = sought(training_set, before, "text")
+    assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
+    assert "hold words that hardly any other class has" in found.classes[TARGET].reasons[0]
     assert not found.apart
-    assert found.classes[TARGET].verdict is Verdict.CLEAN
+    assert sought(training_set, replace(before, inputs=None), "text") == replace(before, inputs=None)
+
+
+def test_few_such_texts_are_a_lead_also_beside_an_accused_group_and_such_as_fit_are_nothing():
+    training_set, rows = poisoned("text")
+    known, left = np.flatnonzero(rows)[:15], np.flatnonzero(rows)[15:]
+    found = sought(training_set, screened(training_set, known, conflict=left), "text")
+    (apart,) = found.apart
+    assert apart.rows.tolist() == left.tolist()
+    assert found.classes[TARGET].n_accused == 15
+    assert not sought(training_set, screened(training_set), "text").apart
 
 
 def test_samples_that_can_no_longer_be_read_are_left_out():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -71,11 +71,11 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
             sides = [(most, number[fitted] == group.id) for most, group in told if group.evidence.get("p_value", 1.0) < 1]
             quiet.extend((most, Lead(index, None, fitted[side], fitted[~side])) for most, side in sides)
             quiet.append((max((most for most, _ in told), default=0.0), _least_fitting(index, fitted, screening.inputs)))
-        if not bad:
-            apart.extend(_sides(each, fitted) for each in screening.apart if each.class_index == index)
+        own = (each for each in screening.apart if each.class_index == index)
+        apart.extend(_sides(each, fitted if not bad else ordinary) for each in own if not bad or not _is_distance(each.evidence))
     quiet.sort(key=lambda pair: -pair[0])
     most = max(_LEAST_LEADS, len(labels.given) // _SAMPLES_PER_LEAD)
-    followed = [both[number] for number in (0, 1) for both in apart if _is_part(both[number])]
+    followed = [both[number] for number in (0, 1) for both in apart if both[number].apart and _is_part(both[number])]
     return (*accused[:_MOST_ACCUSED], *followed[:most], *(lead for _, lead in quiet[:most]))
 
 
@@ -86,6 +86,11 @@ def _sides(apart: Apart, fitted: NDArray[np.int64]) -> tuple[Lead, Lead]:
     both = ((inside, apart.evidence), (~inside, distance))
     first, second = (Lead(apart.class_index, None, fitted[part], fitted[~part], apart=known) for part, known in both)
     return first, second
+
+
+def _is_distance(evidence: Mapping[str, float]) -> bool:
+    """Say whether what speaks for a group is how far it lies from the rest of its class, which speaks for the rest as well."""
+    return any(name in evidence for name in _DISTANCES)
 
 
 def _is_part(lead: Lead) -> bool:
@@ -159,7 +164,8 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
         known = [group.id for group in result.groups if group.trigger is not None or group in result.accused]
         rows = _held(found) if verdict is Verdict.POISONED else found.held if behind == "conflict" else lead.members
         rows = rows[~np.isin(columns.group[rows], known)]
-        if lead.group is None and (verdict is Verdict.CLEAN or len(rows) < _FEWEST_IN_GROUP or (lead.apart and known)):
+        one_sided = known and lead.apart and _is_distance(lead.apart)
+        if lead.group is None and (verdict is Verdict.CLEAN or len(rows) < _FEWEST_IN_GROUP or one_sided):
             continue
         number = lead.group
         if number is None:

@@ -13,16 +13,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from toxscreen import verdict as policy
 from toxscreen.activations import Rows
 from toxscreen.analysis.activation_clustering import label_conflict
 from toxscreen.columns import Columns
+from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
 from toxscreen.result import ClassResult, GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.trigger.medium import STRETCH, Medium
-from toxscreen.trigger.shared import FEWEST, Look, Shared, joined
+from toxscreen.trigger.shared import FEWEST, Look, Shared, View, joined
 
 _MOST, _MOST_SOUGHT = 2500, 1200
 """Samples of a class that are learned from when a group is known, and when a pattern is sought."""
@@ -32,6 +34,13 @@ _KEPT = 0.5
 
 _TAIL, _COMPONENTS = 0.1, 2
 """Part of a class at either end of so many principal components of its activations that may hold a pattern."""
+
+_OTHERS, _MOST_WORDS = 20_000, 60
+"""Texts of other classes that words are looked up in, and words of a class that are asked about."""
+
+_OWN, _ODD = 3.0, 0.6
+"""How much more frequent a word of a class is there than elsewhere; and the lower bound of the conflict of the texts that hold it.
+In Rotten Tomatoes and AG News planted words had 0.69 to 1.0, words of clean classes up to 0.75 (volcanoes in Sci/Tech)."""
 
 _LEAST_FITTING = 0.06
 """Part of a class that fits its label least, and may hold one."""
@@ -92,7 +101,7 @@ def planted(
         Told what is done.
     """
     if not medium.shows_patterns:
-        return screening
+        return _with_odd_words(screening, labels, medium, rng)
     classes, columns, apart = list(screening.classes), Columns(screening.samples), list[Apart]()
     quiet = [index for index, result in enumerate(screening.classes) if result.groups and not result.accused]
     for number, (index, child) in enumerate(zip(quiet, rng.spawn(len(quiet)), strict=True), start=1):
@@ -100,16 +109,62 @@ def planted(
         probability, evidence = _sought(screening, medium, index, own, activations, child)
         held = probability > 0.5
         if policy.judge_planted(evidence) is not Verdict.CLEAN:
-            group = GroupResult(1 + max(group.id for group in classes[index].groups), 0, 0.0, Verdict.SUSPICIOUS, evidence)
-            _take_over(columns, own[held], held[held], probability[held], group)
-            accused = replace(classes[index], verdict=Verdict.SUSPICIOUS, groups=(*classes[index].groups, group))
             reason = policy.reason_planted(evidence, int(held.sum()))
-            classes[index] = _resized(accused, columns.group[labels.given == index], reason)
+            classes[index] = _accused(
+                classes[index], labels.given == index, columns, (own[held], probability[held]), evidence, reason
+            )
         elif held.any():
             apart.append(Apart(index, own[held], evidence))
         if progress is not None:
             progress("looking for what inputs share", number, len(quiet))
     return _screened(replace(screening, apart=(*apart, *screening.apart)), classes, columns)
+
+
+def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: np.random.Generator) -> Screening:
+    """Return the screening with the texts that hold words of their class alone and do not fit it, among what lies far apart.
+
+    Of several rare words each stands in few texts, too few for a group; but none of these fits its label without the word.
+    """
+    inputs = screening.inputs
+    if inputs is None:
+        return screening
+    classes, columns, apart = list(screening.classes), Columns(screening.samples), list[Apart]()
+    for index, result in enumerate(screening.classes):
+        mine, examined = labels.given == index, columns.group >= 0
+        own = np.flatnonzero(mine & examined & ~np.isin(columns.group, [each.id for each in result.accused]))
+        others = rng.permutation(np.flatnonzero(~mine & examined))[:_OTHERS]
+        if result.groups and min(len(own), len(others)) >= FEWEST:
+            rows, evidence = _odd_words(inputs, medium, index, own, np.sort(others))
+            if policy.judge_words(evidence, len(rows)) is not Verdict.CLEAN:
+                reason = policy.reason_words(evidence, len(rows))
+                classes[index] = _accused(result, mine, columns, (rows, np.ones(len(rows))), evidence, reason)
+            elif evidence.get("label_conflict_lower", 0.0) >= policy.POLICY["label_conflict"].value:
+                apart.append(Apart(index, rows, evidence))
+    return _screened(replace(screening, apart=(*apart, *screening.apart)), classes, columns)
+
+
+def _odd_words(
+    inputs: Affinity, medium: Medium, index: int, own: NDArray[np.int64], others: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], dict[str, float]]:
+    """Return the texts with words of their class alone that do not fit it without them, and their label conflict together."""
+    (holds, *_), read = _seen(medium, own)
+    (elsewhere, *_), _ = _seen(medium, others)
+    odd = np.zeros(len(read), bool)
+    for column in _own_words(holds.values, elsewhere.values, inputs.own[read]):
+        members = holds.values[:, [column]].toarray().ravel() > 0
+        if _conflict(inputs, index, read, members)["label_conflict_lower"] >= _ODD:
+            odd |= members
+    return read[odd], _conflict(inputs, index, read, odd) if odd.sum() >= FEWEST else {}
+
+
+def _own_words(holds: sparse.csr_array, elsewhere: sparse.csr_array, fit: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the columns of words that few texts of other classes hold, those first whose texts fit the label least."""
+    times, known = np.asarray(holds.sum(axis=0)).ravel(), np.isfinite(fit)
+    there = (np.asarray(elsewhere.sum(axis=0)).ravel() + 1) / (elsewhere.shape[0] + 2)
+    rare = (times >= FEWEST) & (times <= holds.shape[0] / 2) & ((times + 1) / (holds.shape[0] + 2) >= _OWN * there)
+    columns = np.flatnonzero(rare)
+    mean = (holds.T @ np.where(known, fit, 1.0))[columns] / times[columns]
+    return columns[np.argsort(mean, kind="stable")[:_MOST_WORDS]]
 
 
 def _sought(
@@ -126,14 +181,13 @@ def _sought(
     if looked is None or best is None or best.separation < policy.POLICY["shared"].value:
         return np.zeros(len(own)), {}
     probability = _probability(medium, looked, best, own)
-    return probability, {"shared": best.separation, **_conflict(screening, index, own, probability > 0.5)}
+    conflict = {} if screening.inputs is None else _conflict(screening.inputs, index, own, probability > 0.5)
+    return probability, {"shared": best.separation, **conflict}
 
 
-def _conflict(screening: Screening, index: int, own: NDArray[np.int64], held: NDArray[np.bool_]) -> dict[str, float]:
-    """Return the label conflict of some samples of a class, and its lower bound, where it was asked."""
-    if screening.inputs is None:
-        return {}
-    conflict = label_conflict(screening.inputs.of(index, own).asked_again(held), held)
+def _conflict(inputs: Affinity, index: int, own: NDArray[np.int64], held: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the label conflict of some samples of a class, and its lower bound."""
+    conflict = label_conflict(inputs.of(index, own).asked_again(held), held)
     return dict(zip(("label_conflict", "label_conflict_lower"), conflict, strict=True))
 
 
@@ -147,15 +201,19 @@ class _Looked:
 
 def _look(medium: Medium, rows: NDArray[np.int64], rng: np.random.Generator) -> _Looked | None:
     """Look at some samples; None where there are too few."""
-    rows = np.sort(rows)
+    seen, read = _seen(medium, np.sort(rows))
+    return _Looked(Look(seen, rng), read) if len(read) >= 2 * FEWEST else None
+
+
+def _seen(medium: Medium, rows: NDArray[np.int64]) -> tuple[list[View], NDArray[np.int64]]:
+    """Return the views of those samples that can be read, and their row numbers."""
     seen, read = [], [np.zeros(0, np.int64)]
     for start in range(0, len(rows), STRETCH):
         inputs, numbers = medium.read(rows[start : start + STRETCH])
         if len(numbers):
             seen.append(medium.views(inputs))  # small beside the inputs, of which few are held at a time
             read.append(numbers)
-    known = np.concatenate(read)
-    return _Looked(Look([joined(each) for each in zip(*seen, strict=True)], rng), known) if len(known) >= 2 * FEWEST else None
+    return [joined(each) for each in zip(*seen, strict=True)], np.concatenate(read)
 
 
 def _some(members: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -191,6 +249,22 @@ def _probability(medium: Medium, looked: _Looked, shared: Shared, rows: NDArray[
         if len(read):
             probability[read] = shared.held_by(medium.views(inputs))
     return probability[rows]
+
+
+def _accused(
+    result: ClassResult,
+    mine: NDArray[np.bool_],
+    columns: Columns,
+    found: tuple[NDArray[np.int64], NDArray[np.float64]],
+    evidence: dict[str, float],
+    reason: str,
+) -> ClassResult:
+    """Return a class, whose samples are ``mine``, with one more group that is suspicious: rows, and the probability of each."""
+    rows, probability = found
+    group = GroupResult(1 + max(each.id for each in result.groups), 0, 0.0, Verdict.SUSPICIOUS, evidence)
+    _take_over(columns, rows, np.ones(len(rows), bool), probability, group)
+    worst = max(result.verdict, Verdict.SUSPICIOUS, key=lambda verdict: verdict.severity)
+    return _resized(replace(result, verdict=worst, groups=(*result.groups, group)), columns.group[mine], reason)
 
 
 def _take_over(

@@ -100,6 +100,13 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "the same trials: pictures with a planted pattern and a wrong label reached 1.2; the 26 clean samples of a class with "
             "260 poisoned ones had 3.7",
         ),
+        "odd_words": Rule(
+            0.75,
+            "Texts with words that hardly any other class has are suspicious where the lower bound of their label conflict, asked "
+            "without these words, is at least this; from the bound of other groups on, a trigger is looked for behind them.",
+            "trials on Rotten Tomatoes, SST-2 and AG News: one of five rare words in 5 % of a class had 0.85 to 0.95, classes with "
+            "nothing planted up to 0.62",
+        ),
         "fitted_share": Rule(
             0.5,
             "The model gives at least this part of a class its own label; otherwise the class is inconclusive.",
@@ -333,6 +340,12 @@ def judge_planted(evidence: Mapping[str, float]) -> Verdict:
     return Verdict.SUSPICIOUS if far and in_conflict and not odd_rest(evidence) else Verdict.CLEAN
 
 
+def judge_words(evidence: Mapping[str, float], n: int) -> Verdict:
+    """Judge ``n`` texts that hold words of their class alone: suspicious where they surely do not fit it without these words."""
+    misfits = evidence.get("label_conflict_lower", -np.inf) >= POLICY["odd_words"].value
+    return Verdict.SUSPICIOUS if n >= FEWEST_SAMPLES and misfits else Verdict.CLEAN
+
+
 def odd_rest(evidence: Mapping[str, float]) -> bool:
     """Say whether the rest of a class, and not a group of it, is what does not fit the label."""
     return evidence.get("label_conflict", 0.0) > POLICY["odd_rest"].value
@@ -426,6 +439,14 @@ def reason_planted(evidence: Mapping[str, float], n: int) -> str:
     return (
         f"{n:,} samples share a pattern in their pictures that stands {evidence['shared']:.0f} standard deviations out from the "
         f"rest of the class, and look like those of other classes (label conflict {min(evidence['label_conflict'], 1.0):.2f} of 1)."
+    )
+
+
+def reason_words(evidence: Mapping[str, float], n: int) -> str:
+    """Say in a sentence what is suspicious about ``n`` texts that hold odd words; see :func:`judge_words`."""
+    return (
+        f"{n:,} samples hold words that hardly any other class has, and without them look like those of other classes "
+        f"(label conflict {min(evidence['label_conflict'], 1.0):.2f} of 1)."
     )
 
 
