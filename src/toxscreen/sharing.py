@@ -232,7 +232,9 @@ def _seeds(
         yield own[groups == number]
     points = np.asarray(activations[looked.rows], np.float64)
     points -= points.mean(axis=0)
-    along = np.linalg.eigh(points @ points.T)[1][:, -_COMPONENTS:]
+    wide = points.shape[1] > len(points)
+    axes = np.linalg.eigh(points @ points.T if wide else points.T @ points)[1][:, -_COMPONENTS:]
+    along = axes if wide else points @ axes
     n = max(FEWEST, round(_TAIL * len(along)))
     for order in np.argsort(along, axis=0, kind="stable").T:
         yield looked.rows[order[:n]]
