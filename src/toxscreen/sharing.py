@@ -26,7 +26,7 @@ from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.trigger.medium import STRETCH, Medium
 from toxscreen.trigger.shared import FEWEST, Look, Shared, View, joined
 
-_MOST, _MOST_SOUGHT = 2500, 1200
+_MOST, _MOST_SOUGHT = 2500, 800
 """Samples of a class that are learned from when a group is known, and when a pattern is sought."""
 
 _KEPT = 0.5
