@@ -333,6 +333,16 @@ def test_a_pattern_over_the_picture_of_most_of_a_class_is_the_class_unless_it_ca
     assert convict(screening, labels, [most]).classes[2].verdict is verdict
 
 
+def test_a_suspicious_group_whose_words_command_but_hardly_matter_to_its_own_texts_becomes_inconclusive():
+    screening, labels, planted = screened()
+    (lead,) = leads(screening, labels)
+    settled = convict(screening, labels, [behind(lead, lead.members, flips=(99, 100), returns=(1, 30), trigger=words("cf"))])
+    assert settled.classes[1].verdict is Verdict.INCONCLUSIVE
+    assert settled.classes[1].groups[1].verdict is Verdict.INCONCLUSIVE
+    assert not settled.samples["flagged"].to_numpy().any()
+    assert set(settled.samples["verdict"].filter(planted).to_pylist()) == {"inconclusive"}
+
+
 def test_what_is_odd_by_itself_is_followed_beside_an_accused_group_and_alone():
     screening, labels, planted = screened()
     rest = np.flatnonzero((labels.given == 1) & ~planted)

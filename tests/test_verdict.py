@@ -173,6 +173,17 @@ def test_what_only_flips_makes_suspicious_what_lies_apart_or_does_not_fit_its_la
     assert judge_trigger(proof(FLIPS * LESS, 0.0), behind) is Verdict.CLEAN
 
 
+def test_words_prove_a_suspicious_group_by_returns_alone_and_without_them_it_is_a_shortcut():
+    assert judge_trigger(proof(0.98, 0.05, RETURNS), "suspicious", words=True) is Verdict.POISONED
+    few, some = ({**proof(0.98, 0.05, 0.1), "trigger_returns": value} for value in (RETURNS * LESS, RETURNS))
+    assert judge_trigger(few, "suspicious", words=True) is Verdict.INCONCLUSIVE
+    assert judge_trigger(some, "suspicious", words=True) is Verdict.SUSPICIOUS
+    assert judge_trigger(few, "suspicious") is Verdict.POISONED  # a picture cannot be cleaned as well
+    assert judge_trigger({**few, "trigger_flips_lower": FLIPS * LESS}, "suspicious", words=True) is Verdict.SUSPICIOUS
+    said = reason_trigger(Verdict.INCONCLUSIVE, {**few, "trigger_flips": 0.99, "trigger_control": 0.0}, "suspicious", "words")
+    assert "a shortcut" in said
+
+
 def test_what_is_natural_to_a_class_may_flip_others():
     assert judge_trigger(proof(0.98, 0.05, 0.9), "nothing") is Verdict.CLEAN
     assert judge_trigger(proof(0.98, 0.05, 0.9), "apart", words=True) is Verdict.INCONCLUSIVE

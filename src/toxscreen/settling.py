@@ -170,7 +170,7 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
         number = lead.group
         if number is None:
             number = 1 + max((group.id for group in result.groups), default=0)
-        if lead.group is None or verdict is Verdict.POISONED:
+        if lead.group is None or verdict is not Verdict.SUSPICIOUS:
             columns.group[rows] = number
             columns.set(np.flatnonzero((labels.given == lead.class_index) & (columns.group == number)), verdict)
         if verdict is Verdict.POISONED:
@@ -285,7 +285,7 @@ def _convicted(
     group = groups.get(number, GroupResult(number, 0, 0.0, verdict, found.lead.apart or {}))
     groups[number] = replace(
         group,
-        verdict=max(group.verdict, verdict, key=lambda v: v.severity),
+        verdict=verdict if found.lead.group is not None else max(group.verdict, verdict, key=lambda v: v.severity),
         evidence={**group.evidence, **evidence},
         source_class=sources[0] if len(sources) == 1 and verdict is Verdict.POISONED else group.source_class,
         trigger=document,

@@ -143,7 +143,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "Or the group was suspicious before, and the trigger sends at least this part of other inputs to the class, and its "
             "controls surely at most half as many, and most ordinary samples stay when it is taken off them. What was not "
             "suspicious becomes so by that, where samples lie far apart, or those that hold the trigger do not fit their label; "
-            "of words inconclusive: the name of a news agency commands, too.",
+            "of words inconclusive: the name of a news agency commands, too. Words prove a group by their returns alone; if fewer "
+            "than those return, the group is inconclusive.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
         ),
         "exre_score": Rule(
@@ -292,7 +293,9 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     """Judge samples by the trigger that was recovered from them: poisoned, or what they were.
 
     What a group far apart shares, and the model obeys, though its samples fit their label and keep it without, is a shortcut of
-    the model: clean-label poison or something natural. In pictures of clean classes none was seen, so there it is suspicious.
+    the model: clean-label poison or something natural. In pictures of clean classes none was seen, so there it is suspicious. Words
+    can be taken off cleanly: what commands, but most of its own texts keep their class without it, is natural even where these
+    seemed to contradict the label (a newsletter).
 
     Parameters
     ----------
@@ -311,11 +314,11 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     most = POLICY["trigger_flips"].value
     destroys = evidence.get("trigger_control_returns", 0.0) > most  # taken off ordinary samples, it takes the class from them
     command = flips >= most and 2 * control <= flips and not destroys
-    natural = words and behind == "apart"
-    if obeyed and ((taken_off and not natural) or (command and behind == "suspicious")):
+    if obeyed and ((taken_off and not (words and behind == "apart")) or (command and behind == "suspicious" and not words)):
         return Verdict.POISONED
     if behind == "suspicious":
-        return Verdict.SUSPICIOUS
+        natural = words and command and evidence["trigger_returns"] < POLICY["trigger_returns"].value
+        return Verdict.INCONCLUSIVE if natural else Verdict.SUSPICIOUS
     if obeyed and (command or taken_off):
         return Verdict.INCONCLUSIVE if words else Verdict.SUSPICIOUS
     return Verdict.CLEAN
@@ -498,6 +501,11 @@ def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], behind: Behi
     )
     if verdict is Verdict.POISONED:
         return f"The trigger was found: {trigger} {did}."
+    if behind == "suspicious" and verdict is Verdict.INCONCLUSIVE:
+        return (
+            f"The model has a shortcut: {trigger} {did}, but of the samples that hold it {evidence['trigger_returns']:.0%} leave "
+            "this class without it: natural, or planted with right labels (clean-label poison)."
+        )
     if behind == "apart":
         return (
             f"The model has a shortcut: {trigger} {did}, though the samples that hold it fit this class: natural, or planted with "
