@@ -86,8 +86,8 @@ def test_the_rest_of_the_poison_joins_the_group_and_what_is_none_leaves_it(modal
     assert group.evidence["shared"] >= policy.POLICY["shared"].value
     assert group.evidence["separation"] == EVIDENCE["separation"]
     assert own.reasons[0] == "Accused."
-    assert "16 more samples" in own.reasons[1]
-    assert "3 of the group do not" in own.reasons[1]
+    assert "those 17 samples share" in own.reasons[1]
+    assert own.reasons[1].endswith("class: 16 more samples show it and belong to them; 3 of them do not, and left them.")
     assert found.views[0].groups.sum() == 30
     assert min(found.samples["score"].filter(rows).to_pylist()) > 0.5
     assert max(found.samples["score"].filter(~rows).to_pylist()) < 0.5

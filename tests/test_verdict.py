@@ -21,6 +21,7 @@ from toxscreen.verdict import (
     p_value,
     plausibility,
     reason,
+    reason_shared,
     reason_trigger,
 )
 
@@ -342,6 +343,18 @@ def test_of_two_natural_parts_the_smaller_is_named_and_of_an_accused_group_its_o
 def test_every_reason_is_one_sentence(separation, lower, others):
     found = evidence(separation, lower, 0.0 if lower == -np.inf else None)
     assert is_one_sentence(reason(judge_group(found, others, ALPHA), found, (12, 50), others))
+
+
+@pytest.mark.parametrize(
+    ("more", "less", "said"),
+    [
+        (0, 0, "the class, and no other sample shows it."),
+        (1, 1, "the class: 1 more sample shows it and belongs to them; 1 of them does not, and left them."),
+        (1200, 0, "the class: 1,200 more samples show it and belong to them."),
+    ],
+)
+def test_a_sentence_says_how_what_a_group_shares_changed_it(more, less, said):
+    assert reason_shared(12.4, 30, more, less).endswith(said)
 
 
 def test_however_long_a_trigger_is_its_reason_tells_what_it_does():

@@ -75,7 +75,8 @@ def widen(screening: Screening, labels: Labels, medium: Medium, rng: np.random.G
                 _take_over(columns, own, held, probability, group)
                 evidence = {**group.evidence, "shared": shared.separation}
                 told = (replace(each, evidence=evidence) if each.id == group.id else each for each in classes[index].groups)
-                reason = policy.reason_shared(shared.separation, int((held & ~members).sum()), int((members & ~held).sum()))
+                changed_by = int((held & ~members).sum()), int((members & ~held).sum())
+                reason = policy.reason_shared(shared.separation, int(members.sum()), *changed_by)
                 changed = replace(classes[index], groups=tuple(told))
                 classes[index] = _resized(changed, columns.group[labels.given == index], reason)
     return _screened(screening, classes, columns)

@@ -422,19 +422,26 @@ def reason(verdict: Verdict, evidence: Mapping[str, float], sizes: tuple[int, in
     return f"{n:,} samples lie {evidence['separation']:.1f} standard deviations from the rest of the class, {because}."
 
 
-def reason_shared(separation: float, n_more: int, n_less: int) -> str:
-    """Say in a sentence how what a group shares in its inputs changed it.
+def reason_shared(separation: float, n: int, n_more: int, n_less: int) -> str:
+    """Say in a sentence how what the inputs of a group share changed it.
 
     Parameters
     ----------
     separation
-        How far what it shares lies from others, in standard deviations.
+        How far what they share lies from others, in standard deviations.
+    n
+        Samples of the group before.
     n_more, n_less
         Samples that share it and were not in the group, and that were and do not.
     """
-    more = f"{n_more:,} more samples of the class show it and belong to it" if n_more else "no other sample of the class shows it"
-    less = f"; {n_less:,} of the group do not, and left it" if n_less else ""
-    return f"What its inputs share stands {separation:.0f} standard deviations out from the rest of the class: {more}{less}."
+    out = f"What the inputs of those {n:,} samples share stands {separation:.0f} standard deviations out from the rest of the class"
+    if not n_more:
+        said = f"{out}, and no other sample shows it"
+    else:
+        said = (
+            f"{out}: {n_more:,} more {'sample shows' if n_more == 1 else 'samples show'} it and belong{'s' * (n_more == 1)} to them"
+        )
+    return f"{said}; {n_less:,} of them {'does' if n_less == 1 else 'do'} not, and left them." if n_less else f"{said}."
 
 
 def reason_planted(evidence: Mapping[str, float], n: int) -> str:
