@@ -56,6 +56,8 @@ def test_a_natural_sub_population_is_named_as_such():
         ({"separation": 3.2}, "They lie only 3.2", 1),
         ({"separation": 5.1}, "They lie 5.1", 0),
         ({"separation": math.nan}, "They lie", None),
+        ({"shared": 16.2}, "What their inputs share stands 16 standard deviations out", 0),
+        ({"shared": 11.0}, "What their inputs share stands 11 standard deviations out", 1),
         ({"share": 0.45}, "They are 45% of the class", 1),
         ({"share": 0.29}, "of the class:", None),
         ({"p_value": 0.004}, "with a probability of 0.004", 0),

@@ -49,6 +49,7 @@ def case(group: GroupResult) -> Case:
     told = [
         *_place(group),
         *_inputs(group.evidence),
+        *_pattern(group.evidence),
         *_rarity(group.evidence),
         *_trigger(group),
         *_exclusion(group.evidence),
@@ -85,6 +86,9 @@ def _is_natural(group: GroupResult) -> bool:
     )
 
 
+_NATURALLY_SHARED = 12
+"""How far, in standard deviations, what natural parts of clean pictures share stood out at most."""
+
 _Sentences = Iterator[tuple[bool, str]]
 """Whether a sentence speaks for poison, and it."""
 
@@ -115,6 +119,12 @@ def _inputs(evidence: Mapping[str, float]) -> _Sentences:
         yield False, f"Their inputs fit the label: {figure}. So it is with a natural sub-population."
     else:
         yield False, f"That their inputs do not fit the label is uncertain: {figure}; it may be as low as {lower:.2f}."
+
+
+def _pattern(evidence: Mapping[str, float]) -> _Sentences:
+    if "shared" in evidence:
+        stands_out = f"What their inputs share stands {evidence['shared']:.0f} standard deviations out from the rest of the class"
+        yield evidence["shared"] > _NATURALLY_SHARED, f"{stands_out}; natural parts of a class reach {_NATURALLY_SHARED}."
 
 
 def _rarity(evidence: Mapping[str, float]) -> _Sentences:
