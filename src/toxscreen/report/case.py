@@ -87,7 +87,7 @@ def _is_natural(group: GroupResult) -> bool:
 
 
 _NATURALLY_SHARED = 12
-"""How far, in standard deviations, what natural parts of clean pictures share stood out at most."""
+"""How far, in standard deviations, what natural parts of clean classes of pictures share stood out at most."""
 
 _Sentences = Iterator[tuple[bool, str]]
 """Whether a sentence speaks for poison, and it."""
@@ -124,7 +124,7 @@ def _inputs(evidence: Mapping[str, float]) -> _Sentences:
 def _pattern(evidence: Mapping[str, float]) -> _Sentences:
     if "shared" in evidence:
         stands_out = f"What their inputs share stands {evidence['shared']:.0f} standard deviations out from the rest of the class"
-        yield evidence["shared"] > _NATURALLY_SHARED, f"{stands_out}; natural parts of a class reach {_NATURALLY_SHARED}."
+        yield evidence["shared"] > _NATURALLY_SHARED, f"{stands_out}; natural parts of a class reach {_NATURALLY_SHARED} in pictures and 32 in texts."
 
 
 def _rarity(evidence: Mapping[str, float]) -> _Sentences:
