@@ -124,7 +124,8 @@ def _inputs(evidence: Mapping[str, float]) -> _Sentences:
 def _pattern(evidence: Mapping[str, float]) -> _Sentences:
     if "shared" in evidence:
         stands_out = f"What their inputs share stands {evidence['shared']:.0f} standard deviations out from the rest of the class"
-        yield evidence["shared"] > _NATURALLY_SHARED, f"{stands_out}; natural parts of a class reach {_NATURALLY_SHARED} in pictures and 32 in texts."
+        known = f"natural parts of a class reach {_NATURALLY_SHARED} in pictures and 32 in texts"
+        yield evidence["shared"] > _NATURALLY_SHARED, f"{stands_out}; {known}."
 
 
 def _rarity(evidence: Mapping[str, float]) -> _Sentences:
