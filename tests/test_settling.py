@@ -325,12 +325,13 @@ def test_the_small_sides_of_what_lies_apart_come_before_the_rests_of_their_class
 
 
 @pytest.mark.parametrize(("returns", "verdict"), [((0, 60), Verdict.CLEAN), ((50, 60), Verdict.POISONED)])
-def test_a_pattern_over_the_picture_of_most_of_a_class_is_the_class_unless_it_can_be_taken_off(returns, verdict):
+def test_what_most_of_a_class_shares_is_the_class_unless_it_can_be_taken_off(returns, verdict):
     screening, labels, _ = screened(planted=0)
     rows = np.flatnonzero(labels.given == 2)
     mixed = Pattern(0.8, np.ones((8, 8, 1), np.float32), np.zeros((8, 8, 1), np.float32), 1.0, 20, 0.0, 255.0)
-    most = behind(Lead(2, None, rows[30:], rows[:30], apart=FAR), rows[30:], returns=returns, trigger=mixed)
-    assert convict(screening, labels, [most]).classes[2].verdict is verdict
+    for trigger in (mixed, patch()):
+        most = behind(Lead(2, None, rows[30:], rows[:30], apart=FAR), rows[30:], returns=returns, trigger=trigger)
+        assert convict(screening, labels, [most]).classes[2].verdict is verdict
 
 
 def test_a_suspicious_group_whose_words_command_but_hardly_matter_to_its_own_texts_becomes_inconclusive():
@@ -366,16 +367,17 @@ def accused(screening, labels, index, evidence, verdict=Verdict.SUSPICIOUS):
     return replace(screening, classes=tuple(classes), samples=columns.table())
 
 
+SCREENED = {"separation": 4.0, "p_value": 1e-4}
 PROVED = {"trigger_returns_lower": 0.9, "trigger_control_returns_upper": 0.1}
 
 
 def test_what_is_accused_beside_proved_poison_is_screened_again_without_it_and_cleared_if_nothing_is_left():
     before, labels, planted = screened()
-    found = accused(accused(before, labels, 0, {"separation": 4.0}), labels, 2, PROVED, Verdict.POISONED)
+    found = accused(accused(before, labels, 0, SCREENED), labels, 2, PROVED, Verdict.POISONED)
     poison, doubtful = vouching(found, labels)
     assert poison.tolist() == np.flatnonzero(labels.given == 2)[:20].tolist()
     assert doubtful == [0]  # what is accused in class 1 shares a pattern
-    settled = acquit(found, before, labels, doubtful)
+    settled = acquit(found, before, labels, doubtful, 0.01)
     assert [each.verdict for each in settled.classes] == [Verdict.CLEAN, Verdict.SUSPICIOUS, Verdict.POISONED]
     assert "turned out to be poisoned" in settled.classes[0].reasons[-1]
     flagged = settled.samples["flagged"].to_numpy()
@@ -386,11 +388,20 @@ def test_what_is_accused_beside_proved_poison_is_screened_again_without_it_and_c
 
 def test_nothing_is_screened_again_where_nothing_is_proved_or_a_pattern_speaks_for_itself():
     before, labels, _ = screened(planted=0)
-    alone = accused(before, labels, 0, {"separation": 4.0})
+    alone = accused(before, labels, 0, SCREENED)
     assert vouching(alone, labels)[1] == []
     assert vouching(accused(alone, labels, 2, PROVED, Verdict.POISONED), labels)[1] == [0]
-    patterned = accused(before, labels, 0, {"separation": 4.0, "shared": 20.0})
-    assert vouching(accused(patterned, labels, 2, PROVED, Verdict.POISONED), labels)[1] == []
+    for evidence in ({**SCREENED, "shared": 20.0}, {"trigger_flips_lower": 0.9}, {"p_value": 1.0}):
+        by_itself = accused(before, labels, 0, evidence)
+        assert vouching(accused(by_itself, labels, 2, PROVED, Verdict.POISONED), labels)[1] == []
+
+
+def test_what_would_be_accused_if_it_were_alone_stays_accused():
+    before, labels, _ = screened(planted=0)
+    found = accused(accused(before, labels, 0, SCREENED), labels, 2, PROVED, Verdict.POISONED)
+    again = accused(before, labels, 0, {**SCREENED, "p_value": 0.01}, Verdict.CLEAN)
+    assert acquit(found, again, labels, [0], 0.01).classes[0].verdict is Verdict.SUSPICIOUS
+    assert acquit(found, again, labels, [0], 0.009).classes[0].verdict is Verdict.CLEAN
 
 
 def test_what_a_trigger_has_proved_no_retraining_clears():

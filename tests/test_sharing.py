@@ -153,7 +153,7 @@ def test_texts_with_a_word_that_no_other_class_has_are_suspicious_if_they_do_not
     before = screened(training_set, conflict=np.flatnonzero(rows))
     found = sought(training_set, before, "text")
     assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
-    assert "hold words that hardly any other class has" in found.classes[TARGET].reasons[0]
+    assert "hold words almost absent from the other classes" in found.classes[TARGET].reasons[0]
     assert not found.apart
     assert sought(training_set, replace(before, inputs=None), "text") == replace(before, inputs=None)
 
@@ -166,6 +166,24 @@ def test_few_such_texts_are_a_lead_also_beside_an_accused_group_and_such_as_fit_
     assert apart.rows.tolist() == left.tolist()
     assert found.classes[TARGET].n_accused == 15
     assert not sought(training_set, screened(training_set), "text").apart
+
+
+@pytest.mark.parametrize("absurd", [1e30, -1e20, np.nan, np.inf])
+def test_one_absurd_pixel_hides_nothing(absurd):
+    training_set, rows = poisoned("array")
+    training_set.inputs[int(np.flatnonzero(training_set.labels == TARGET)[5])][0, 3, 3] = absurd
+    found = widened(training_set, screened(training_set, np.flatnonzero(rows)[:20]), "array")
+    assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
+
+
+def test_a_group_that_others_took_over_is_no_longer_listed():
+    training_set, rows = poisoned()
+    before = screened(training_set, conflict=np.flatnonzero(rows))
+    small = replace(
+        before.classes[TARGET], groups=(*before.classes[TARGET].groups, GroupResult(1, 0, 0.0, Verdict.CLEAN, EVIDENCE))
+    )
+    found = sought(training_set, replace(before, classes=(small, *before.classes[1:])))
+    assert [group.id for group in found.classes[TARGET].groups] == [0, 2]
 
 
 def test_samples_that_can_no_longer_be_read_are_left_out():

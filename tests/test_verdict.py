@@ -142,6 +142,7 @@ def proof(flips, control, returns=0.0, control_returns=0.0):
     return {
         "trigger_flips_lower": flips,
         "trigger_control_upper": control,
+        "trigger_returns": returns,
         "trigger_returns_lower": returns,
         "trigger_control_returns_upper": control_returns,
     }
@@ -174,11 +175,10 @@ def test_what_only_flips_makes_suspicious_what_lies_apart_or_does_not_fit_its_la
     assert judge_trigger(proof(FLIPS * LESS, 0.0), behind) is Verdict.CLEAN
 
 
-def test_words_prove_a_suspicious_group_by_returns_alone_and_without_them_it_is_a_shortcut():
-    assert judge_trigger(proof(0.98, 0.05, RETURNS), "suspicious", words=True) is Verdict.POISONED
+def test_words_that_command_prove_a_suspicious_group_unless_its_own_texts_hardly_need_them():
     few, some = ({**proof(0.98, 0.05, 0.1), "trigger_returns": value} for value in (RETURNS * LESS, RETURNS))
     assert judge_trigger(few, "suspicious", words=True) is Verdict.INCONCLUSIVE
-    assert judge_trigger(some, "suspicious", words=True) is Verdict.SUSPICIOUS
+    assert judge_trigger(some, "suspicious", words=True) is Verdict.POISONED
     assert judge_trigger(few, "suspicious") is Verdict.POISONED  # a picture cannot be cleaned as well
     assert judge_trigger({**few, "trigger_flips_lower": FLIPS * LESS}, "suspicious", words=True) is Verdict.SUSPICIOUS
     said = reason_trigger(Verdict.INCONCLUSIVE, {**few, "trigger_flips": 0.99, "trigger_control": 0.0}, "suspicious", "words")

@@ -447,7 +447,7 @@ def _recovered(
             found, predicted = leads(screening, labels), predicted_classes(screening, labels)
             recovered = recover(medium, found, predicted, rng=following, failed=errors.append, progress=log.progress)
             screening = widen(convict(screening, labels, recovered), labels, medium, again)
-            screening = _reconsidered(screening, labels, screened)
+            screening = _reconsidered(screening, labels, screened, config.verdict.alpha)
     except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
         errors.append(error)
     if errors:
@@ -456,14 +456,14 @@ def _recovered(
     return screening, recovered
 
 
-def _reconsidered(screening: Screening, labels: Labels, screened: Callable[[Labels], Screening]) -> Screening:
+def _reconsidered(screening: Screening, labels: Labels, screened: Callable[[Labels], Screening], alpha: float) -> Screening:
     """Screen again without proved poison, where it may be why another class is accused."""
     poison, doubtful = vouching(screening, labels)
     if not doubtful:
         return screening
     given = labels.given.copy()
     given[poison] = MISSING_LABEL
-    return acquit(screening, screened(replace(labels, given=given)), labels, doubtful)
+    return acquit(screening, screened(replace(labels, given=given)), labels, doubtful, alpha)
 
 
 def _confirmed(
@@ -567,8 +567,8 @@ def _result(
     elif accuracy < _WELL_READ:
         misread = round((1 - accuracy) * pc.count(screening.samples["verdict"]).as_py())
         log.notes.append(
-            f"The model reads {accuracy:.1%} of this training data as its labels say. Among the other {misread:,} samples (their "
-            "predicted is not their label in samples.parquet) poison may not show: the model has not learned them."
+            f"The model reads {accuracy:.1%} of this training data as its labels say. Among the other {misread:,} samples ("
+            "`predicted` differs from `label` in samples.parquet) poison may not show: the model has not learned them."
         )
     if note := inputs["model"]["preprocessing"].get("note"):
         log.notes.append(f"Preprocessing: {note}.")

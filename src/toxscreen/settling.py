@@ -194,12 +194,17 @@ def vouching(screening: Screening, labels: Labels) -> tuple[NDArray[np.int64], l
         if sure:
             proved.add(index)
             rows.append(np.flatnonzero((labels.given == index) & np.isin(group, sure)))
-        elif result.accused and not any("shared" in each.evidence for each in result.accused):
+        elif result.accused and all(_by_the_screen(each.evidence) for each in result.accused):
             doubtful.append(index)
     return np.concatenate(rows), doubtful if proved else []
 
 
-def acquit(screening: Screening, again: Screening, labels: Labels, doubtful: Sequence[int]) -> Screening:
+def _by_the_screen(evidence: Mapping[str, float]) -> bool:
+    """Say whether the screen alone speaks against a group: what a pattern or a trigger accused, it cannot accuse again."""
+    return evidence.get("p_value", 1.0) < 1 and "shared" not in evidence
+
+
+def acquit(screening: Screening, again: Screening, labels: Labels, doubtful: Sequence[int], alpha: float) -> Screening:
     """Return the screening without the accusations of some classes that do not stand when it is made again.
 
     Parameters
@@ -210,9 +215,13 @@ def acquit(screening: Screening, again: Screening, labels: Labels, doubtful: Seq
         The same without the poison that :func:`vouching` returned.
     doubtful
         Indices of the classes.
+    alpha
+        The level of the scan. A class stays accused if it alone would be at this level: without the proved classes beside it, it is
+        judged more strictly than before.
     """
     classes, samples = list(screening.classes), screening.samples
-    cleared = [index for index in doubtful if not again.classes[index].accused]
+    stays = [any(group.evidence.get("p_value", 1.0) <= alpha for group in again.classes[index].groups) for index in doubtful]
+    cleared = [index for index, kept in zip(doubtful, stays, strict=True) if not kept and not again.classes[index].accused]
     for index in cleared:
         classes[index] = replace(again.classes[index], reasons=(*again.classes[index].reasons, policy.ACQUITTED))
     changed = pa.array(np.isin(labels.given, cleared))
@@ -246,10 +255,8 @@ def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Beh
     if lead.group is not None:
         behind: policy.Behind = "suspicious"
     elif lead.apart and not found.is_text:
-        most = found.trigger.kind == "pattern" and len(lead.members) > len(lead.ordinary)
-        behind = (
-            "nothing" if most and not policy.can_be_taken_off(evidence) else "apart"
-        )  # the mean of most of a class is the class
+        most = len(lead.members) > len(lead.ordinary)  # what most of a class shares is the class
+        behind = "nothing" if most and not policy.can_be_taken_off(evidence) else "apart"
     else:
         proved = policy.judge_trigger(evidence, "conflict") is Verdict.POISONED
         natural = not proved and found.trigger.kind == "pattern"  # the mean of half a class, mixed in, is a command too

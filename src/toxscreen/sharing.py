@@ -38,9 +38,9 @@ _TAIL, _COMPONENTS = 0.1, 2
 _OTHERS, _MOST_WORDS = 20_000, 60
 """Texts of other classes that words are looked up in, and words of a class that are asked about."""
 
-_OWN, _ODD = 3.0, 0.6
-"""How much more frequent a word of a class is there than elsewhere; and the lower bound of the conflict of the texts that hold it.
-In Rotten Tomatoes and AG News planted words had 0.69 to 1.0, words of clean classes up to 0.75 (volcanoes in Sci/Tech)."""
+_OWN, _ODD = 3.0, 0.5
+"""How much more frequent a word of a class is there than elsewhere; and the conflict of the texts that hold it, less a standard
+error, from which it is put together with others."""
 
 _LEAST_FITTING = 0.06
 """Part of a class that fits its label least, and may hold one."""
@@ -150,12 +150,21 @@ def _odd_words(
     """Return the texts with words of their class alone that do not fit it without them, and their label conflict together."""
     (holds, *_), read = _seen(medium, own)
     (elsewhere, *_), _ = _seen(medium, others)
-    odd = np.zeros(len(read), bool)
+    found = []
     for column in _own_words(holds.values, elsewhere.values, inputs.own[read]):
         members = holds.values[:, [column]].toarray().ravel() > 0
-        if _conflict(inputs, index, read, members)["label_conflict_lower"] >= _ODD:
-            odd |= members
-    return read[odd], _conflict(inputs, index, read, odd) if odd.sum() >= FEWEST else {}
+        told = _conflict(inputs, index, read, members)
+        surely = (told["label_conflict"] + told["label_conflict_lower"]) / 2  # one standard error below
+        if surely >= _ODD:
+            found.append((surely, members))
+    best, evidence = np.zeros(len(read), bool), dict[str, float]()
+    odd = best.copy()
+    for _, members in sorted(found, key=lambda pair: -pair[0]):
+        odd = odd | members
+        told = _conflict(inputs, index, read, odd)
+        if told["label_conflict_lower"] > evidence.get("label_conflict_lower", 0.0):
+            best, evidence = odd, told
+    return read[best], evidence
 
 
 def _own_words(holds: sparse.csr_array, elsewhere: sparse.csr_array, fit: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -283,7 +292,8 @@ def _take_over(
 def _resized(result: ClassResult, groups: NDArray[np.int64], reason: str) -> ClassResult:
     """Return a class with one more reason, after the numbers ``groups`` of its samples' groups changed."""
     counts = np.bincount(groups[groups >= 0], minlength=1 + max(group.id for group in result.groups))
-    sized = (replace(each, n=int(counts[each.id]), share=float(counts[each.id] / result.n)) for each in result.groups)
+    left = (each for each in result.groups if counts[each.id] or each.id == 0)
+    sized = (replace(each, n=int(counts[each.id]), share=float(counts[each.id] / result.n)) for each in left)
     said = [each for each in result.reasons if each != policy.NOTHING_APART]
     return replace(result, groups=tuple(sized), reasons=(*said, reason))
 

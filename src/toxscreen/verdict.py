@@ -90,8 +90,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "What a group shares in its inputs is looked for in the rest of its class where it lies this many standard deviations "
             "from what others have. Pictures of another class that share so distant a pattern are suspicious where they do not fit "
             "their label, and otherwise a trigger is looked for behind it.",
-            "trials: patches, blended patterns and waves on MNIST and CIFAR-10 had 12 to 190, clean classes of MNIST and CIFAR-10 "
-            "up to 10, of GTSRB, with its near-duplicates, 12",
+            "trials: patches, blended patterns and waves on MNIST and CIFAR-10 had 11 to 190, clean classes of MNIST and CIFAR-10 "
+            "up to 10, merged ones of Fashion-MNIST up to 11, of GTSRB, with its near-duplicates, 12",
         ),
         "odd_rest": Rule(
             1.5,
@@ -102,8 +102,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         ),
         "odd_words": Rule(
             0.75,
-            "Texts with words that hardly any other class has are suspicious where the lower bound of their label conflict, asked "
-            "without these words, is at least this; from the bound of other groups on, a trigger is looked for behind them.",
+            "Texts with words almost absent from the other classes are suspicious where the lower bound of their label conflict, "
+            "asked without these words, is at least this; from the bound of other groups on, a trigger is looked for behind them.",
             "trials on Rotten Tomatoes, SST-2 and AG News: one of five rare words in 5 % of a class had 0.85 to 0.95, classes with "
             "nothing planted up to 0.62",
         ),
@@ -143,8 +143,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "Or the group was suspicious before, and the trigger sends at least this part of other inputs to the class, and its "
             "controls surely at most half as many, and most ordinary samples stay when it is taken off them. What was not "
             "suspicious becomes so by that, where samples lie far apart, or those that hold the trigger do not fit their label; "
-            "of words inconclusive: the name of a news agency commands, too. Words prove a group by their returns alone; if fewer "
-            "than those return, the group is inconclusive.",
+            "of words inconclusive: the name of a news agency commands, too. Where fewer samples of a suspicious group return than "
+            "that, words that command leave it inconclusive.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
         ),
         "exre_score": Rule(
@@ -314,11 +314,11 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     most = POLICY["trigger_flips"].value
     destroys = evidence.get("trigger_control_returns", 0.0) > most  # taken off ordinary samples, it takes the class from them
     command = flips >= most and 2 * control <= flips and not destroys
-    if obeyed and ((taken_off and not (words and behind == "apart")) or (command and behind == "suspicious" and not words)):
+    hardly_needed = words and evidence["trigger_returns"] < POLICY["trigger_returns"].value
+    if obeyed and ((taken_off and not (words and behind == "apart")) or (command and behind == "suspicious" and not hardly_needed)):
         return Verdict.POISONED
     if behind == "suspicious":
-        natural = words and command and evidence["trigger_returns"] < POLICY["trigger_returns"].value
-        return Verdict.INCONCLUSIVE if natural else Verdict.SUSPICIOUS
+        return Verdict.INCONCLUSIVE if command and hardly_needed else Verdict.SUSPICIOUS
     if obeyed and (command or taken_off):
         return Verdict.INCONCLUSIVE if words else Verdict.SUSPICIOUS
     return Verdict.CLEAN
@@ -455,7 +455,7 @@ def reason_planted(evidence: Mapping[str, float], n: int) -> str:
 def reason_words(evidence: Mapping[str, float], n: int) -> str:
     """Say in a sentence what is suspicious about ``n`` texts that hold odd words; see :func:`judge_words`."""
     return (
-        f"{n:,} samples hold words that hardly any other class has, and without them look like those of other classes "
+        f"{n:,} samples hold words almost absent from the other classes, and without them look like those of other classes "
         f"(label conflict {min(evidence['label_conflict'], 1.0):.2f} of 1)."
     )
 

@@ -102,6 +102,8 @@ def read_finished(folder: Path, digest: str) -> ScanResult | None:
 
     None where the folder holds no such run, one that is not finished, or one whose files are not as they were written.
     """
+    if not (folder / _FINISHED).is_file():  # a pipe would be waited for
+        return None
     try:
         record = _checked(dict, _read_json(folder / _FINISHED))
         if (record["digest"], record["result"]) != (digest, _digest(folder / _RESULT)):

@@ -27,7 +27,7 @@ EVIDENCE = {
     " of the class, 1 like samples of other classes. A natural kind of its own stays near 0.",
     "label_conflict_lower": "The same less two standard errors: small groups have to be clearer than large ones.",
     "shared": "Distance, in standard deviations, between the inputs that show what the group shares and the rest of the class, each"
-    " judged by what others taught. Planted patterns had 12 to 190, natural parts of a class up to 12.",
+    " judged by what others taught. Planted patterns in pictures had 11 to 190, natural parts of a class up to 12 (of texts 32).",
     "p_value": "The probability that the most telling group of a clean class tells as much as this one.",
     "trigger_flips": "The part of inputs of other classes that the model gives this class once they carry the recovered trigger.",
     "trigger_flips_lower": "The lower end of its 95 % interval.",
@@ -259,7 +259,7 @@ def next_steps(result: ScanResult, run: str | None = None, asked: Mapping[str, A
 
 def _scan_again(result: ScanResult, asked: Mapping[str, Any], *, found: bool) -> list[Step]:
     if found:
-        again = "Then scan it again: the group may be one part of the poison, and the next part shows when the first is gone."
+        again = "Then scan it again: the group may be one part of the poison, and a next part may show when the first is gone."
     elif result.verdict is Verdict.CLEAN:
         again = "Scan again when the data or the model changes."
     else:

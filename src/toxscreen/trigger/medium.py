@@ -42,6 +42,9 @@ _N_WORDS = 2**20
 _FLAT = 1e-4
 """A squared step from a pixel to the next, in parts of the range, below which pictures count as flat."""
 
+_BEYOND = 1.0
+"""How far beyond the range of most pixels a value counts: one absurd value of one sample must not hide what others share."""
+
 _PROBES = 16
 _TINY = 1e-6
 
@@ -94,11 +97,13 @@ class _Pixels(Medium):
     """What is seen of pictures."""
 
     searches = (search_patches, search_patterns)
+    lowest: float
     span: float
 
     def views(self, seen: Pictures) -> tuple[View, ...]:
         """Return their details, and how steep they are from each pixel to the next: what is mixed in, and what was bent."""
-        seen = reduced(seen, -(-max(seen.shape[1:3]) // _SIDE_SHARED)) / np.float32(self.span)
+        seen = np.nan_to_num((seen - np.float32(self.lowest)) / np.float32(self.span)).clip(-_BEYOND, 1 + _BEYOND)
+        seen = reduced(seen, -(-max(seen.shape[1:3]) // _SIDE_SHARED))
         steps = [np.log(np.diff(seen, axis=axis) ** 2 + np.float32(_FLAT)).reshape(len(seen), -1) for axis in (1, 2)]
         steep = np.concatenate(steps, axis=1)
         steep -= steep.mean(axis=1, keepdims=True)
@@ -110,6 +115,7 @@ class _Pictures(_Pixels):
     """Pictures of uint8, brought to one size: float32 ``(n, height, width, channels)``, 0 to 255."""
 
     size: ImagePreprocessing
+    lowest: float = 0.0
     span: float = 255.0
 
     def read(self, rows: NDArray[np.int64]) -> tuple[Pictures, NDArray[np.int64]]:
@@ -128,6 +134,7 @@ class _Arrays(_Pixels):
     """Arrays ``(channels, height, width)`` that are pictures, as float32 ``(n, height, width, channels)`` in their own units."""
 
     like: NDArray[Any]
+    lowest: float
     span: float
 
     def read(self, rows: NDArray[np.int64]) -> tuple[Pictures, NDArray[np.int64]]:
@@ -184,8 +191,10 @@ def open_medium(classifier: Classifier, training_set: TrainingSet, outputs: NDAr
         return _Pictures(classifier, training_set, class_of, _size(classifier, sample)) if sample else None
     if input_view(training_set) is None:
         return None
-    span = max(float(np.nanmax(value) - np.nanmin(value)) for value in sample)
-    return _Arrays(classifier, training_set, class_of, sample[0], max(span, _TINY))
+    lowest, highest = np.percentile(
+        np.nan_to_num(np.stack([value for value in sample if value.shape == sample[0].shape])), (0.1, 99.9)
+    )
+    return _Arrays(classifier, training_set, class_of, sample[0], float(lowest), max(float(highest - lowest), _TINY))
 
 
 def _size(classifier: Classifier, sample: Sequence[Input]) -> ImagePreprocessing:
