@@ -396,12 +396,12 @@ def test_nothing_is_screened_again_where_nothing_is_proved_or_a_pattern_speaks_f
         assert vouching(accused(by_itself, labels, 2, PROVED, Verdict.POISONED), labels)[1] == []
 
 
-def test_what_would_be_accused_if_it_were_alone_stays_accused():
+def test_what_would_be_accused_beside_as_many_classes_stays_accused():
     before, labels, _ = screened(planted=0)
     found = accused(accused(before, labels, 0, SCREENED), labels, 2, PROVED, Verdict.POISONED)
-    again = accused(before, labels, 0, {**SCREENED, "p_value": 0.01}, Verdict.CLEAN)
-    assert acquit(found, again, labels, [0], 0.01).classes[0].verdict is Verdict.SUSPICIOUS
-    assert acquit(found, again, labels, [0], 0.009).classes[0].verdict is Verdict.CLEAN
+    again = accused(before, labels, 0, {**SCREENED, "p_value": 0.006}, Verdict.CLEAN)
+    assert acquit(found, again, labels, [0], 0.01).classes[0].verdict is Verdict.SUSPICIOUS  # two of three
+    assert acquit(found, again, labels, [0], 0.008).classes[0].verdict is Verdict.CLEAN
 
 
 def test_what_a_trigger_has_proved_no_retraining_clears():

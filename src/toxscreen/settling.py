@@ -216,11 +216,12 @@ def acquit(screening: Screening, again: Screening, labels: Labels, doubtful: Seq
     doubtful
         Indices of the classes.
     alpha
-        The level of the scan. A class stays accused if it alone would be at this level: without the proved classes beside it, it is
-        judged more strictly than before.
+        The level of the scan. As many classes as were accused before are judged together: without the poison of the proved ones the
+        others would be judged more strictly.
     """
     classes, samples = list(screening.classes), screening.samples
-    stays = [any(group.evidence.get("p_value", 1.0) <= alpha for group in again.classes[index].groups) for index in doubtful]
+    level = alpha * sum(bool(each.accused) for each in classes) / len(classes)
+    stays = [any(group.evidence.get("p_value", 1.0) <= level for group in again.classes[index].groups) for index in doubtful]
     cleared = [index for index, kept in zip(doubtful, stays, strict=True) if not kept and not again.classes[index].accused]
     for index in cleared:
         classes[index] = replace(again.classes[index], reasons=(*again.classes[index].reasons, policy.ACQUITTED))
