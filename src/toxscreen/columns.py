@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from toxscreen.result import Verdict
+from toxscreen.result import ClassResult, GroupResult, Verdict
+from toxscreen.screening import Screening
 
 _CLEARED = 0.49
 """The highest score of a sample that nothing speaks against any more."""
@@ -52,3 +56,14 @@ class Columns:
         for name, values in columns.items():
             samples = samples.set_column(samples.column_names.index(name), samples.schema.field(name), values)
         return samples
+
+    def put_into(self, screening: Screening, classes: Sequence[ClassResult]) -> Screening:
+        """Return a screening with these classes, and its samples as they are now."""
+        moved = tuple(replace(view, groups=self.group[view.rows]) for view in screening.views)
+        return replace(screening, classes=tuple(classes), samples=self.table(), views=moved)
+
+
+def sized(groups: Iterable[GroupResult], counts: NDArray[np.int64], n: int) -> tuple[GroupResult, ...]:
+    """Return the groups of a class of ``n`` samples with their sizes, ``counts`` by number, but those that nobody is left in."""
+    left = (group for group in groups if counts[group.id] or group.id == 0)
+    return tuple(replace(group, n=int(counts[group.id]), share=float(counts[group.id] / n)) for group in left)

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from toxscreen import verdict as policy
 from toxscreen.analysis.activation_clustering import label_conflict
 from toxscreen.analysis.base import telling
-from toxscreen.columns import Columns
+from toxscreen.columns import Columns, sized
 from toxscreen.confirmation import Confirmation, Exclusion, Suspect
 from toxscreen.conflict import Affinity
 from toxscreen.result import CONFIRMATION_SCHEMA, ClassResult, GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
+from toxscreen.sharing import LEAST_FITTING
 from toxscreen.trigger.recover import Lead, Recovered
 
-_LEAST_FITTING, _FEWEST_IN_LEAD = 0.06, 25
-"""Part of a class, and samples at least, that are looked at because they fit their label least: with 5 % of a class poisoned,
-a third of them were poison in trials on CIFAR-10 and Fashion-MNIST."""
+_FEWEST_IN_LEAD = 25
+"""Samples at least that are looked at because they fit their label least."""
 
 _LEAST_LEADS, _SAMPLES_PER_LEAD = 10, 6000
 """Leads that are followed at least; and samples of the data set for each further one, as often as following one asks the model."""
@@ -100,7 +100,7 @@ def _is_part(lead: Lead) -> bool:
 def _least_fitting(index: int, fitted: NDArray[np.int64], inputs: Affinity) -> Lead:
     """Return the samples of a class that fit their label least."""
     order = fitted[np.argsort(inputs.own[fitted], kind="stable")]
-    n = max(_FEWEST_IN_LEAD, round(_LEAST_FITTING * len(fitted)))
+    n = max(_FEWEST_IN_LEAD, round(LEAST_FITTING * len(fitted)))
     votes = np.bincount(inputs.rival[order[:n]])
     rival = int(votes.argmax()) if 2 * votes.max() > n else None
     return Lead(index, None, order[:n], order[n:], rival)
@@ -145,7 +145,7 @@ def settle(screening: Screening, labels: Labels, found: Sequence[Suspect], confi
             verdict = Verdict.CLEAN
         classes[suspect.class_index] = _settled(result, suspect.group, verdict, group, labels, confirmation, proved=proved)
         columns.set(suspect.rows, Verdict.POISONED if proved else verdict)
-    return replace(screening, classes=tuple(classes), samples=columns.table())
+    return columns.put_into(screening, classes)
 
 
 def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]) -> Screening:
@@ -177,8 +177,7 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
             columns.surely(found.holding, found.proof.flips.interval[0])
         counts = np.bincount(columns.group[(labels.given == lead.class_index) & (columns.group >= 0)], minlength=number + 1)
         classes[lead.class_index] = _convicted(result, number, counts, (verdict, behind), found, labels)
-    moved = tuple(replace(view, groups=columns.group[view.rows]) for view in screening.views)
-    return replace(screening, classes=tuple(classes), samples=columns.table(), views=moved)
+    return columns.put_into(screening, classes)
 
 
 def vouching(screening: Screening, labels: Labels) -> tuple[NDArray[np.int64], list[int]]:
@@ -298,13 +297,12 @@ def _convicted(
         source_class=sources[0] if len(sources) == 1 and verdict is Verdict.POISONED else group.source_class,
         trigger=document,
     )
-    left = ((id_, group) for id_, group in sorted(groups.items()) if counts[id_] or id_ == 0)
-    sized = tuple(replace(group, n=int(counts[id_]), share=counts[id_] / result.n) for id_, group in left)
-    worst = max((group.verdict for group in sized), key=lambda v: v.severity)
+    left = sized((group for _, group in sorted(groups.items())), counts, result.n)
+    worst = max((group.verdict for group in left), key=lambda v: v.severity)
     reason = policy.reason_trigger(verdict, evidence, behind, str(found.trigger))
     said = [each for each in result.reasons if each != policy.NOTHING_APART] if worst is not Verdict.CLEAN else result.reasons
     reasons = tuple(dict.fromkeys((*said, reason)))
-    return replace(result, verdict=worst, groups=sized, reasons=reasons)
+    return replace(result, verdict=worst, groups=left, reasons=reasons)
 
 
 def answers_table(labels: Labels, confirmation: Confirmation) -> pa.Table:

@@ -18,7 +18,7 @@ from scipy import sparse
 from toxscreen import verdict as policy
 from toxscreen.activations import Rows
 from toxscreen.analysis.activation_clustering import label_conflict
-from toxscreen.columns import Columns
+from toxscreen.columns import Columns, sized
 from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
 from toxscreen.result import ClassResult, GroupResult, Verdict
@@ -42,8 +42,9 @@ _OWN, _ODD = 3.0, 0.5
 """How much more frequent a word of a class is there than elsewhere; and the conflict of the texts that hold it, less a standard
 error, from which it is put together with others."""
 
-_LEAST_FITTING = 0.06
-"""Part of a class that fits its label least, and may hold one."""
+LEAST_FITTING = 0.06
+"""Part of a class that is looked at because it fits its label least: with 5 % of a class poisoned, a third of it was poison in
+trials on CIFAR-10 and Fashion-MNIST."""
 
 
 def widen(screening: Screening, labels: Labels, medium: Medium, rng: np.random.Generator) -> Screening:
@@ -79,7 +80,7 @@ def widen(screening: Screening, labels: Labels, medium: Medium, rng: np.random.G
                 reason = policy.reason_shared(shared.separation, int(members.sum()), *changed_by)
                 changed = replace(classes[index], groups=tuple(told))
                 classes[index] = _resized(changed, columns.group[labels.given == index], reason)
-    return _screened(screening, classes, columns)
+    return columns.put_into(screening, classes)
 
 
 def planted(
@@ -118,7 +119,7 @@ def planted(
             apart.append(Apart(index, own[held], evidence))
         if progress is not None:
             progress("looking for what inputs share", number, len(quiet))
-    return _screened(replace(screening, apart=(*apart, *screening.apart)), classes, columns)
+    return columns.put_into(replace(screening, apart=(*apart, *screening.apart)), classes)
 
 
 def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: np.random.Generator) -> Screening:
@@ -141,7 +142,7 @@ def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: n
                 classes[index] = _accused(result, mine, columns, (rows, np.ones(len(rows))), evidence, reason)
             elif evidence.get("label_conflict_lower", 0.0) >= policy.POLICY["label_conflict"].value:
                 apart.append(Apart(index, rows, evidence))
-    return _screened(replace(screening, apart=(*apart, *screening.apart)), classes, columns)
+    return columns.put_into(replace(screening, apart=(*apart, *screening.apart)), classes)
 
 
 def _odd_words(
@@ -182,7 +183,7 @@ def _sought(
 ) -> tuple[NDArray[np.float64], dict[str, float]]:
     """Return the probability that each sample of a class holds what stands out farthest in it, and the evidence; 0 for nothing."""
     fit = np.zeros(len(own)) if screening.inputs is None else screening.inputs.own[own]
-    least = np.argsort(fit, kind="stable")[: max(FEWEST, round(_LEAST_FITTING * len(own)))]
+    least = np.argsort(fit, kind="stable")[: max(FEWEST, round(LEAST_FITTING * len(own)))]
     looked = _look(medium, own[_some(np.isin(np.arange(len(own)), least), _MOST_SOUGHT, rng)], rng)
     groups = Columns(screening.samples).group[own]
     seeds = () if looked is None else _seeds(looked, own, least, groups, activations)
@@ -292,12 +293,5 @@ def _take_over(
 def _resized(result: ClassResult, groups: NDArray[np.int64], reason: str) -> ClassResult:
     """Return a class with one more reason, after the numbers ``groups`` of its samples' groups changed."""
     counts = np.bincount(groups[groups >= 0], minlength=1 + max(group.id for group in result.groups))
-    left = (each for each in result.groups if counts[each.id] or each.id == 0)
-    sized = (replace(each, n=int(counts[each.id]), share=float(counts[each.id] / result.n)) for each in left)
     said = [each for each in result.reasons if each != policy.NOTHING_APART]
-    return replace(result, groups=tuple(sized), reasons=(*said, reason))
-
-
-def _screened(screening: Screening, classes: list[ClassResult], columns: Columns) -> Screening:
-    moved = tuple(replace(view, groups=columns.group[view.rows]) for view in screening.views)
-    return replace(screening, classes=tuple(classes), samples=columns.table(), views=moved)
+    return replace(result, groups=sized(result.groups, counts, result.n), reasons=(*said, reason))
