@@ -11,7 +11,7 @@ from tests.trigger.test_recover import TARGET, Obedient
 from toxscreen import verdict as policy
 from toxscreen.conflict import Affinity
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
-from toxscreen.screening import Labels, Screening
+from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.sharing import planted, widen
 from toxscreen.trigger.medium import open_medium
 
@@ -139,6 +139,19 @@ def test_a_planted_pattern_in_samples_that_fit_is_a_lead_and_no_verdict(sign):
     (apart,) = found.apart
     assert apart.class_index == TARGET
     assert apart.rows.tolist() == np.flatnonzero(rows).tolist()
+
+
+@pytest.mark.parametrize("side", [True, False])
+def test_what_lies_far_apart_is_a_lead_where_it_or_the_rest_shares_a_pattern_and_else_a_natural_kind(side):
+    training_set, rows = poisoned()
+    own = training_set.labels == TARGET
+    marked, natural = np.flatnonzero(own & (rows == side)), np.flatnonzero(own & ~rows)[:40]
+    for number in natural:
+        training_set.inputs[number] = training_set.inputs[number] // 2 + 60  # alike as wholes, and no pattern
+    far = {"separation": 9.0}
+    before = replace(screened(training_set), apart=(Apart(TARGET, marked, far), Apart(TARGET, natural[:15], far)))
+    kept = [each for each in sought(training_set, before).apart if each.evidence == far]
+    assert [each.rows.tolist() for each in kept] == [marked.tolist()]
 
 
 def test_where_the_rest_is_what_does_not_fit_a_pattern_is_a_lead_behind_which_both_sides_are_followed():

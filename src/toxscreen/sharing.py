@@ -93,6 +93,8 @@ def planted(
 ) -> Screening:
     """Return the screening with what shares a pattern, in classes that are not accused, among what lies far apart.
 
+    Pictures that lie far apart and share none are a natural kind, and no longer among them.
+
     Parameters
     ----------
     screening, labels, medium, rng
@@ -119,7 +121,19 @@ def planted(
             apart.append(Apart(index, own[held], evidence))
         if progress is not None:
             progress("looking for what inputs share", number, len(quiet))
-    return columns.put_into(replace(screening, apart=(*apart, *screening.apart)), classes)
+    known = [each for each in screening.apart if each.class_index in quiet and _share(each.rows, medium, labels, columns, rng)]
+    return columns.put_into(replace(screening, apart=(*apart, *known)), classes)
+
+
+def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, columns: Columns, rng: np.random.Generator) -> bool:
+    """Say whether what lies far apart in a class, or all else in it, shares a pattern."""
+    own = np.flatnonzero((labels.given == labels.given[rows[0]]) & (columns.group >= 0))
+    looked = _look(medium, own[_some(np.isin(own, rows), _MOST, rng)], rng)
+    known = np.zeros(0, bool) if looked is None else np.isin(looked.rows, rows)
+    shared = None if looked is None else looked.look.shared_by(known)
+    if shared is None or shared.separation < policy.POLICY["shared"].value:
+        return False
+    return bool(((shared.probability > 0.5) & known).sum() >= _KEPT * known.sum())
 
 
 def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: np.random.Generator) -> Screening:
