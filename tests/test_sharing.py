@@ -15,6 +15,9 @@ from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.sharing import planted, widen
 from toxscreen.trigger.medium import open_medium
 
+RIVAL = 2
+"""The class that inputs look like which do not fit their label."""
+
 EVIDENCE = {"separation": 6.0, "label_conflict": 0.9}
 
 
@@ -49,7 +52,7 @@ def screened(training_set, members=(), conflict=()):
         classes[TARGET] = replace(own, verdict=Verdict.SUSPICIOUS, reasons=("Accused.",), groups=(left, group))
     rows = np.flatnonzero(labels == TARGET)
     view = ClassView(TARGET, rows, flagged[rows].astype(np.int64), np.zeros((len(rows), 2), np.float32))
-    fit = Affinity(np.where(misfits, 0.0, 0.9).astype(np.float32), np.zeros(n, np.int64), np.zeros(len(names)))
+    fit = Affinity(np.where(misfits, 0.0, 0.9).astype(np.float32), np.full(n, RIVAL), np.zeros(len(names)))
     return Screening(tuple(classes), pa.table(columns, schema=SAMPLES_SCHEMA), (view,), (), fit)
 
 
@@ -127,6 +130,17 @@ def test_a_planted_pattern_in_samples_that_do_not_fit_their_label_is_suspicious(
     assert policy.NOTHING_APART not in own.reasons
     assert [each.verdict for each in found.classes[1:]] == [Verdict.CLEAN] * 3
     assert not found.apart
+
+
+@pytest.mark.parametrize(("part", "verdict"), [(0.3, Verdict.SUSPICIOUS), (0.7, Verdict.CLEAN)])
+def test_what_most_samples_of_the_class_that_they_look_like_share_is_of_that_kind_and_only_wrongly_labelled(part, verdict):
+    training_set, rows = poisoned()
+    kind = np.flatnonzero(training_set.labels == RIVAL)
+    for number in kind[: round(part * len(kind))]:
+        training_set.inputs[number][-4:-1, -4:-1, 0] = test_recover.CORNER
+    found = sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)))
+    assert found.classes[TARGET].verdict is verdict
+    assert not [each for each in found.apart if each.class_index == TARGET]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
