@@ -86,14 +86,12 @@ def test_as_many_cover_samples_as_poisoned_ones_are_asked_for():
     assert InputAware().covers == 1
 
 
-@pytest.mark.parametrize("side", [16, 64])
-def test_the_trigger_grows_with_the_image(prepared, side):
+def test_the_trigger_grows_with_the_image(prepared):
     (image,), _ = pictures(1, seed=1)
-    resized = np.kron(image, np.ones((2, 2, 1), np.uint8)) if side == 64 else image[::2, ::2]
     small = np.abs(added(prepared, image)).sum(axis=2)
-    other = np.abs(added(prepared, resized)).sum(axis=2)
-    blocks = other.reshape(32, 2, 32, 2).mean(axis=(1, 3)) if side == 64 else np.kron(other, np.ones((2, 2)))
-    assert np.corrcoef(blocks.ravel(), small.ravel())[0, 1] > 0.5
+    large = np.abs(added(prepared, np.kron(image, np.ones((2, 2, 1), np.uint8)))).sum(axis=2)
+    blocks = large.reshape(32, 2, 32, 2).mean(axis=(1, 3))
+    assert np.corrcoef(blocks.ravel(), small.ravel())[0, 1] > 0.8
 
 
 def test_what_is_put_on_a_gray_image_is_gray(prepared):
