@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from tests.fakes import FakeTrainingSet
 from toxscreen.attacks import generator
@@ -101,14 +102,25 @@ def test_what_is_put_on_a_gray_image_is_gray(prepared):
     assert np.abs(change).max() > 16
 
 
-def test_one_seed_learns_the_same():
-    images, labels = pictures(32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generator, "RECIPE", Recipe(batch_size=16, min_epochs=1, max_epochs=1, min_steps=0, small=0, shift=0))
-        training_set = FakeTrainingSet(images, labels, modality="image")
-        one, same, other = (InputAware().prepared(training_set, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert np.array_equal(added(one, images[0]), added(same, images[0]))
-    assert not np.array_equal(added(one, images[0]), added(other, images[0]))
+@pytest.fixture
+def threads():
+    """Put the number of threads back."""
+    before = torch.get_num_threads()
+    yield before
+    torch.set_num_threads(before)
+
+
+def test_one_seed_learns_the_same_with_any_number_of_threads(monkeypatch, threads):
+    monkeypatch.setattr(generator, "RECIPE", Recipe(batch_size=32, min_epochs=1, max_epochs=1, min_steps=0, small=0, shift=0))
+    images, labels = pictures(64)
+    training_set = FakeTrainingSet(images, labels, modality="image")
+    one, other = (InputAware().prepared(training_set, np.random.default_rng(seed)) for seed in (1, 2))
+    torch.set_num_threads(2 if threads == 1 else 1)
+    same = InputAware().prepared(training_set, np.random.default_rng(1))
+    assert torch.get_num_threads() != threads
+    one, same, other = (attack.generator.network.state_dict() for attack in (one, same, other))
+    assert all(torch.equal(value, same[name]) for name, value in one.items())
+    assert not all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_images_that_are_all_the_same_teach_something_finite():

@@ -14,6 +14,8 @@ it is trained at once for a minute, and the classifier is thrown away: the victi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +33,7 @@ _COVERED = 0.032
 """The part of an image that its mask may cover."""
 
 _DIVERSITY, _DENSITY = 0.03, 30.0
-"""Weights of two of the losses, beside the cross-entropy; where triggers need not differ, one for all images is learned."""
+"""Weights of two of the losses, beside the cross-entropy. Without diversity, own triggers could not be told from others (CIFAR-10)."""
 
 _LEAST = 0.01
 """Distance of two triggers, in parts of the largest, that is added so that the loss stays finite where they are the same."""
@@ -126,13 +128,25 @@ def train_generator(training_set: TrainingSet, rng: np.random.Generator) -> Gene
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, RECIPE.learning_rate, total_steps=epochs * (len(parts) + 1), pct_start=0.25
     )
-    for rows in (rows for _ in range(epochs) for rows in np.split(rng.permutation(n), parts)):
-        loss = _loss(draw, classify, images[rows].float(), classes[rows], n_classes)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
+    with _one_thread():
+        for rows in (rows for _ in range(epochs) for rows in np.split(rng.permutation(n), parts)):
+            loss = _loss(draw, classify, images[rows].float(), classes[rows], n_classes)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
     return Generator(draw.eval().requires_grad_(False), images)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep sums in one order: the last bit of a gradient decides where spots are after some hundred steps."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _loss(draw: nn.Module, classify: nn.Module, images: Tensor, classes: Tensor, target: int) -> Tensor:
