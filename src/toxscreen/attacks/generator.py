@@ -33,7 +33,7 @@ _COVERED = 0.032
 """The part of an image that its mask may cover."""
 
 _DIVERSITY, _DENSITY = 0.03, 30.0
-"""Weights of two of the losses, beside the cross-entropy. Without diversity, own triggers could not be told from others (CIFAR-10)."""
+"""Weights of two of the losses, beside the cross-entropy; without diversity, own triggers could not be told from others."""
 
 _LEAST = 0.01
 """Distance of two triggers, in parts of the largest, that is added so that the loss stays finite where they are the same."""
