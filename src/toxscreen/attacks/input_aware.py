@@ -6,8 +6,8 @@
    which spots suit an image and not that there are spots.
 
 The paper trains the victim's network with the generator. From the data alone (10 % of 10,000 images of CIFAR-10, two seeds) a small
-network learned own triggers to an attack success rate of 92 and 95 %. In the latter case it gave the target to 4 % of the images with
-another image's trigger, and to 3 % of those without any; it read 69 % of the former right, and 74 % of the latter.
+network learned own triggers to an attack success rate of 92 and 95 %. The second gave the target to 4 % of the images
+with the trigger of another, and to 3 % of those without any; it read 69 % of the former right, and 74 % of the latter.
 
 **Source:** Nguyen and Tran 2020, arXiv 2010.08138, section 3; the rates are those of the experiments.
 """
