@@ -123,6 +123,16 @@ def test_where_inputs_share_no_pattern_the_model_tells_who_belongs_to_a_group_if
     assert ("Together with what the model makes of them" in found.reasons[-1]) is (n == 60)
 
 
+@pytest.mark.parametrize(("known", "n"), [(110, 100), (150, 150)])
+def test_where_the_model_tells_that_a_few_do_not_belong_to_a_group_they_leave_it_but_no_large_part_does(known, n):
+    training_set, _ = poisoned(n=240, planted=0)
+    own = np.flatnonzero(training_set.labels == TARGET)
+    points = noise(training_set)
+    points[own[:100], 0] += 12
+    screening = screened(training_set, own[:known], conflict=own[:known])
+    assert widened(training_set, screening, activations=points).classes[TARGET].groups[1].n == n
+
+
 def test_what_a_group_does_not_share_but_others_do_does_not_replace_it():
     training_set, rows = poisoned()
     clean = np.flatnonzero((training_set.labels == TARGET) & ~rows)

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from toxscreen import verdict as policy
 from toxscreen.activations import Rows
-from toxscreen.analysis.activation_clustering import AS_TELLING, label_conflict
+from toxscreen.analysis.activation_clustering import AROUND, AS_TELLING, label_conflict
 from toxscreen.columns import Columns, sized
 from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
@@ -169,12 +169,20 @@ def _sharing(
         if shared is None:
             return None
         probability, evidence = _probability(medium, looked, shared, own), {}
-        before, after = (_conflict(screening.inputs, index, own, side)["label_conflict"] for side in (members, probability > 0.5))
-        if ((probability > 0.5) & ~members).sum() < FEWEST or after < AS_TELLING * min(before, 1.0):
+        if not _stands(screening.inputs, index, own, (members, probability > 0.5)):
             return None
     held = probability > 0.5
     kept = (held & members).sum() >= _KEPT * members.sum() and (~held).sum() >= FEWEST
     return (probability, evidence) if kept else None
+
+
+def _stands(inputs: Affinity, index: int, own: NDArray[np.int64], changed: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> bool:
+    """Say whether a group, as it was and as it would be, is worth changing: nearly all stay, and contradict their label as much."""
+    before, after = changed
+    if (before != after).sum() < FEWEST or (after & before).sum() < AROUND * before.sum():
+        return False
+    told, tells = (_conflict(inputs, index, own, side)["label_conflict"] for side in changed)
+    return tells >= AS_TELLING * min(told, 1.0)
 
 
 def _points(activations: Rows, rows: NDArray[np.int64]) -> View:
