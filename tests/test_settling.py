@@ -52,6 +52,8 @@ def test_what_was_planted_is_poisoned_after_a_confirmation_and_suspicious_withou
     assert accused.groups[1].evidence["exre_l"] == 0
     assert "exre_l" not in accused.groups[0].evidence
     assert "l/p" in accused.reasons[-1]
+    assert all(reason.startswith("Group 1: ") for reason in accused.reasons)
+    assert not any("Group" in reason for reason in result.classes[0].reasons)
     assert result.samples["flagged"].to_numpy().tolist() == planted.tolist()
     assert set(result.samples["verdict"].filter(planted).to_pylist()) == {"poisoned"}
     assert result.settings["confirmation"] == {"asked": True}
@@ -189,7 +191,7 @@ def test_a_proved_trigger_makes_its_group_poisoned_and_takes_in_all_that_hold_it
     assert accused.groups[1].source_class == "class 0"
     assert accused.groups[1].trigger["kind"] == "patch"
     assert accused.groups[1].trigger["flips"]["count"] == 90
-    assert "The trigger was found" in accused.reasons[-1]
+    assert accused.reasons[-1].startswith("Group 1: the trigger was found: ")
     flagged = settled.samples["flagged"].to_numpy()
     np.testing.assert_array_equal(np.flatnonzero(flagged), np.sort(np.r_[lead.members, more]))
     assert min(settled.samples["score"].filter(flagged).to_pylist()) > 0.8
@@ -203,7 +205,7 @@ def test_a_trigger_that_does_too_little_leaves_a_group_suspicious_and_is_told():
     settled = convict(screening, labels, [behind(lead, lead.members, flips=(10, 100))])
     assert settled.classes[1].verdict is Verdict.SUSPICIOUS
     assert settled.samples == screening.samples
-    assert "No trigger was found" in settled.classes[1].reasons[-1]
+    assert settled.classes[1].reasons[-1].startswith("Group 1: no trigger was found that proves it: ")
 
 
 def test_samples_of_a_clean_class_that_hold_a_proved_trigger_become_a_group():

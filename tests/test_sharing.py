@@ -86,7 +86,7 @@ def test_the_rest_of_the_poison_joins_the_group_and_what_is_none_leaves_it(modal
     assert group.evidence["shared"] >= policy.POLICY["shared"].value
     assert group.evidence["separation"] == EVIDENCE["separation"]
     assert own.reasons[0] == "Accused."
-    assert "those 17 samples share" in own.reasons[1]
+    assert own.reasons[1].startswith("Group 1: what the inputs of those 17 samples share")
     assert own.reasons[1].endswith("class: 16 more samples show it and belong to them; 3 of them do not, and left them.")
     assert found.views[0].groups.sum() == 30
     assert min(found.samples["score"].filter(rows).to_pylist()) > 0.5
@@ -123,7 +123,7 @@ def test_a_planted_pattern_in_samples_that_do_not_fit_their_label_is_suspicious(
     assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
     assert own.groups[1].n == 30
     assert own.groups[1].evidence["label_conflict_lower"] > 0.5
-    assert "share a pattern in their pictures" in own.reasons[0]
+    assert own.reasons[0].startswith("Group 1: 30 samples share a pattern in their pictures")
     assert policy.NOTHING_APART not in own.reasons
     assert [each.verdict for each in found.classes[1:]] == [Verdict.CLEAN] * 3
     assert not found.apart

@@ -79,7 +79,7 @@ def widen(screening: Screening, labels: Labels, medium: Medium, rng: np.random.G
                 changed_by = int((held & ~members).sum()), int((members & ~held).sum())
                 reason = policy.reason_shared(shared.separation, int(members.sum()), *changed_by)
                 changed = replace(classes[index], groups=tuple(told))
-                classes[index] = _resized(changed, columns.group[labels.given == index], reason)
+                classes[index] = _resized(changed, columns.group[labels.given == index], policy.of_group(group.id, reason))
     return columns.put_into(screening, classes)
 
 
@@ -277,7 +277,7 @@ def _accused(
     group = GroupResult(1 + max(each.id for each in result.groups), 0, 0.0, Verdict.SUSPICIOUS, evidence)
     _take_over(columns, rows, np.ones(len(rows), bool), probability, group)
     worst = max(result.verdict, Verdict.SUSPICIOUS, key=lambda verdict: verdict.severity)
-    return _resized(replace(result, verdict=worst, groups=(*result.groups, group)), columns.group[mine], reason)
+    return _resized(replace(result, verdict=worst, groups=(*result.groups, group)), columns.group[mine], policy.of_group(group.id, reason))
 
 
 def _take_over(

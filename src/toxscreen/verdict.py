@@ -401,6 +401,11 @@ def not_learned(facts: Facts, others: Sequence[float]) -> str | None:
     )
 
 
+def of_group(number: int, said: str) -> str:
+    """Return a reason with the number of the group that it is about: a class may have several."""
+    return f"Group {number}: {said[:1].lower()}{said[1:]}"
+
+
 def reason(verdict: Verdict, evidence: Mapping[str, float], sizes: tuple[int, int], others: Sequence[float]) -> str:
     """Say in one sentence what speaks for the verdict of a group.
 
