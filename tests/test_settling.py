@@ -124,8 +124,8 @@ def test_where_the_rest_of_the_class_is_the_poison_the_two_change_places():
     screening = Screening(result.classes, result.samples, (), ())
     labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
     (suspect,) = suspects(screening, labels)
-    clean_part = Exclusion(len(suspect.rows), 0, len(suspect.rows), 0, 0.5, 0.1, 0.0)
-    poison = Exclusion(len(suspect.rest), 0, len(suspect.rest), 2, 0.9, 0.95, 0.9)
+    clean_part = Exclusion(len(suspect.rows), 0, ((0, len(suspect.rows)),), 0.5, 0.1, 0.0)
+    poison = Exclusion(len(suspect.rest), 0, ((2, len(suspect.rest)),), 0.9, 0.95, 0.9)
     answers = np.zeros(len(suspect.rows), np.int64)
     found = Confirmation((clean_part,), (poison,), suspect.rows, answers, np.ones(len(answers), np.float32), "a model", 0.9)
     settled = settle(screening, labels, (suspect,), found)
@@ -205,7 +205,7 @@ def test_a_trigger_that_does_too_little_leaves_a_group_suspicious_and_is_told():
     settled = convict(screening, labels, [behind(lead, lead.members, flips=(10, 100))])
     assert settled.classes[1].verdict is Verdict.SUSPICIOUS
     assert settled.samples == screening.samples
-    assert settled.classes[1].reasons[-1].startswith("Group 1: no trigger was found that proves it: ")
+    assert settled.classes[1].reasons[-1].startswith("Group 1: but no trigger was found that proves it: ")
 
 
 def test_samples_of_a_clean_class_that_hold_a_proved_trigger_become_a_group():
@@ -411,7 +411,7 @@ def test_what_a_trigger_has_proved_no_retraining_clears():
     (lead,) = leads(screening, labels)
     proved = convict(screening, labels, [behind(lead, lead.members)])
     (suspect,) = suspects(proved, labels)
-    keeps = Exclusion(len(suspect.rows), len(suspect.rows), 0, None, np.nan, np.nan, np.nan, 0.9)
+    keeps = Exclusion(len(suspect.rows), len(suspect.rows), (), np.nan, np.nan, np.nan, 0.9)
     answers = np.ones(len(suspect.rows), np.int64)
     found = Confirmation((keeps,), (None,), suspect.rows, answers, np.ones(len(answers), np.float32), "a model", 0.9)
     kept = settle(proved, labels, (suspect,), found).classes[1]

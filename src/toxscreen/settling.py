@@ -330,7 +330,8 @@ def _settled(
     """Return a class with the new verdict of one of its groups, which stays poisoned where its trigger was proved."""
     source = None if exclusion.source is None else labels.class_names[exclusion.source]
     evidence = exclusion.evidence()
-    reason = policy.reason_excluded(verdict, evidence, exclusion.n, source, confirmation.accuracy)
+    elsewhere = [(labels.class_names[index], n) for index, n in exclusion.elsewhere]
+    reason = policy.reason_excluded(verdict, evidence, exclusion.n, elsewhere, confirmation.accuracy)
 
     def changed(group: GroupResult) -> GroupResult:
         stands = source if verdict is not Verdict.CLEAN and exclusion.stands_out else None

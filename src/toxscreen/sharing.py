@@ -277,7 +277,9 @@ def _accused(
     group = GroupResult(1 + max(each.id for each in result.groups), 0, 0.0, Verdict.SUSPICIOUS, evidence)
     _take_over(columns, rows, np.ones(len(rows), bool), probability, group)
     worst = max(result.verdict, Verdict.SUSPICIOUS, key=lambda verdict: verdict.severity)
-    return _resized(replace(result, verdict=worst, groups=(*result.groups, group)), columns.group[mine], policy.of_group(group.id, reason))
+    return _resized(
+        replace(result, verdict=worst, groups=(*result.groups, group)), columns.group[mine], policy.of_group(group.id, reason)
+    )
 
 
 def _take_over(

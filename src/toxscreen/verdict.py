@@ -196,8 +196,8 @@ Behind = Literal["suspicious", "conflict", "apart", "nothing"]
 """What speaks against samples beside their trigger: the screen suspects their group; those that hold the trigger do not fit their
 label; they lie as far away as poison does, though they fit it; or nothing."""
 
-_TOLD = 200
-"""Characters of a trigger's description in a reason, so that what it does is told too."""
+_TOLD, _NAMED = 200, 3
+"""Characters of a trigger's description in a reason, so that what it does is told too; and classes that a reason names."""
 
 
 @dataclass(frozen=True)
@@ -465,7 +465,14 @@ def reason_words(evidence: Mapping[str, float], n: int) -> str:
     )
 
 
-def reason_excluded(verdict: Verdict, evidence: Mapping[str, float], n: int, source: str | None, accuracy: float) -> str:
+def most_leave(evidence: Mapping[str, float]) -> bool:
+    """Say whether a model that was trained without a group surely gives most of it other classes, be it for different ones."""
+    return evidence.get("exre_l_share_upper", 1.0) < 0.5
+
+
+def reason_excluded(
+    verdict: Verdict, evidence: Mapping[str, float], n: int, elsewhere: Sequence[tuple[str, int]], accuracy: float
+) -> str:
     """Say in a sentence or two what exclusionary reclassification of a group of ``n`` samples came to.
 
     Parameters
@@ -474,26 +481,37 @@ def reason_excluded(verdict: Verdict, evidence: Mapping[str, float], n: int, sou
         As in :func:`judge_excluded`.
     n
         Samples that were asked.
-    source
-        Name of the class that most of those without their own label get.
+    elsewhere
+        Name of each other class that any of them get, and how many, the most frequent first.
     """
     if not accuracy >= POLICY["exre_accuracy"].value:
         read = "no held-out samples" if np.isnan(accuracy) else f"only {accuracy:.0%} of held-out samples right"
-        return f"A model trained without them reads {read}, so it settles nothing."
-    own, other = int(evidence["exre_l"]), int(evidence["exre_p"])
-    said = f"A model trained without them gives {own:,} of the {n:,} their own label"
-    said += f" and {other:,} the class {source!r}" if source is not None else ""
+        return f"But a model trained without them reads {read}, so it settles nothing."
+    said = f"model trained without them gives {int(evidence['exre_l']):,} of the {n:,} their own label{_taken_for(elsewhere)}"
     if verdict is Verdict.CLEAN:
-        return f"{said}: exclusionary reclassification clears them."
+        return f"But a {said}: exclusionary reclassification clears them."
     score = f"l/p = {evidence['exre_score']:.2f}, threshold {POLICY['exre_score'].value:g}"
     alike = f"resemblance {evidence['exre_resemblance']:.2f}, agreement {evidence['exre_agreement']:.2f} of 1"
     if verdict is Verdict.POISONED:
-        return f"{said} ({score}), and they resemble ordinary samples of the classes that it gives them ({alike})."
+        return f"A {said} ({score}), and they resemble ordinary samples of the classes that it gives them ({alike})."
     if evidence["exre_l_share_upper"] < POLICY["exre_score"].value * evidence["exre_p_share_lower"]:
-        return f"{said} ({score}), but they resemble each other more than any class ({alike}), as a natural part does: not settled."
+        return (
+            f"A {said} ({score}), but they resemble each other more than any class ({alike}), as a natural part does: not settled."
+        )
+    why = "which is too close to settle it"
     if evidence["exre_l_share_lower"] > POLICY["exre_score"].value * evidence["exre_p_share_upper"]:
-        return f"{said} ({score}), but it did not start from fresh weights, or knows some class too little, to clear them."
-    return f"{said} ({score}), which is too close to settle it."
+        why = "though it did not start from fresh weights, or knows some class too little, to clear them"
+    elif most_leave(evidence):
+        return f"A {said} ({score}): most leave the class, but no other class gets surely more of them than their own."
+    return f"But a {said} ({score}), {why}."
+
+
+def _taken_for(elsewhere: Sequence[tuple[str, int]]) -> str:
+    """Say how many of a group get which other classes."""
+    told = [f"{n:,} the class {name!r}" if not at else f"{n:,} {name!r}" for at, (name, n) in enumerate(elsewhere[:_NAMED])]
+    if more := elsewhere[_NAMED:]:
+        told.append(f"{sum(n for _, n in more):,} one of {len(more)} more")
+    return f"{''.join(f', {each}' for each in told[:-1])} and {told[-1]}" if told else ""
 
 
 def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], behind: Behind, trigger: str) -> str:
@@ -525,7 +543,7 @@ def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], behind: Behi
         )
     if behind == "conflict":
         return f"Samples that look like those of other classes share what the model obeys: {trigger} {did}."
-    return f"No trigger was found that proves it: the best candidate, {trigger}, {did}."
+    return f"But no trigger was found that proves it: the best candidate, {trigger}, {did}."
 
 
 def _because_of_inputs(verdict: Verdict, evidence: Mapping[str, float]) -> str:

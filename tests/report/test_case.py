@@ -113,6 +113,11 @@ def shares(own, other):
         ({**shares((0.0, 0.1), (0.8, 0.9)), "exre_resemblance": 0.1}, "they keep to themselves", 1),
         (shares((0.8, 0.9), (0.0, 0.1)), "gives 40 of them their own label and 9 one other class.", 1),
         (shares((0.3, 0.6), (0.2, 0.5)), "too close to settle it", 1),
+        (
+            {**shares((0.1, 0.3), (0.2, 0.5)), "exre_left": 30.0, "exre_classes": 4.0},
+            "gives 30 of them one of 4 other classes and 40 their own label.",
+            0,
+        ),
         ({}, "too close to settle it", 1),
     ],
 )

@@ -162,11 +162,14 @@ def _exclusion(evidence: Mapping[str, float]) -> _Sentences:
     l_lower, l_upper, p_lower, p_upper = (
         evidence.get(f"exre_{which}_share_{end}", math.nan) for which in ("l", "p") for end in ("lower", "upper")
     )
-    own, other = evidence["exre_l"], evidence.get("exre_p", math.nan)
+    own, other, left, n_classes = (evidence.get(f"exre_{name}", math.nan) for name in ("l", "p", "left", "classes"))
     told = f"A model trained without them gives {own:,.0f} of them their own label and {other:,.0f} one other class"
-    misread, cleared = l_upper < p_lower, l_lower > p_upper
-    yield misread, f"{told}." if misread or cleared else f"{told}, which is too close to settle it."
-    if not misread:
+    misread, cleared, leave = l_upper < p_lower, l_lower > p_upper, policy.most_leave(evidence)
+    if leave and not misread:
+        gives = f"gives {left:,.0f} of them one of {n_classes:.0f} other classes and {own:,.0f} their own label"
+        told = f"A model trained without them {gives}"
+    yield misread or leave, f"{told}." if misread or leave or cleared else f"{told}, which is too close to settle it."
+    if not (misread or leave):
         return
     if any(evidence.get(name, 0.0) >= policy.POLICY[name].value for name in ("exre_resemblance", "exre_agreement")):
         yield True, "They lie among ordinary samples of the classes that it gives them."

@@ -39,6 +39,8 @@ EVIDENCE = {
     "trigger_control_returns_upper": "The upper end of its 95 % interval.",
     "exre_l": "Samples of the group that a model trained without it gives their own label: l of exclusionary reclassification.",
     "exre_p": "Those that it gives the most frequent other class: p.",
+    "exre_left": "Those that it gives any other class.",
+    "exre_classes": "The other classes that it gives them.",
     "exre_score": "l/p. Above 1 the group fits its label, below 1 it looks like another class.",
     "exre_l_share_lower": "The share l of the group, lower end of its 95 % interval.",
     "exre_l_share_upper": "The same, upper end.",
