@@ -153,7 +153,7 @@ def test_texts_with_a_word_that_no_other_class_has_are_suspicious_if_they_do_not
     before = screened(training_set, conflict=np.flatnonzero(rows))
     found = sought(training_set, before, "text")
     assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
-    assert "hold words almost absent from the other classes" in found.classes[TARGET].reasons[0]
+    assert 'hold words almost absent from the other classes ("cf"), and' in found.classes[TARGET].reasons[0]
     assert not found.apart
     assert sought(training_set, replace(before, inputs=None), "text") == replace(before, inputs=None)
 

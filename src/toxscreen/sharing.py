@@ -136,9 +136,9 @@ def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: n
         own = np.flatnonzero(mine & examined & ~np.isin(columns.group, [each.id for each in result.accused]))
         others = rng.permutation(np.flatnonzero(~mine & examined))[:_OTHERS]
         if result.groups and min(len(own), len(others)) >= FEWEST:
-            rows, evidence = _odd_words(inputs, medium, index, own, np.sort(others))
+            rows, evidence, which = _odd_words(inputs, medium, index, own, np.sort(others))
             if policy.judge_words(evidence, len(rows)) is not Verdict.CLEAN:
-                reason = policy.reason_words(evidence, len(rows))
+                reason = policy.reason_words(evidence, len(rows), medium.named(medium.read(rows)[0], which))
                 classes[index] = _accused(result, mine, columns, (rows, np.ones(len(rows))), evidence, reason)
             elif evidence.get("label_conflict_lower", 0.0) >= policy.POLICY["label_conflict"].value:
                 apart.append(Apart(index, rows, evidence))
@@ -147,8 +147,8 @@ def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: n
 
 def _odd_words(
     inputs: Affinity, medium: Medium, index: int, own: NDArray[np.int64], others: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], dict[str, float]]:
-    """Return the texts with words of their class alone that do not fit it without them, and their label conflict together."""
+) -> tuple[NDArray[np.int64], dict[str, float], list[int]]:
+    """Return the texts with words of their class alone that do not fit it without them, their label conflict, and these words."""
     (holds, *_), read = _seen(medium, own)
     (elsewhere, *_), _ = _seen(medium, others)
     found = []
@@ -157,15 +157,16 @@ def _odd_words(
         told = _conflict(inputs, index, read, members)
         surely = (told["label_conflict"] + told["label_conflict_lower"]) / 2  # one standard error below
         if surely >= _ODD:
-            found.append((surely, members))
-    best, evidence = np.zeros(len(read), bool), dict[str, float]()
+            found.append((surely, members, int(column)))
+    best, evidence, n_words = np.zeros(len(read), bool), dict[str, float](), 0
     odd = best.copy()
-    for _, members in sorted(found, key=lambda pair: -pair[0]):
+    ranked = sorted(found, key=lambda each: -each[0])
+    for n, (_, members, _) in enumerate(ranked, start=1):
         odd = odd | members
         told = _conflict(inputs, index, read, odd)
         if told["label_conflict_lower"] > evidence.get("label_conflict_lower", 0.0):
-            best, evidence = odd, told
-    return read[best], evidence
+            best, evidence, n_words = odd, told, n
+    return read[best], evidence, [column for _, _, column in ranked[:n_words]]
 
 
 def _own_words(holds: sparse.csr_array, elsewhere: sparse.csr_array, fit: NDArray[np.float32]) -> NDArray[np.int64]:

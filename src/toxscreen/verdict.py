@@ -199,6 +199,9 @@ label; they lie as far away as poison does, though they fit it; or nothing."""
 _TOLD, _NAMED = 200, 3
 """Characters of a trigger's description in a reason, so that what it does is told too; and classes that a reason names."""
 
+_WORDS, _LONGEST_WORD = 8, 30
+"""Words that a reason names, and characters of each."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -457,10 +460,13 @@ def reason_planted(evidence: Mapping[str, float], n: int) -> str:
     )
 
 
-def reason_words(evidence: Mapping[str, float], n: int) -> str:
+def reason_words(evidence: Mapping[str, float], n: int, words: Sequence[str]) -> str:
     """Say in a sentence what is suspicious about ``n`` texts that hold odd words; see :func:`judge_words`."""
+    told = [f'"{word if len(word) <= _LONGEST_WORD else f"{word[: _LONGEST_WORD - 1]}…"}"' for word in words[:_WORDS]]
+    told += [f"{len(words) - _WORDS} more"] if len(words) > _WORDS else []
+    named = f" ({', '.join(told)})" if told else ""
     return (
-        f"{n:,} samples hold words almost absent from the other classes, and without them look like those of other classes "
+        f"{n:,} samples hold words almost absent from the other classes{named}, and without them look like those of other classes "
         f"(label conflict {min(evidence['label_conflict'], 1.0):.2f} of 1)."
     )
 
