@@ -10,6 +10,7 @@ from tests.trigger import test_recover
 from tests.trigger.test_recover import TARGET, Obedient
 from toxscreen import verdict as policy
 from toxscreen.conflict import Affinity
+from toxscreen.errors import DataError
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
 from toxscreen.screening import Labels, Screening
 from toxscreen.sharing import planted, widen
@@ -166,6 +167,13 @@ def test_few_such_texts_are_a_lead_also_beside_an_accused_group_and_such_as_fit_
     assert apart.rows.tolist() == left.tolist()
     assert found.classes[TARGET].n_accused == 15
     assert not sought(training_set, screened(training_set), "text").apart
+
+
+def test_texts_that_can_no_longer_be_read_are_told_as_such():
+    training_set, rows = poisoned("text")
+    training_set.unreadable = frozenset(np.flatnonzero(training_set.labels == TARGET).tolist())
+    with pytest.raises(DataError, match=r"none of 120 could be read again to look at their words\. Scan again"):
+        sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)), "text")
 
 
 @pytest.mark.parametrize("absurd", [1e30, -1e20, np.nan, np.inf])

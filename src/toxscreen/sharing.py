@@ -21,6 +21,7 @@ from toxscreen.analysis.activation_clustering import label_conflict
 from toxscreen.columns import Columns, sized
 from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
+from toxscreen.errors import DataError
 from toxscreen.result import ClassResult, GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.trigger.medium import STRETCH, Medium
@@ -149,11 +150,10 @@ def _odd_words(
     inputs: Affinity, medium: Medium, index: int, own: NDArray[np.int64], others: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], dict[str, float], list[int]]:
     """Return the texts with words of their class alone that do not fit it without them, their label conflict, and these words."""
-    (holds, *_), read = _seen(medium, own)
-    (elsewhere, *_), _ = _seen(medium, others)
+    (holds, read), (elsewhere, _) = _words(medium, own), _words(medium, others)
     found = []
-    for column in _own_words(holds.values, elsewhere.values, inputs.own[read]):
-        members = holds.values[:, [column]].toarray().ravel() > 0
+    for column in _own_words(holds, elsewhere, inputs.own[read]):
+        members = holds[:, [column]].toarray().ravel() > 0
         told = _conflict(inputs, index, read, members)
         surely = (told["label_conflict"] + told["label_conflict_lower"]) / 2  # one standard error below
         if surely >= _ODD:
@@ -167,6 +167,17 @@ def _odd_words(
         if told["label_conflict_lower"] > evidence.get("label_conflict_lower", 0.0):
             best, evidence, n_words = odd, told, n
     return read[best], evidence, [column for _, _, column in ranked[:n_words]]
+
+
+def _words(medium: Medium, rows: NDArray[np.int64]) -> tuple[sparse.csr_array, NDArray[np.int64]]:
+    """Return which words those texts hold that can be read, and their row numbers; they were all read before."""
+    seen, read = _seen(medium, rows)
+    if not seen:
+        raise DataError(
+            f"The texts must stay readable while the scan runs, but none of {len(rows):,} could be read again to look at their "
+            "words. Scan again when they can be read."
+        )
+    return seen[0].values, read
 
 
 def _own_words(holds: sparse.csr_array, elsewhere: sparse.csr_array, fit: NDArray[np.float32]) -> NDArray[np.int64]:
