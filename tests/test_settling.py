@@ -82,7 +82,8 @@ def test_clean_data_trains_nothing(taught):
 @pytest.mark.parametrize("error", [TrainerError("The trainer failed."), OSError("The trainer failed."), KeyError("failed.")])
 def test_a_confirmation_that_fails_leaves_what_the_screen_found(monkeypatch, error, tmp_path):
     def fails(*_, **__):
-        assert read_run(tmp_path).verdict is Verdict.SUSPICIOUS  # kept before anything can go wrong
+        kept = read_run(tmp_path)  # before anything can go wrong
+        assert (kept.verdict, kept.pending) == (Verdict.SUSPICIOUS, ("confirmation",))
         raise error
 
     monkeypatch.setattr(retraining, "retrain", fails)

@@ -40,6 +40,11 @@ def test_a_planted_group_has_all_against_it_and_what_was_not_asked_for_it():
         assert said in speaks_against
 
 
+def test_what_has_not_been_done_yet_is_not_said_to_have_failed():
+    _, speaks_against = (" ".join(side) for side in vars(case(group(**APART), ("triggers", "confirmation"))).values())
+    assert speaks_against == "No trigger has been looked for yet."
+
+
 def test_a_natural_sub_population_is_named_as_such():
     speaks_for, speaks_against = told(C, **NATURAL)
     assert (

@@ -109,6 +109,14 @@ def test_any_value_of_the_settings_becomes_plain(result, value, plain):
     json.dumps(document, allow_nan=False)
 
 
+def test_an_unfinished_scan_is_read_back_as_such_and_one_that_does_not_say_so_is_over(result, tmp_path):
+    run = replace(result, pending=("triggers",)).save(tmp_path / "run")
+    assert violations(json.loads((run / "result.json").read_text(encoding="utf-8"))) == []
+    assert load(run).pending == ("triggers",)
+    edited(run, lambda document: document.pop("pending"))
+    assert load(run).pending == ()
+
+
 def test_a_file_name_with_a_lone_surrogate_can_be_saved(result, tmp_path):
     hostile = replace(result, not_examined=(NotExamined("bad\udcff.png", "cannot be read"),))
     assert load(hostile.save(tmp_path / "run")).not_examined[0].id == "bad\\udcff.png"

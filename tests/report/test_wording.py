@@ -74,6 +74,19 @@ def test_what_was_not_examined_is_part_of_a_clean_verdict():
     assert headline(result) == "Nothing suspicious was found in 9 samples of 1 class, but not everything could be examined."
 
 
+def test_a_scan_that_is_not_finished_says_so_and_how_it_goes_on():
+    result = scan_result({"a": [30, 10]}, {"a": S}, pending=("triggers", "confirmation"))
+    assert headline(result).endswith(
+        " This scan is not finished: triggers have not been looked for yet"
+        " and the confirmation that was asked for has not been made yet."
+    )
+    steps = next_steps(result, "my run", {"data": "/d"})
+    assert steps[0].command == "toxscreen scan /d --confirm --out 'my run'"
+    assert [step.command for step in steps].count(steps[0].command) == 1
+    assert "go on" not in next_steps(result)[0].text  # who called it from Python calls it again
+    assert "not finished" not in headline(replace(result, pending=()))
+
+
 @pytest.mark.parametrize("verdict", Verdict)
 def test_advice_names_only_commands_that_exist(verdict):
     result = scan_result({"a": [30, 10]}, {"a": verdict}, not_examined=(NotExamined("x", "broken"),))

@@ -127,6 +127,12 @@ BLIND_SPOTS = (
 """What no screen of this kind can see."""
 
 
+_PENDING = {
+    "triggers": "triggers have not been looked for yet",
+    "confirmation": "the confirmation that was asked for has not been made yet",
+}
+"""What has not been done, by the name of the step."""
+
 _BY_RULE = ("the chosen rule accuses", "the chosen rule accuses")
 """Instead of what a calibrated finding looks like, for one sample and for several."""
 
@@ -174,7 +180,17 @@ def count(n: int, noun: str) -> str:
 
 
 def headline(result: ScanResult) -> str:
-    """Return the verdict in one or two sentences a person can act on."""
+    """Return the verdict in a few sentences a person can act on."""
+    return " ".join(filter(None, [_found(result), unfinished(result)]))
+
+
+def unfinished(result: ScanResult) -> str:
+    """Say what of a scan was still to come when its result was written; nothing for one that is over."""
+    left = " and ".join(_PENDING.get(step, step) for step in result.pending)
+    return f"This scan is not finished: {left}." if left else ""
+
+
+def _found(result: ScanResult) -> str:
     undecided = [c for c in result.classes if c.verdict is Verdict.INCONCLUSIVE]
     clean = sum(c.verdict is Verdict.CLEAN for c in result.classes)
     sentences = [
@@ -243,6 +259,10 @@ def next_steps(result: ScanResult, run: str | None = None, asked: Mapping[str, A
     """
     steps: list[Step] = []
     found = result.verdict in (Verdict.POISONED, Verdict.SUSPICIOUS)
+    if result.pending and asked:
+        confirming = " --confirm" if "confirmation" in result.pending else ""
+        command = f"{_command(asked)}{confirming} --out {shlex.quote(run or 'RUN')}"
+        steps.append(Step("Let the scan go on where it ended: what it says so far may change.", command))
     if found and by_rule(result):
         steps.append(Step("Scan with our own analysis, which is calibrated, before you act on what a published rule says."))
     if found:
@@ -319,7 +339,7 @@ def _after_a_finding(result: ScanResult, run: str | None, asked: Mapping[str, An
 
 def _settling(result: ScanResult, run: str, asked: Mapping[str, Any]) -> list[Step]:
     """Say how a suspicion is settled, where that was not tried and there is a command for it."""
-    untried = result.verdict is Verdict.SUSPICIOUS and result.confirmation is None
+    untried = result.verdict is Verdict.SUSPICIOUS and result.confirmation is None and not result.pending
     if not untried or _is(result, "data", "modality", "activations") or _is(result, "data", "location", "arrays"):
         return []
     text = (
