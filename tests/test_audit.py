@@ -649,6 +649,9 @@ def test_a_result_that_was_altered_is_computed_anew(finished, computed, name, ol
     audit((images, labels), network, folder=folder).save(folder)
     assert computed == ["screen", "recover", "make_exhibits"]
     assert documents(folder) == before
+    notes = audit((images, labels), network, folder=folder).notes
+    assert sum("Nothing has changed" in note for note in notes) == 1
+    assert sum("not run" in note for note in notes) == 1
 
 
 @pytest.mark.parametrize("name", ["result.json", "samples.parquet", "exhibits.json", "finished.json"])

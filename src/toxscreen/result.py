@@ -161,7 +161,7 @@ class Origin:
     def note(self) -> str:
         """Return what is said where the result is handed out again."""
         when = f"{datetime.fromisoformat(self.time):%Y-%m-%d %H:%M:%S}"
-        return f"Nothing has changed since the scan of {when}: this is its result; the model was not run."
+        return f"Nothing has changed since the scan of {when}: this is its result."
 
 
 @dataclass(frozen=True)
