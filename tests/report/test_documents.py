@@ -238,6 +238,14 @@ def test_a_full_disk_gives_one_sentence_and_keeps_the_finished_files(run, result
     assert {file.name: file.read_bytes() for file in run.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["finished.json", "result.json", "samples.parquet", "report.html"])
+def test_a_folder_in_the_place_of_a_file_is_named_as_such(result, tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(StoreError, match=rf"{re.escape(name)} must be a file, but is a folder\. Remove it, or choose"):
+        result.save(tmp_path)
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_stop_in_the_middle_leaves_nothing_half_written(tmp_path):
     path = tmp_path / "file"
     path.write_text("old", encoding="utf-8")

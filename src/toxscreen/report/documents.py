@@ -278,6 +278,8 @@ def _digest(path: Path) -> str:
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
+    if path.is_dir():
+        return StoreError(f"{path} must be a file, but is a folder. Remove it, or choose another folder with --out.")
     return StoreError(f"{path} cannot be written: {error.strerror or error}. Free space or choose another folder with --out.")
 
 
