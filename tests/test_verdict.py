@@ -56,7 +56,10 @@ def test_each_rule_says_what_it_means_and_where_it_comes_from():
     for rule in POLICY.values():
         assert rule.value != 0
         assert rule.meaning.endswith(".")
-        assert rule.source
+        assert 10 < len(rule.source) < 190
+        assert not rule.source.endswith(".")
+    long = [rule.source for rule in POLICY.values() if len(rule.source) > 80]
+    assert len(set(long)) == len(long)
 
 
 def test_nobody_moves_a_threshold_while_a_scan_runs():

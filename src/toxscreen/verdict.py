@@ -26,15 +26,7 @@ class Rule:
     source: str
 
 
-_CALIBRATION = (
-    "616 class-draws of 14 networks trained on MNIST, Fashion-MNIST and CIFAR-10, merged classes, 5 % label noise and the clean "
-    "classes of poisoned data among them; see docs/method.md"
-)
-
-_TRIGGERS = (
-    "trials on texts: planted triggers reached 0.2 to 1.0 and 0.58 to 0.72 (of 29 to 533 samples), what is natural to a class up "
-    "to 0.9 (the name of a news agency), but 0.25 (0.5 of at most 16)"
-)
+_CALIBRATION = "the calibration on 616 draws of clean classes (docs/method.md)"
 
 POLICY: Mapping[str, Rule] = MappingProxyType(
     {
@@ -42,8 +34,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             0.5,
             "The lower bound of the label conflict of a suspicious group is at least this: 0 is how the inputs of the rest of the "
             "class fit the label, and 1 how those of other classes do.",
-            "trials on MNIST, Fashion-MNIST, CIFAR-10, GTSRB, Rotten Tomatoes and AG News: merged classes, the hardest clean case, "
-            "reached 0.43, planted groups that the model had learned began at 0.59 (a third of every class of MNIST)",
+            "trials on six data sets: clean groups reached 0.43 (merged classes), planted ones that the model had learned began "
+            "at 0.59",
         ),
         "clean_tail": Rule(
             1.5,
@@ -53,50 +45,50 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         ),
         "clean_tail_share": Rule(
             0.18,
-            "So many clean classes show a group in conflict with more evidence than that.",
-            "the same calibration",
+            "So many clean classes show a group in conflict with more evidence than clean_tail.",
+            _CALIBRATION,
         ),
         "clean_tail_scale": Rule(
             0.54,
-            "Its scale.",
-            "the same calibration: the mean excess is 0.49",
+            "The scale of that distribution.",
+            f"{_CALIBRATION}: the mean excess is 0.49",
         ),
         "clean_tail_shape": Rule(
             -0.1,
-            "Its shape. The probability p that a clean class shows as much follows, and the classes of a scan are judged together "
-            "by Benjamini and Hochberg's procedure at the level --alpha.",
-            "the same calibration: -0.22 by maximum likelihood; the heavier tail is the safer one",
+            "The shape of that distribution. The probability p that a clean class shows as much follows, and the classes of a "
+            "scan are judged together by Benjamini and Hochberg's procedure at the level --alpha.",
+            f"{_CALIBRATION}: -0.22 by maximum likelihood; the heavier tail is the safer one",
         ),
         "separation": Rule(
             7.0,
             "Where the inputs cannot be asked, a suspicious group lies this many standard deviations from the rest of its class.",
-            "the same trials without the inputs: clean classes reached 5.9 (but a natural sub-population of AG News 19), planted "
-            "groups began at 8.5",
+            "trials on six data sets without their inputs: clean classes reached 5.9, but a natural sub-population of AG News 19; "
+            "planted groups began at 8.5",
         ),
         "standing_out": Rule(
             2.0,
-            "And that is at least this many times the median separation of the other classes; otherwise the class is inconclusive.",
-            "a ratio and not a distance in spreads, because two classes have no spread; the same trials: 1.7 for clean classes",
+            "And that separation is at least this many times the median of the other classes; otherwise the class is inconclusive.",
+            "the same trials: clean classes reached 1.7; a ratio, because two classes have no spread",
         ),
         "apart": Rule(
             5.0,
             "A group whose inputs fit the label surely lies this many standard deviations from the rest of its class (the lower "
             "bound), or no trigger is looked for behind it.",
-            "trials: clean classes of CIFAR-10 and GTSRB reached 4.5 (merged ones 5.1, and of MNIST 10), clean-label poison of "
-            "half a class began at 5.3",
+            "trials on CIFAR-10 and GTSRB: clean classes reached 4.5, merged ones 5.1 (of MNIST 10); clean-label poison of half a "
+            "class began at 5.3",
         ),
         "shared": Rule(
             10.0,
             "What a group shares in its inputs is looked for in the rest of its class where it lies this many standard deviations "
             "from what others have. Pictures of another class that share so distant a pattern are suspicious where they do not fit "
             "their label, and otherwise a trigger is looked for behind it.",
-            "trials: patches, blended patterns and waves on MNIST and CIFAR-10 had 11 to 190, clean classes of MNIST and CIFAR-10 "
-            "up to 10, merged ones of Fashion-MNIST up to 11, of GTSRB, with its near-duplicates, 12",
+            "trials on pictures: planted patterns had 11 to 190; clean classes of MNIST and CIFAR-10 reached 10, merged ones of "
+            "Fashion-MNIST 11, and those of GTSRB, with its near-duplicates, 12",
         ),
         "odd_rest": Rule(
             1.5,
-            "But where their label conflict is above this, it is the rest of the class that is odd: a trigger is looked for behind "
-            "either side.",
+            "But where the label conflict of those that share it is above this, it is the rest of the class that is odd: a "
+            "trigger is looked for behind either side.",
             "the same trials: pictures with a planted pattern and a wrong label reached 1.2; the 26 clean samples of a class with "
             "260 poisoned ones had 3.7",
         ),
@@ -116,27 +108,28 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             3.0,
             "Of a class that is not accused, those samples are counted that the model gives another class, and that are more than "
             "this many times those that it gives the class of the other one's: classes that look alike are taken for each other.",
-            "46 trainings on MNIST, Fashion-MNIST, CIFAR-10, GTSRB, Rotten Tomatoes, SST-2 and AG News: 14 % of the shirts of "
-            "Fashion-MNIST are misread, and none of them is left; of other classes as large as their neighbours 2.4 % at most",
+            "46 trainings on seven data sets: 14 % of the shirts of Fashion-MNIST are misread, and none of them counts; of other "
+            "classes as large as their neighbours 2.4 % at most",
         ),
         "misread_share": Rule(
             0.05,
             "Where these are surely at least this part of the class (the lower end of the interval), and more than the median of "
             "the other classes has misread in all, the class is inconclusive: wrong labels, or poison that was not learned.",
-            "twice that; where classes are small beside others (step imbalance), they reach 8 %, but the others are misread more",
+            "the same trainings: twice the 2.4 %; small classes beside large ones reach 8 %, but there the others are misread more",
         ),
         "trigger_margin": Rule(
             0.15,
             "The recovered trigger of a poisoned group sends surely more inputs of other classes to the class than its controls do "
             "(the same place, pattern or words of ordinary samples): from the upper end of the control's 95 % interval to the "
             "lower end of the trigger's it is at least this far.",
-            _TRIGGERS,
+            "trials on texts: planted triggers had 0.2 to 1.0; a natural word had up to 0.9, so this alone proves nothing",
         ),
         "trigger_returns": Rule(
             0.3,
             "And of the samples of the class that hold it, at least this part leaves the class when it is taken off (the lower end "
             "of the interval), and more than of ordinary samples where the same place is filled.",
-            _TRIGGERS,
+            "trials on texts: of 29 to 533 samples with a planted trigger 0.58 to 0.72 left, of those with a natural word up to "
+            "0.25 (0.5 where there were 16 or fewer)",
         ),
         "trigger_flips": Rule(
             0.5,
@@ -158,14 +151,14 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "And those samples resemble the classes that it gives them: among their neighbours, for that model, ordinary samples "
             "of these classes are at least this far as frequent as if the group were mixed into them. A natural sub-population "
             "keeps to itself.",
-            "trials on MNIST, Fashion-MNIST and CIFAR-10, merged classes among them: natural groups left out reached 0.71, planted "
-            "patches began at 0.80 (a blended pattern, which draws its samples together, had 0.12)",
+            "trials on MNIST, Fashion-MNIST and CIFAR-10: natural groups reached 0.71, planted patches began at 0.80; a blended "
+            "pattern, which draws its samples together, had 0.12",
         ),
         "exre_agreement": Rule(
             0.4,
             "Or else a view of the inputs that is blind to the trigger takes at least this part of them for the same classes.",
-            "the same trials: natural groups reached 0.31, the blended pattern had 0.53, patches on MNIST and Fashion-MNIST 0.72 "
-            "to 0.80, but on CIFAR-10, where such a view reads little, 0.31 to 0.39",
+            "the same trials: natural groups reached 0.31, the blended pattern had 0.53, patches 0.72 to 0.80 (on CIFAR-10, where "
+            "such a view reads little, 0.31 to 0.39)",
         ),
         "exre_accuracy": Rule(
             0.5,
