@@ -227,6 +227,7 @@ def test_the_record_names_run_data_and_counts(tree, tmp_path):
     assert record["fingerprint"] == open_training_set(tmp_path / "copy").fingerprint()
     assert sum(count["n"] for count in record["counts"]) == len(FLAGGED)
     assert record["n_samples"] == N - len(FLAGGED)
+    assert "may miss it" in record["note"]
 
 
 # The data
