@@ -25,7 +25,7 @@ from tests import quick
 from tests.quick import toxscreen as run
 from tests.scans import scan_result
 from tests.triggers import convicted, recovered, words
-from toxscreen import metrics, store, training
+from toxscreen import cli, metrics, store, training
 from toxscreen.cli import EPILOG
 from toxscreen.demo import Outcome
 from toxscreen.errors import DataError
@@ -65,6 +65,7 @@ def quick_training():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "PICTURES", quick.PICTURES)
         patch.setattr(training, "SENTENCES", quick.TEXTS)
+        patch.setattr(cli, "_SECONDS_BETWEEN", np.inf)  # a machine that is busy is slow
         yield
 
 
@@ -305,6 +306,25 @@ def test_progress_is_shown_on_a_terminal_and_keeps_off_stdout(pictures, monkeypa
     assert "computing activations" in done.stderr
     assert "clustering the classes" in done.stderr
     assert "/240" in done.stderr
+
+
+def test_where_nobody_watches_progress_is_plain_lines_on_stderr(pictures, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "_SECONDS_BETWEEN", 0.0)
+    done = run("scan", pictures.data, "--model", pictures.model, *STEPWISE, "--out", tmp_path / "run", "--json")
+    assert json.loads(done.stdout)["verdict"] == "poisoned"
+    assert "computing activations: 120 of 240" in done.stderr.splitlines()
+    assert "clustering the classes: 3 of 3" in done.stderr.splitlines()
+    assert done.stderr.replace("\n", "").isprintable()
+
+
+def test_a_line_of_progress_comes_every_ten_seconds_at_most(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(cli, "_SECONDS_BETWEEN", 10.0)
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
+    told = cli._plainly()
+    for now[0] in range(1, 36):
+        told("working", int(now[0]), 1000)
+    assert capsys.readouterr().err.splitlines() == [f"working: {n} of 1,000" for n in (10, 20, 30)]
 
 
 # Exit codes

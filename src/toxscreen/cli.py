@@ -6,9 +6,10 @@ import json
 import os
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from toxscreen.sources.model.preprocessing import ImagePreprocessing
 
 CLEAN, FOUND, INCONCLUSIVE, FAILED, INTERRUPTED = 0, 1, 3, 4, 130
+
+_SECONDS_BETWEEN = 10.0
+"""From one line of progress to the next, where nobody watches."""
 
 _NO_OTHER_RUN = ("batch_size", "device", "dtype", "stored", "confirm", "trainer", "engine", "address")
 """Options of a scan that may change when it is repeated into its run folder."""
@@ -559,13 +563,13 @@ def _console() -> Iterator[Console]:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """Show a bar with rate and time left on stderr; nothing where that is no terminal."""
+def _progress() -> Iterator[Progress]:
+    """Show a bar with rate and time left on stderr; where that is no terminal, a plain line now and then."""
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield None
+        yield _plainly()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -587,3 +591,17 @@ def _progress() -> Iterator[Progress | None]:
             bars.update(tasks[what], completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
 
         yield told
+
+
+def _plainly() -> Progress:
+    """Return what writes how far a step is to stderr, for logs: never more often than every ten seconds."""
+    last = time.monotonic()
+
+    def told(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN:
+            last = time.monotonic()
+            with suppress(OSError):  # a log that is closed ends no scan
+                click.echo(f"{what}: {done:,} of {total:,}", err=True)
+
+    return told
