@@ -185,7 +185,7 @@ def test_help_documents_the_exit_codes():
     for command in ((), ("scan",)):
         page = " ".join(run(*command, "--help").stdout.split())
         assert EPILOG in page
-    for code in ("0 every class", "1 at least one", "2 wrong usage", "3 nothing suspicious", "4 failed"):
+    for code in ("0 every class", "1 at least one", "2 what was typed", "3 nothing suspicious", "4 failed"):
         assert code in EPILOG
 
 
@@ -251,6 +251,12 @@ def test_a_layer_that_is_not_there_exits_with_2_and_names_the_way_out(pictures, 
     done = run("scan", pictures.data, "--model", pictures.model, "--layer", "attic", "--out", tmp_path / "run")
     assert done.exit_code == 2
     assert "toxscreen inspect" in sentence(done)
+
+
+def test_a_column_that_is_not_there_exits_with_2(texts, tmp_path):
+    done = run("scan", texts.data, "--label-column", "mood", "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "no column 'mood'" in sentence(done)
 
 
 def test_another_layer_can_be_scanned(pictures, tmp_path):
@@ -974,7 +980,9 @@ def test_a_command_for_triggers_that_cannot_be_is_refused(convicted_run, trigger
 
 
 def test_a_clean_run_has_no_trigger_and_other_files_are_none(clean_pictures):
-    assert "none was found" in sentence(run("trigger", clean_pictures.folder))
+    none = run("trigger", clean_pictures.folder)
+    assert "none was found" in sentence(none)
+    assert none.exit_code == 4  # nothing was typed wrongly
     other = run("trigger", clean_pictures.folder / "result.json")
     assert other.exit_code == 4
     assert "must be a file that toxscreen trigger RUN wrote" in sentence(other)

@@ -38,12 +38,14 @@ _NO_OTHER_RUN = ("batch_size", "device", "dtype", "stored", "confirm", "trainer"
 """Options of a scan that may change when it is repeated into its run folder."""
 
 EPILOG = (
-    "Exit codes: 0 every class examined and clean; 1 at least one class suspicious or poisoned; 2 wrong usage; "
-    "3 nothing suspicious, but something inconclusive or not examined; 4 failed; 130 interrupted."
+    "Exit codes: 0 every class examined and clean; 1 at least one class suspicious or poisoned; "
+    "2 what was typed cannot be; 3 nothing suspicious, but something inconclusive or not examined; "
+    "4 failed: data, model or run cannot be used, or a step went wrong; 130 interrupted."
 )
 
 REPAIR_EPILOG = (
-    "Exit codes: 0 repaired, or nothing to repair; 1 the repair made things worse; 2 wrong usage; 4 failed; 130 interrupted."
+    "Exit codes: 0 repaired, or nothing to repair; 1 the repair made things worse; 2 what was typed cannot be; 4 failed; "
+    "130 interrupted."
 )
 
 

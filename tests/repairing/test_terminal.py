@@ -137,7 +137,7 @@ def test_edited_data_and_a_run_that_is_none_are_one_sentence(run, tmp_path):
 def test_decisions_about_unknown_samples_are_refused(run, tmp_path):
     (tmp_path / "decisions.csv").write_text("id,decision\nnobody,accept\n")
     done = repair(run, "--out", tmp_path / "out", "--decisions", tmp_path / "decisions.csv")
-    assert done.exit_code == 2
+    assert done.exit_code == 4
     assert "'nobody'" in done.stderr
 
 
