@@ -48,9 +48,9 @@ def is_one_sentence(text):
 
 def test_each_rule_says_what_it_means_and_where_it_comes_from():
     screen = {"label_conflict", "separation", "apart", "standing_out", "fitted_share", "misread_share", "misread_ratio"}
-    screen |= {"shared", "odd_rest", "odd_words"}
+    screen |= {"shared", "odd_rest", "odd_words", "seclusion"}
     screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "clean_tail_shape"}
-    screen |= {"trigger_flips", "trigger_margin", "trigger_returns"}
+    screen |= {"trigger_flips", "trigger_margin", "trigger_returns", "trigger_odds"}
     confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy", "exre_recall"}
     assert set(POLICY) == screen | confirmation
     for rule in POLICY.values():
@@ -170,6 +170,14 @@ def test_what_only_flips_proves_poison_in_a_suspicious_group_alone():
     assert (
         judge_trigger(proof(0.98, 0.05) | {"trigger_control_returns": 1.0}, "suspicious") is Verdict.SUSPICIOUS
     )  # it is the class
+
+
+def test_taking_off_tells_nothing_where_it_takes_the_class_from_ordinary_samples_too():
+    natural = proof(0.62, 0.145, 0.66, control_returns=0.555) | {"trigger_control_returns": 0.45}
+    assert judge_trigger(natural, "apart") is Verdict.CLEAN
+    assert judge_trigger(natural, "suspicious") is Verdict.SUSPICIOUS
+    few_ordinary = proof(0.2, 0.0, 0.97, control_returns=0.49) | {"trigger_control_returns": 0.0}
+    assert judge_trigger(few_ordinary, "apart") is Verdict.POISONED
 
 
 @pytest.mark.parametrize("behind", ["conflict", "apart"])

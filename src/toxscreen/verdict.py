@@ -127,9 +127,17 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         "trigger_returns": Rule(
             0.3,
             "And of the samples of the class that hold it, at least this part leaves the class when it is taken off (the lower end "
-            "of the interval), and more than of ordinary samples where the same place is filled.",
+            "of the interval). Where as many ordinary samples leave it when the same is done to them, what they keep is destroyed, "
+            "and what a trigger commands proves nothing.",
             "trials on texts: of 29 to 533 samples with a planted trigger 0.58 to 0.72 left, of those with a natural word up to "
             "0.25 (0.5 where there were 16 or fewer)",
+        ),
+        "trigger_odds": Rule(
+            3.0,
+            "And their odds of leaving, by that end, are at least this many times those of ordinary samples, by the upper end of "
+            "their interval: what is natural to a class is hard to take off without taking the class with it.",
+            "trials on pictures: planted triggers had 9 and more (33 where four ordinary samples are left), the mean of a clean "
+            "kind of shirt 1.6",
         ),
         "trigger_flips": Rule(
             0.5,
@@ -139,6 +147,13 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "of words inconclusive: the name of a news agency commands, too. Where fewer samples of a suspicious group return than "
             "that, words that command leave it inconclusive.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
+        ),
+        "seclusion": Rule(
+            1.5,
+            "A group that lies far apart but fits its label, and keeps its class without what it shares, is natural where its "
+            "pictures lie, as wholes, more than this many times as far from the nearest of the rest as from each other.",
+            "marked samples of a class lie among the others: 0.9 to 1.1 on CIFAR-10, whatever the mark; runs of near-duplicates in "
+            "clean classes of GTSRB had 2.6 and 4.9",
         ),
         "exre_score": Rule(
             1.0,
@@ -308,7 +323,7 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     obeyed = flips - control >= POLICY["trigger_margin"].value
     taken_off = can_be_taken_off(evidence)
     most = POLICY["trigger_flips"].value
-    destroys = evidence.get("trigger_control_returns", 0.0) > most  # taken off ordinary samples, it takes the class from them
+    destroys = evidence.get("trigger_control_returns", 0.0) >= POLICY["trigger_returns"].value  # the class goes with it
     command = flips >= most and 2 * control <= flips and not destroys
     hardly_needed = words and evidence["trigger_returns"] < POLICY["trigger_returns"].value
     if obeyed and ((taken_off and not (words and behind == "apart")) or (command and behind == "suspicious" and not hardly_needed)):
@@ -322,8 +337,14 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
 
 def can_be_taken_off(evidence: Mapping[str, float]) -> bool:
     """Say whether samples of a group leave the class when its trigger is taken off them; False where none was recovered."""
-    returns = evidence.get("trigger_returns_lower", 0.0)
-    return returns >= POLICY["trigger_returns"].value and returns > evidence["trigger_control_returns_upper"]
+    returns, control = evidence.get("trigger_returns_lower", 0.0), evidence.get("trigger_control_returns_upper", 0.0)
+    odds = POLICY["trigger_odds"].value
+    return returns >= POLICY["trigger_returns"].value and returns * (1 - control) >= odds * control * (1 - returns)
+
+
+def keeps_to_itself(seclusion: float) -> bool:
+    """Say whether pictures that lie so far from the others are a natural kind; see :func:`toxscreen.trigger.pictures.seclusion`."""
+    return seclusion > POLICY["seclusion"].value
 
 
 def judge_planted(evidence: Mapping[str, float]) -> Verdict:
