@@ -368,9 +368,3 @@ def test_a_time_that_is_none_is_as_good_as_no_record(finished, tmp_path, time):
     path = finished.save(tmp_path / "run") / "finished.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"time": time}), "utf-8")
     assert documents.read_finished(path.parent, ORIGIN.digest) is None
-
-
-def test_a_record_that_cannot_be_taken_away_is_one_sentence(result, tmp_path):
-    (tmp_path / "run" / "finished.json").mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"finished\.json cannot be written"):
-        result.save(tmp_path / "run")
