@@ -234,9 +234,9 @@ def test_no_picture_is_on_the_page_twice():
     result = shown(scan_result({"a": [300, 20]}, {"a": S}), pictures(320))
     on_page = re.findall(r'(?:base64,|")([A-Za-z0-9+/=]{60,})"', render_report(result))
     comparison = result.exhibits.classes[0].groups[0].pictures
-    averages = {comparison.group_mean, comparison.rest_mean, comparison.difference}
+    averages = {comparison.group_mean, comparison.rest_mean, comparison.difference, comparison.details}
     assert sorted(set(on_page) - averages) == sorted(result.exhibits.classes[0].samples.pictures)
-    assert len(on_page) == 320 + 3
+    assert len(on_page) == 320 + 4
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])

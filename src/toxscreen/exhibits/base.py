@@ -95,6 +95,9 @@ class PictureComparison:
         Group minus rest in a diverging map, full colour at ``largest_difference``; None where a side holds no picture.
     largest_difference, mean_difference
         Absolute difference of the averages at the pixel where it is largest, and its mean; in levels of 0 to 255.
+    details
+        Group minus rest of what each pixel has beyond its surroundings, over how much that varies, in the same map; None where a
+        side holds no picture.
     """
 
     group_sheet: tuple[int, ...]
@@ -104,6 +107,7 @@ class PictureComparison:
     difference: str | None
     largest_difference: float | None
     mean_difference: float | None
+    details: str | None = None
 
 
 @dataclass(frozen=True)
