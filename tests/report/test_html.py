@@ -230,6 +230,18 @@ def test_a_point_carries_the_sample_behind_it():
     assert html.count('<path class="dots') == 2 * 2
 
 
+def test_samples_that_have_no_place_are_on_the_sheets_and_not_among_the_points():
+    result = scan_result({"a": [30, 10]}, {"a": S})
+    (view,) = result.views
+    compared = replace(view, rows=view.rows[:30], groups=view.groups[:30], points=view.points[:30])
+    html = render_report(shown(replace(result, views=(compared,)), pictures(40)))
+    (points,) = json.loads(re.search(r'<script type="application/json" id="points">(.*?)</script>', html, re.DOTALL)[1])
+    assert points["x"].count(None) == 10
+    assert "Group 1: suspicious, 10 samples, 0 drawn" in Page(html).text
+    assert "MNone" not in html
+    assert html.count('alt="3') >= 10
+
+
 def test_no_picture_is_on_the_page_twice():
     result = shown(scan_result({"a": [300, 20]}, {"a": S}), pictures(320))
     on_page = re.findall(r'(?:base64,|")([A-Za-z0-9+/=]{60,})"', render_report(result))

@@ -65,7 +65,7 @@ class SamplesShown:
     scores
         In [0, 1]; None where there is none.
     x, y
-        The activation in two dimensions, in steps of :data:`GRID`.
+        The activation in two dimensions, in steps of :data:`GRID`; None where a sample was not compared, and has no place.
     pictures
         WebP as base64; None for what is no picture or had no room.
     texts
@@ -75,8 +75,8 @@ class SamplesShown:
     ids: tuple[str, ...]
     groups: tuple[int, ...]
     scores: tuple[float | None, ...]
-    x: tuple[int, ...]
-    y: tuple[int, ...]
+    x: tuple[int | None, ...]
+    y: tuple[int | None, ...]
     pictures: tuple[str | None, ...]
     texts: tuple[str | None, ...]
 
@@ -229,7 +229,7 @@ class GroupExhibit:
 
 @dataclass(frozen=True)
 class ClassExhibit:
-    """What is shown of one class; ``n`` is how many samples it was drawn from."""
+    """What is shown of one class; ``n`` is how many samples were compared, from which the points were drawn."""
 
     class_index: int
     n: int

@@ -217,7 +217,7 @@ class _Section:
         """Say why not all samples of the class are shown; nothing where all are."""
         if self.exhibit is None:
             return ""
-        return wording.drawn(self.result.n, self.exhibit.n, len(self.exhibit.samples.ids))
+        return wording.drawn(self.result.n, self.exhibit.n, sum(x is not None for x in self.exhibit.samples.x))
 
     def compared(self) -> dict[int, Any]:
         """Return what is shown of each group, by its id."""
@@ -248,7 +248,8 @@ class _Section:
         tones = {group.id: i % _TONES + 1 for i, group in enumerate(self.result.accused)}
         clouds = []
         for number in sorted(set(samples.groups), key=lambda number: (tones.get(number, 0), number)):
-            dots = [f"M{x} {y}h1" for x, y, group in zip(samples.x, samples.y, samples.groups, strict=True) if group == number]
+            points = zip(samples.x, samples.y, samples.groups, strict=True)
+            dots = [f"M{x} {y}h1" for x, y, group in points if group == number and x is not None]
             clouds.append(_Cloud(number, known.get(number), tones.get(number, 0), len(dots), "".join(dots)))
         return clouds
 
