@@ -81,6 +81,13 @@ def test_the_reasons_of_classes_and_what_is_to_be_typed_are_never_cut_off(browse
     assert browser.run("document.querySelector('#classes td.says').getBoundingClientRect().height") > 20
 
 
+@pytest.mark.parametrize("width", [800, 1300])
+def test_no_table_about_a_trigger_has_to_be_scrolled_on_a_screen(browser, pages, width):
+    browser.open(pages["trigger"], width=width, height=900)
+    wide = "[...document.querySelectorAll('section.class .wide')].filter((e) => e.scrollWidth > e.clientWidth)"
+    assert browser.run(f"{wide}.length") == 0
+
+
 @pytest.mark.parametrize(("kind", "fewest"), [("image", 200), ("trigger", 95)])
 def test_every_picture_can_be_decoded(browser, pages, kind, fewest):
     browser.open(pages[kind])
