@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from tests.scans import scan_result
 from tests.triggers import convicted, recovered, words
-from toxscreen.report.wording import clipped, count, drawn, exactly, headline, next_steps, verdict_meanings, visible
+from toxscreen.report.wording import (
+    EVIDENCE,
+    clipped,
+    count,
+    drawn,
+    exactly,
+    headline,
+    label,
+    next_steps,
+    verdict_meanings,
+    visible,
+)
 from toxscreen.result import Verdict
 from toxscreen.sources.data.base import NotExamined
 
@@ -64,7 +76,7 @@ def test_only_what_was_confirmed_is_said_to_be_planted():
     confirmed, suspected = result.classes[0].groups[1], replace(result.classes[0].groups[2], verdict=S)
     mixed = replace(result.classes[0], groups=(result.classes[0].groups[0], confirmed, suspected))
     assert headline(replace(result, classes=(mixed, result.classes[1]))) == (
-        "Class “a” holds 10 samples that are poison (22.2% of the class). Class “a” holds 5 samples that look planted (11.1% of"
+        "Class “a” holds 10 samples that are poison (22.2% of the class). It also holds 5 samples that look planted (11.1% of"
         " the class). Nothing was found in the other class."
     )
 
@@ -216,6 +228,10 @@ def test_it_is_said_why_not_every_sample_is_drawn():
     assert drawn(5000, 5000, 1500).startswith("Of 5,000 samples, 1,500 are drawn")
     assert drawn(250, 218, 100).startswith("Only the 218")
     assert "Of 218 samples, 100 are drawn" in drawn(250, 218, 100)
+
+
+def test_every_measurement_has_a_name_that_people_read():
+    assert not [name for name in EVIDENCE if re.search(r"exre|_|\bp value|lower|upper", label(name))]
 
 
 @pytest.mark.parametrize(
