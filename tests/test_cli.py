@@ -189,6 +189,10 @@ def test_help_documents_the_exit_codes():
         assert code in EPILOG
 
 
+def test_what_each_command_does_is_said_in_full_in_the_list_of_them():
+    assert "..." not in run("--help").stdout.partition("Commands:")[2]
+
+
 def test_help_comes_without_the_heavy_packages():
     heavy = {"torch", "numpy", "pyarrow", "sklearn", "rich", "jinja2", "PIL"}
     code = f"import sys; from toxscreen.cli import main; main(['--help'], standalone_mode=False); print({heavy} & {{*sys.modules}})"
@@ -988,6 +992,7 @@ def test_a_clean_run_has_no_trigger_and_other_files_are_none(clean_pictures):
 def test_the_policy_is_printed_with_every_number_and_its_source():
     done = run("policy")
     assert (done.exit_code, done.stderr) == (0, "")
+    assert not [line for line in done.stdout.splitlines() if line.endswith(" ")]
     told = " ".join(done.stdout.split())
     assert [verdict for verdict in VERDICTS if f"{verdict}: " not in done.stdout] == []
     for name, rule in POLICY.items():

@@ -112,7 +112,7 @@ def _errors(code: int | None = None) -> Iterator[None]:
         sys.exit(own if code is None else code)
 
 
-@main.command(epilog=EPILOG)
+@main.command(epilog=EPILOG, short_help="Scan training data for poison.")
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--model", type=click.Path(exists=True, path_type=Path), help="The classifier to audit; without one, one is trained.")
 @click.option("--arch", metavar="MODULE:FACTORY", help="Your code that builds the network, for a .safetensors file of weights.")
@@ -197,7 +197,7 @@ def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_o
     sys.exit(code)
 
 
-@main.command()
+@main.command(short_help="Plant poison in real data, and see whether it is found.")
 @click.argument("name", type=click.Choice(["images", "text"]), default="images")
 @click.option("--clean", is_flag=True, help="Plant nothing: nothing may be accused.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -221,7 +221,7 @@ def demo(name: str, clean: bool, seed: int, out: Path | None) -> None:
     sys.exit(CLEAN if outcome.matches else FOUND)
 
 
-@main.command()
+@main.command(short_help="Make the report of a run anew.")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write. Default: report.html in RUN.")
 def report(run: Path, out: Path | None) -> None:
@@ -232,7 +232,7 @@ def report(run: Path, out: Path | None) -> None:
         _print(f"{rebuild(run, out)}\n")
 
 
-@main.command()
+@main.command(short_help="Write a copy of the data without what a scan flagged.")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write; manifest and quarantine go beside it.")
 @click.option("--relabel", is_flag=True, help="Give flagged samples their source class; where it is unknown, drop them.")
@@ -265,7 +265,7 @@ def clean(run: Path, out: Path | None, relabel: bool, quarantine: bool, **option
             print_cleaning(done, console)
 
 
-@main.command(epilog=REPAIR_EPILOG)
+@main.command(epilog=REPAIR_EPILOG, short_help="Repair the model, measured before and after.")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write.")
 @click.option("--retrain", is_flag=True, help="Train from fresh weights without the flagged samples.")
@@ -307,7 +307,7 @@ def repair(run: Path, out: Path, as_json: bool, **options: Any) -> None:
     sys.exit(FOUND if done.outcome is Outcome.WORSE else CLEAN)
 
 
-@main.command()
+@main.command(short_help="Write recovered triggers to files, or use one.")
 @click.argument("source", metavar="RUN|FILE", type=click.Path(exists=True, path_type=Path))
 @click.option("--class", "class_name", help="The trigger of this class of RUN alone.")
 @click.option("--group", type=click.IntRange(min=0), help="The trigger of the group of this number alone.")
@@ -380,7 +380,7 @@ def _use_trigger(file: Path, out: Path | None, asked: dict[str, Any]) -> None:
             listing.print_trigger(stored, console)
 
 
-@main.command()
+@main.command(short_help="Say what a file or folder is, without running it.")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 def inspect(path: Path) -> None:
     """Say what PATH is (data set, model, run folder) and list its layers, without running it."""
@@ -393,7 +393,7 @@ def inspect(path: Path) -> None:
             print_inspection(found, console)
 
 
-@main.command()
+@main.command(short_help="Write a poisoned copy of data to test with.")
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--attack",
@@ -427,7 +427,7 @@ def poison(data: Path, split: str | None, input_column: str | None, label_column
         _print(f"Poisoned copy: {done.out}\nTruth: {done.truth}\n")
 
 
-@main.command()
+@main.command(short_help="Print what makes each verdict, with sources.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as a document.")
 def policy(as_json: bool) -> None:
     """Print what makes a class clean, suspicious, poisoned or inconclusive, and where each number comes from."""
@@ -442,7 +442,7 @@ def policy(as_json: bool) -> None:
         print_policy(VERDICTS, POLICY, console)
 
 
-@main.command()
+@main.command(short_help="Measure tables against planted truth.")
 @click.argument("table")
 @click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of data sets.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds of each row. Default: 5 for paper, 3 for scan, 1 for the others.")
@@ -561,7 +561,7 @@ def _console() -> Iterator[Console]:
     console = Console()
     with console.capture() as captured:
         yield console
-    _print(captured.get())
+    _print("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))  # which rich fills up to the width
 
 
 @contextmanager
