@@ -12,9 +12,12 @@ from toxscreen import verdict as policy
 from toxscreen.conflict import Affinity
 from toxscreen.errors import DataError
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
-from toxscreen.screening import Labels, Screening
+from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.sharing import planted, widen
 from toxscreen.trigger.medium import open_medium
+
+RIVAL = 2
+"""The class that inputs look like which do not fit their label."""
 
 EVIDENCE = {"separation": 6.0, "label_conflict": 0.9}
 
@@ -50,7 +53,7 @@ def screened(training_set, members=(), conflict=()):
         classes[TARGET] = replace(own, verdict=Verdict.SUSPICIOUS, reasons=("Accused.",), groups=(left, group))
     rows = np.flatnonzero(labels == TARGET)
     view = ClassView(TARGET, rows, flagged[rows].astype(np.int64), np.zeros((len(rows), 2), np.float32))
-    fit = Affinity(np.where(misfits, 0.0, 0.9).astype(np.float32), np.zeros(n, np.int64), np.zeros(len(names)))
+    fit = Affinity(np.where(misfits, 0.0, 0.9).astype(np.float32), np.full(n, RIVAL), np.zeros(len(names)))
     return Screening(tuple(classes), pa.table(columns, schema=SAMPLES_SCHEMA), (view,), (), fit)
 
 
@@ -130,6 +133,17 @@ def test_a_planted_pattern_in_samples_that_do_not_fit_their_label_is_suspicious(
     assert not found.apart
 
 
+@pytest.mark.parametrize(("part", "verdict"), [(0.3, Verdict.SUSPICIOUS), (0.7, Verdict.CLEAN)])
+def test_what_most_samples_of_the_class_that_they_look_like_share_is_of_that_kind_and_only_wrongly_labelled(part, verdict):
+    training_set, rows = poisoned()
+    kind = np.flatnonzero(training_set.labels == RIVAL)
+    for number in kind[: round(part * len(kind))]:
+        training_set.inputs[number][-4:-1, -4:-1, 0] = test_recover.CORNER
+    found = sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)))
+    assert found.classes[TARGET].verdict is verdict
+    assert not [each for each in found.apart if each.class_index == TARGET]
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_planted_pattern_in_samples_that_fit_is_a_lead_and_no_verdict(sign):
     training_set, rows = poisoned()
@@ -140,6 +154,19 @@ def test_a_planted_pattern_in_samples_that_fit_is_a_lead_and_no_verdict(sign):
     (apart,) = found.apart
     assert apart.class_index == TARGET
     assert apart.rows.tolist() == np.flatnonzero(rows).tolist()
+
+
+@pytest.mark.parametrize("side", [True, False])
+def test_what_lies_far_apart_is_a_lead_where_it_or_the_rest_shares_a_pattern_and_else_a_natural_kind(side):
+    training_set, rows = poisoned()
+    own = training_set.labels == TARGET
+    marked, natural = np.flatnonzero(own & (rows == side)), np.flatnonzero(own & ~rows)[:40]
+    for number in natural:
+        training_set.inputs[number] = training_set.inputs[number] // 2 + 60  # alike as wholes, and no pattern
+    far = {"separation": 9.0}
+    before = replace(screened(training_set), apart=(Apart(TARGET, marked, far), Apart(TARGET, natural[:15], far)))
+    kept = [each for each in sought(training_set, before).apart if each.evidence == far]
+    assert [each.rows.tolist() for each in kept] == [marked.tolist()]
 
 
 def test_where_the_rest_is_what_does_not_fit_a_pattern_is_a_lead_behind_which_both_sides_are_followed():

@@ -43,6 +43,10 @@ _OWN, _ODD = 3.0, 0.5
 """How much more frequent a word of a class is there than elsewhere; and the conflict of the texts that hold it, less a standard
 error, from which it is put together with others."""
 
+_RIVALS, _ASKED, _MOST_OF_A_KIND = 3, 100, 0.5
+"""Classes that samples which share a pattern look like most, samples that are taken of each, and part of them that must not share
+it: a trigger that goes from every class to the next is in a third of a class, a kind is in most of it."""
+
 LEAST_FITTING = 0.06
 """Part of a class that is looked at because it fits its label least: with 5 % of a class poisoned, a third of it was poison in
 trials on CIFAR-10 and Fashion-MNIST."""
@@ -94,6 +98,8 @@ def planted(
 ) -> Screening:
     """Return the screening with what shares a pattern, in classes that are not accused, among what lies far apart.
 
+    Pictures that lie far apart and share none are a natural kind, and no longer among them.
+
     Parameters
     ----------
     screening, labels, medium, rng
@@ -109,7 +115,7 @@ def planted(
     quiet = [index for index, result in enumerate(screening.classes) if result.groups and not result.accused]
     for number, (index, child) in enumerate(zip(quiet, rng.spawn(len(quiet)), strict=True), start=1):
         own = np.flatnonzero((labels.given == index) & (columns.group >= 0))
-        probability, evidence = _sought(screening, medium, index, own, activations, child)
+        probability, evidence = _sought(screening, labels, medium, (index, own), activations, child)
         held = probability > 0.5
         if policy.judge_planted(evidence) is not Verdict.CLEAN:
             reason = policy.reason_planted(evidence, int(held.sum()))
@@ -120,7 +126,19 @@ def planted(
             apart.append(Apart(index, own[held], evidence))
         if progress is not None:
             progress("looking for what inputs share", number, len(quiet))
-    return columns.put_into(replace(screening, apart=(*apart, *screening.apart)), classes)
+    known = [each for each in screening.apart if each.class_index in quiet and _share(each.rows, medium, labels, columns, rng)]
+    return columns.put_into(replace(screening, apart=(*apart, *known)), classes)
+
+
+def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, columns: Columns, rng: np.random.Generator) -> bool:
+    """Say whether what lies far apart in a class, or all else in it, shares a pattern."""
+    own = np.flatnonzero((labels.given == labels.given[rows[0]]) & (columns.group >= 0))
+    looked = _look(medium, own[_some(np.isin(own, rows), _MOST, rng)], rng)
+    known = np.zeros(0, bool) if looked is None else np.isin(looked.rows, rows)
+    shared = None if looked is None else looked.look.shared_by(known)
+    if shared is None or shared.separation < policy.POLICY["shared"].value:
+        return False
+    return bool(((shared.probability > 0.5) & known).sum() >= _KEPT * known.sum())
 
 
 def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: np.random.Generator) -> Screening:
@@ -191,21 +209,42 @@ def _own_words(holds: sparse.csr_array, elsewhere: sparse.csr_array, fit: NDArra
 
 
 def _sought(
-    screening: Screening, medium: Medium, index: int, own: NDArray[np.int64], activations: Rows, rng: np.random.Generator
+    screening: Screening,
+    labels: Labels,
+    medium: Medium,
+    of: tuple[int, NDArray[np.int64]],
+    activations: Rows,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], dict[str, float]]:
-    """Return the probability that each sample of a class holds what stands out farthest in it, and the evidence; 0 for nothing."""
-    fit = np.zeros(len(own)) if screening.inputs is None else screening.inputs.own[own]
+    """Return the probability that each sample of a class holds what stands out farthest in it, and the evidence; 0 for nothing.
+
+    ``of`` is the number of the class, and its samples.
+    """
+    (index, own), inputs, nothing = of, screening.inputs, (np.zeros(len(of[1])), dict[str, float]())
+    fit = np.zeros(len(own)) if inputs is None else inputs.own[own]
     least = np.argsort(fit, kind="stable")[: max(FEWEST, round(LEAST_FITTING * len(own)))]
     looked = _look(medium, own[_some(np.isin(np.arange(len(own)), least), _MOST_SOUGHT, rng)], rng)
+    if looked is None:
+        return nothing
     groups = Columns(screening.samples).group[own]
-    seeds = () if looked is None else _seeds(looked, own, least, groups, activations)
-    told = (looked.look.shared_by(np.isin(looked.rows, seed)) for seed in seeds) if looked is not None else ()
+    told = (looked.look.shared_by(np.isin(looked.rows, seed)) for seed in _seeds(looked, own, least, groups, activations))
     best = max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
-    if looked is None or best is None or best.separation < policy.POLICY["shared"].value:
-        return np.zeros(len(own)), {}
+    if best is None or best.separation < policy.POLICY["shared"].value:
+        return nothing
     probability = _probability(medium, looked, best, own)
-    conflict = {} if screening.inputs is None else _conflict(screening.inputs, index, own, probability > 0.5)
-    return probability, {"shared": best.separation, **conflict}
+    if inputs is None:
+        return probability, {"shared": best.separation}
+    held = probability > 0.5
+    rivals = np.bincount(inputs.rival[own[held]], minlength=len(screening.classes))
+    if any(_is_kind_of(rival, medium, looked, best, labels, rng) for rival in np.argsort(-rivals)[:_RIVALS] if rivals[rival]):
+        return nothing
+    return probability, {"shared": best.separation, **_conflict(inputs, index, own, held)}
+
+
+def _is_kind_of(rival: int, medium: Medium, looked: _Looked, shared: Shared, labels: Labels, rng: np.random.Generator) -> bool:
+    """Say whether most samples of another class share it, too: then those that do are of that kind, and wrongly labelled."""
+    rows = rng.permutation(np.flatnonzero(labels.given == rival))[:_ASKED]
+    return len(rows) > 0 and bool(np.mean(_probability(medium, looked, shared, np.sort(rows)) > 0.5) > _MOST_OF_A_KIND)
 
 
 def _conflict(inputs: Affinity, index: int, own: NDArray[np.int64], held: NDArray[np.bool_]) -> dict[str, float]:
@@ -266,7 +305,7 @@ def _seeds(
 
 def _probability(medium: Medium, looked: _Looked, shared: Shared, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the probability that each of some samples shares what is shared, 0 where it cannot be read, shape of ``rows``."""
-    probability = np.zeros(rows.max() + 1)
+    probability = np.zeros(1 + max(rows.max(), looked.rows.max()))
     probability[looked.rows] = shared.probability
     others = np.setdiff1d(rows, looked.rows)
     for start in range(0, len(others), STRETCH):

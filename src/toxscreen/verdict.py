@@ -81,9 +81,10 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             10.0,
             "What a group shares in its inputs is looked for in the rest of its class where it lies this many standard deviations "
             "from what others have. Pictures of another class that share so distant a pattern are suspicious where they do not fit "
-            "their label, and otherwise a trigger is looked for behind it.",
-            "trials on pictures: planted patterns had 11 to 190; clean classes of MNIST and CIFAR-10 reached 10, merged ones of "
-            "Fashion-MNIST 11, and those of GTSRB, with its near-duplicates, 12",
+            "their label, and otherwise a trigger is looked for behind it. Behind pictures that lie far apart but fit their label "
+            "it is looked for only where they share so distant a pattern: a natural kind does not.",
+            "trials on pictures: planted patterns had 11 to 190; clean classes reached 10, merged ones and near-duplicates 12, and "
+            "natural kinds that lie far apart 6",
         ),
         "odd_rest": Rule(
             1.5,
@@ -147,13 +148,6 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "of words inconclusive: the name of a news agency commands, too. Where fewer samples of a suspicious group return than "
             "that, words that command leave it inconclusive.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
-        ),
-        "seclusion": Rule(
-            1.5,
-            "A group that lies far apart but fits its label, and keeps its class without what it shares, is natural where its "
-            "pictures lie, as wholes, more than this many times as far from the nearest of the rest as from each other.",
-            "marked samples of a class lie among the others: 0.9 to 1.1 on CIFAR-10, whatever the mark; runs of near-duplicates in "
-            "clean classes of GTSRB had 2.6 and 4.9",
         ),
         "exre_score": Rule(
             1.0,
@@ -340,11 +334,6 @@ def can_be_taken_off(evidence: Mapping[str, float]) -> bool:
     returns, control = evidence.get("trigger_returns_lower", 0.0), evidence.get("trigger_control_returns_upper", 0.0)
     odds = POLICY["trigger_odds"].value
     return returns >= POLICY["trigger_returns"].value and returns * (1 - control) >= odds * control * (1 - returns)
-
-
-def keeps_to_itself(seclusion: float) -> bool:
-    """Say whether pictures that lie so far from the others are a natural kind; see :func:`toxscreen.trigger.pictures.seclusion`."""
-    return seclusion > POLICY["seclusion"].value
 
 
 def judge_planted(evidence: Mapping[str, float]) -> Verdict:

@@ -96,8 +96,6 @@ class Recovered:
         Row numbers of the samples of the class that hold it, and of those among them that leave the class when it is taken off.
     shown
         Some hosts with and without it.
-    seclusion
-        How much the suspected samples keep to themselves as wholes, 1 for not at all and 0 where it was not asked.
     """
 
     lead: Lead
@@ -107,7 +105,6 @@ class Recovered:
     held: NDArray[np.int64]
     holding: NDArray[np.int64]
     shown: Shown
-    seclusion: float = 0.0
 
     @property
     def is_text(self) -> bool:
@@ -190,8 +187,7 @@ def _follow(
         unseen = ~np.isin(held, members[0::2])
         proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
         holding = held[leaves]
-    secluded = medium.seclusion(case.members, case.ordinary, rng) if lead.apart else 0.0
-    return Recovered(lead, trigger, proof, sources, held, holding, _shown(medium, trigger, tested, rows[1::2][chosen]), secluded)
+    return Recovered(lead, trigger, proof, sources, held, holding, _shown(medium, trigger, tested, rows[1::2][chosen]))
 
 
 def _case(
