@@ -1066,7 +1066,7 @@ def test_a_reviewer_decides_about_a_group_on_the_command_line(pictures, tmp_path
     assert "Nothing to do" in done.stdout
     (tmp_path / "d.csv").write_text("id,decision\nnobody,reject\n")
     done = run("clean", pictures.folder, "--out", tmp_path / "copy", "--decisions", tmp_path / "d.csv")
-    assert done.exit_code == 2
+    assert done.exit_code == 4
     assert "'nobody'" in sentence(done)
 
 

@@ -55,7 +55,7 @@ def test_a_repair_prints_its_figures_writes_the_model_and_touches_nothing_else(r
         "plain error",
     ):
         assert part in done.stdout
-    assert f"Repaired model: {(tmp_path / 'out' / 'model').resolve()}" in done.stdout.replace("\n", "")
+    assert f"Repaired model: {(tmp_path / 'out' / 'model').resolve()}" in done.stdout.splitlines()
     assert contents(run.parent) == before
     again = quick.toxscreen(
         "scan", run.parent / "data", "--model", tmp_path / "out" / "model", "--out", tmp_path / "scan", "--json"
