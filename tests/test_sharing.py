@@ -61,12 +61,17 @@ def rest(labels, index):
     return GroupResult(0, int((labels == index).sum()), 1.0, Verdict.CLEAN, {})
 
 
-def widened(training_set, screening, modality="image"):
-    return widen(screening, labelled(training_set), medium(training_set, modality), np.random.default_rng(0))
+def widened(training_set, screening, modality="image", activations=None):
+    points = noise(training_set) if activations is None else activations
+    return widen(screening, labelled(training_set), medium(training_set, modality), points, np.random.default_rng(0))
+
+
+def noise(training_set):
+    return np.random.default_rng(1).normal(size=(len(training_set), 6))
 
 
 def sought(training_set, screening, modality="image", activations=None):
-    points = np.random.default_rng(1).normal(size=(len(training_set), 6)) if activations is None else activations
+    points = noise(training_set) if activations is None else activations
     return planted(screening, labelled(training_set), medium(training_set, modality), points, np.random.default_rng(0))
 
 
@@ -104,6 +109,19 @@ def test_a_group_that_shares_nothing_stays_as_it_is():
     after = widened(training_set, before)
     assert after.samples == before.samples
     assert after.classes == before.classes
+
+
+@pytest.mark.parametrize(("misfits", "n"), [(60, 60), (30, 30)])
+def test_where_inputs_share_no_pattern_the_model_tells_who_belongs_to_a_group_if_they_misfit_as_much(misfits, n):
+    training_set, _ = poisoned(n=120, planted=0)
+    own = np.flatnonzero(training_set.labels == TARGET)
+    points = noise(training_set)
+    points[own[:60], 0] += 12
+    screening = screened(training_set, own[:30], conflict=own[:misfits])
+    found = widened(training_set, screening, activations=points).classes[TARGET]
+    assert found.groups[1].n == n
+    assert "shared" not in found.groups[1].evidence
+    assert ("Together with what the model makes of them" in found.reasons[-1]) is (n == 60)
 
 
 def test_what_a_group_does_not_share_but_others_do_does_not_replace_it():
@@ -147,7 +165,7 @@ def test_what_most_samples_of_the_class_that_they_look_like_share_is_of_that_kin
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_planted_pattern_in_samples_that_fit_is_a_lead_and_no_verdict(sign):
     training_set, rows = poisoned()
-    points = np.random.default_rng(1).normal(size=(len(training_set), 6))
+    points = noise(training_set)
     points[rows, 0] += sign * 20  # its only trace is in the activations
     found = sought(training_set, screened(training_set), activations=points)
     assert found.classes == screened(training_set).classes

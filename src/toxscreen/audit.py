@@ -442,11 +442,12 @@ def _recovered(
     errors: list[Exception] = []
     try:
         if (medium := opened()) is not None:
-            screening = widen(screening, labels, medium, sharing)
-            screening = planted(screening, labels, medium, done.activations.layers[done.layer], seeking, log.progress)
+            activations = done.activations.layers[done.layer]
+            screening = widen(screening, labels, medium, activations, sharing)
+            screening = planted(screening, labels, medium, activations, seeking, log.progress)
             found, predicted = leads(screening, labels), predicted_classes(screening, labels)
             recovered = recover(medium, found, predicted, rng=following, failed=errors.append, progress=log.progress)
-            screening = widen(convict(screening, labels, recovered), labels, medium, again)
+            screening = widen(convict(screening, labels, recovered), labels, medium, activations, again)
             screening = _reconsidered(screening, labels, screened, config.verdict.alpha)
     except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
         errors.append(error)

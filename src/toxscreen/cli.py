@@ -398,7 +398,7 @@ def inspect(path: Path) -> None:
 @click.option(
     "--attack",
     required=True,
-    help="For pictures badnets, blended, tact, adaptive-blend, adaptive-patch, sig, label-consistent, wanet or bpp; "
+    help="For pictures badnets, blended, tact, adaptive-blend, adaptive-patch, sig, label-consistent, wanet, bpp or input-aware; "
     "for texts words, sentence, signature or syntax.",
 )
 @click.option("--target", required=True, help="Class that poison is labelled as, or several: 3,7; next: every class to the next.")

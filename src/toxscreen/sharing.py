@@ -17,7 +17,7 @@ from scipy import sparse
 
 from toxscreen import verdict as policy
 from toxscreen.activations import Rows
-from toxscreen.analysis.activation_clustering import label_conflict
+from toxscreen.analysis.activation_clustering import AS_TELLING, label_conflict
 from toxscreen.columns import Columns, sized
 from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
@@ -52,8 +52,11 @@ LEAST_FITTING = 0.06
 trials on CIFAR-10 and Fashion-MNIST."""
 
 
-def widen(screening: Screening, labels: Labels, medium: Medium, rng: np.random.Generator) -> Screening:
+def widen(screening: Screening, labels: Labels, medium: Medium, activations: Rows, rng: np.random.Generator) -> Screening:
     """Return the screening with accused groups that hold all samples of their class which share what they share, and no others.
+
+    Where the inputs alone show no pattern, as with pictures that are bent, they are looked at together with what the model makes of
+    them: then all together must contradict their label nearly as much as the group did.
 
     Parameters
     ----------
@@ -61,6 +64,8 @@ def widen(screening: Screening, labels: Labels, medium: Medium, rng: np.random.G
         What was found.
     medium
         The inputs.
+    activations
+        That were screened, shape ``(n_samples, d)``.
     rng
         Draws samples and folds.
     """
@@ -72,19 +77,18 @@ def widen(screening: Screening, labels: Labels, medium: Medium, rng: np.random.G
             own = np.flatnonzero((labels.given == index) & np.isin(columns.group, (0, group.id)))
             members = columns.group[own] == group.id
             looked = _look(medium, own[_some(members, _MOST, rng)], rng)
-            shared = None if looked is None else looked.look.shared_by(np.isin(looked.rows, own[members]))
-            if looked is None or shared is None or shared.separation < policy.POLICY["shared"].value:
+            found = looked and _sharing(screening, medium, looked, (index, own, members), activations)
+            if not found:
                 continue
-            probability = _probability(medium, looked, shared, own)
+            probability, evidence = found
             held = probability > 0.5
-            if (held & members).sum() >= _KEPT * members.sum() and (~held).sum() >= FEWEST:
-                _take_over(columns, own, held, probability, group)
-                evidence = {**group.evidence, "shared": shared.separation}
-                told = (replace(each, evidence=evidence) if each.id == group.id else each for each in classes[index].groups)
-                changed_by = int((held & ~members).sum()), int((members & ~held).sum())
-                reason = policy.reason_shared(shared.separation, int(members.sum()), *changed_by)
-                changed = replace(classes[index], groups=tuple(told))
-                classes[index] = _resized(changed, columns.group[labels.given == index], policy.of_group(group.id, reason))
+            _take_over(columns, own, held, probability, group)
+            evidence = {**group.evidence, **evidence}
+            told = (replace(each, evidence=evidence) if each.id == group.id else each for each in classes[index].groups)
+            changed_by = int((held & ~members).sum()), int((members & ~held).sum())
+            reason = policy.reason_shared(evidence.get("shared"), int(members.sum()), *changed_by)
+            changed = replace(classes[index], groups=tuple(told))
+            classes[index] = _resized(changed, columns.group[labels.given == index], policy.of_group(group.id, reason))
     return columns.put_into(screening, classes)
 
 
@@ -139,6 +143,44 @@ def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, columns: Col
     if shared is None or shared.separation < policy.POLICY["shared"].value:
         return False
     return bool(((shared.probability > 0.5) & known).sum() >= _KEPT * known.sum())
+
+
+def _sharing(
+    screening: Screening,
+    medium: Medium,
+    looked: _Looked,
+    group: tuple[int, NDArray[np.int64], NDArray[np.bool_]],
+    activations: Rows,
+) -> tuple[NDArray[np.float64], dict[str, float]] | None:
+    """Return the probability that each sample of a class shares what a group of it shares, and the evidence; None for nothing.
+
+    ``group`` is the number of the class, its samples, and which of them are members.
+    """
+    index, own, members = group
+    known = np.isin(looked.rows, own[members])
+    shared = looked.look.shared_by(known)
+    if shared is not None and shared.separation >= policy.POLICY["shared"].value:
+        probability = _probability(medium, looked, shared, own)
+        evidence = {"shared": shared.separation}
+    elif screening.inputs is None:
+        return None
+    else:
+        looked = replace(looked, look=looked.look.beside(_points(activations, looked.rows)), activations=activations)
+        shared = looked.look.shared_by(known)
+        if shared is None:
+            return None
+        probability, evidence = _probability(medium, looked, shared, own), {}
+        before, after = (_conflict(screening.inputs, index, own, side)["label_conflict"] for side in (members, probability > 0.5))
+        if ((probability > 0.5) & ~members).sum() < FEWEST or after < AS_TELLING * min(before, 1.0):
+            return None
+    held = probability > 0.5
+    kept = (held & members).sum() >= _KEPT * members.sum() and (~held).sum() >= FEWEST
+    return (probability, evidence) if kept else None
+
+
+def _points(activations: Rows, rows: NDArray[np.int64]) -> View:
+    """Return what the model makes of some inputs as a view of them; it is told apart well, so it is trusted more."""
+    return View(np.asarray(activations[rows], np.float64), strictness=1.0)
 
 
 def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: np.random.Generator) -> Screening:
@@ -255,10 +297,11 @@ def _conflict(inputs: Affinity, index: int, own: NDArray[np.int64], held: NDArra
 
 @dataclass(frozen=True)
 class _Looked:
-    """A look with the row numbers of what it was taken at."""
+    """A look with the row numbers of what it was taken at, and what is seen beside the inputs."""
 
     look: Look
     rows: NDArray[np.int64]
+    activations: Rows | None = None
 
 
 def _look(medium: Medium, rows: NDArray[np.int64], rng: np.random.Generator) -> _Looked | None:
@@ -311,7 +354,8 @@ def _probability(medium: Medium, looked: _Looked, shared: Shared, rows: NDArray[
     for start in range(0, len(others), STRETCH):
         inputs, read = medium.read(others[start : start + STRETCH])
         if len(read):
-            probability[read] = shared.held_by(medium.views(inputs))
+            beside = () if looked.activations is None else (_points(looked.activations, read),)
+            probability[read] = shared.held_by((*medium.views(inputs), *beside))
     return probability[rows]
 
 

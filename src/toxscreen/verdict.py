@@ -433,18 +433,23 @@ def reason(verdict: Verdict, evidence: Mapping[str, float], sizes: tuple[int, in
     return f"{n:,} samples lie {evidence['separation']:.1f} standard deviations from the rest of the class, {because}."
 
 
-def reason_shared(separation: float, n: int, n_more: int, n_less: int) -> str:
+def reason_shared(separation: float | None, n: int, n_more: int, n_less: int) -> str:
     """Say in a sentence how what the inputs of a group share changed it.
 
     Parameters
     ----------
     separation
-        How far what they share lies from others, in standard deviations.
+        How far what they share lies from others, in standard deviations; None where the inputs alone do not show it.
     n
         Samples of the group before.
     n_more, n_less
         Samples that share it and were not in the group, and that were and do not.
     """
+    if separation is None:
+        return (
+            f"Together with what the model makes of them, the inputs of those {n:,} samples tell {n_more:,} more that belong to "
+            f"them; {n_less:,} left them."
+        )
     out = f"What the inputs of those {n:,} samples share stands {separation:.0f} standard deviations out from the rest of the class"
     if not n_more:
         said = f"{out}, and no other sample shows it"
