@@ -121,7 +121,7 @@ def test_where_inputs_share_no_pattern_the_model_tells_who_belongs_to_a_group_if
     found = widened(training_set, screening, activations=points).classes[TARGET]
     assert found.groups[1].n == n
     assert "shared" not in found.groups[1].evidence
-    assert ("Together with what the model makes of them" in found.reasons[-1]) is (n == 60)
+    assert ("together with what the model makes of them" in found.reasons[-1]) is (n == 60)
 
 
 def test_what_a_group_does_not_share_but_others_do_does_not_replace_it():
