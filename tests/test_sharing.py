@@ -10,6 +10,7 @@ from tests.trigger import test_recover
 from tests.trigger.test_recover import TARGET, Obedient
 from toxscreen import verdict as policy
 from toxscreen.conflict import Affinity
+from toxscreen.errors import DataError
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.sharing import planted, widen
@@ -94,7 +95,7 @@ def test_the_rest_of_the_poison_joins_the_group_and_what_is_none_leaves_it(modal
     assert group.evidence["shared"] >= policy.POLICY["shared"].value
     assert group.evidence["separation"] == EVIDENCE["separation"]
     assert own.reasons[0] == "Accused."
-    assert "those 17 samples share" in own.reasons[1]
+    assert own.reasons[1].startswith("Group 1: what the inputs of those 17 samples share")
     assert own.reasons[1].endswith("class: 16 more samples show it and belong to them; 3 of them do not, and left them.")
     assert found.views[0].groups.sum() == 30
     assert min(found.samples["score"].filter(rows).to_pylist()) > 0.5
@@ -120,7 +121,7 @@ def test_where_inputs_share_no_pattern_the_model_tells_who_belongs_to_a_group_if
     found = widened(training_set, screening, activations=points).classes[TARGET]
     assert found.groups[1].n == n
     assert "shared" not in found.groups[1].evidence
-    assert ("Together with what the model makes of them" in found.reasons[-1]) is (n == 60)
+    assert ("together with what the model makes of them" in found.reasons[-1]) is (n == 60)
 
 
 @pytest.mark.parametrize(("known", "n"), [(110, 100), (150, 150)])
@@ -154,7 +155,7 @@ def test_a_planted_pattern_in_samples_that_do_not_fit_their_label_is_suspicious(
     assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
     assert own.groups[1].n == 30
     assert own.groups[1].evidence["label_conflict_lower"] > 0.5
-    assert "share a pattern in their pictures" in own.reasons[0]
+    assert own.reasons[0].startswith("Group 1: 30 samples share a pattern in their pictures")
     assert policy.NOTHING_APART not in own.reasons
     assert [each.verdict for each in found.classes[1:]] == [Verdict.CLEAN] * 3
     assert not found.apart
@@ -208,7 +209,7 @@ def test_texts_with_a_word_that_no_other_class_has_are_suspicious_if_they_do_not
     before = screened(training_set, conflict=np.flatnonzero(rows))
     found = sought(training_set, before, "text")
     assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
-    assert "hold words almost absent from the other classes" in found.classes[TARGET].reasons[0]
+    assert 'hold words almost absent from the other classes ("cf"), and' in found.classes[TARGET].reasons[0]
     assert not found.apart
     assert sought(training_set, replace(before, inputs=None), "text") == replace(before, inputs=None)
 
@@ -221,6 +222,13 @@ def test_few_such_texts_are_a_lead_also_beside_an_accused_group_and_such_as_fit_
     assert apart.rows.tolist() == left.tolist()
     assert found.classes[TARGET].n_accused == 15
     assert not sought(training_set, screened(training_set), "text").apart
+
+
+def test_texts_that_can_no_longer_be_read_are_told_as_such():
+    training_set, rows = poisoned("text")
+    training_set.unreadable = frozenset(np.flatnonzero(training_set.labels == TARGET).tolist())
+    with pytest.raises(DataError, match=r"none of 120 could be read again to look at their words\. Scan again"):
+        sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)), "text")
 
 
 @pytest.mark.parametrize("absurd", [1e30, -1e20, np.nan, np.inf])

@@ -23,6 +23,7 @@ from toxscreen.verdict import (
     reason,
     reason_shared,
     reason_trigger,
+    reason_words,
 )
 
 APART, STANDING_OUT = POLICY["separation"].value, POLICY["standing_out"].value
@@ -55,7 +56,10 @@ def test_each_rule_says_what_it_means_and_where_it_comes_from():
     for rule in POLICY.values():
         assert rule.value != 0
         assert rule.meaning.endswith(".")
-        assert rule.source
+        assert 10 < len(rule.source) < 190
+        assert not rule.source.endswith(".")
+    long = [rule.source for rule in POLICY.values() if len(rule.source) > 80]
+    assert len(set(long)) == len(long)
 
 
 def test_nobody_moves_a_threshold_while_a_scan_runs():
@@ -363,6 +367,16 @@ def test_every_reason_is_one_sentence(separation, lower, others):
 )
 def test_a_sentence_says_how_what_a_group_shares_changed_it(more, less, said):
     assert reason_shared(12.4, 30, more, less).endswith(said)
+
+
+def test_odd_words_are_named_the_long_ones_shortened_and_not_all_of_many():
+    evidence = {"label_conflict": 0.9}
+    assert reason_words(evidence, 30, ["cf"]).startswith('30 samples hold words almost absent from the other classes ("cf"), and')
+    told = reason_words(evidence, 30, ["w" * 500, *map(str, range(9))])
+    assert f'("{"w" * 29}…", "0", "1"' in told
+    assert told.count('"') == 16
+    assert '"6", 2 more), and without them' in told
+    assert "other classes, and without" in reason_words(evidence, 30, [])  # they can no longer be read
 
 
 def test_however_long_a_trigger_is_its_reason_tells_what_it_does():

@@ -21,6 +21,7 @@ from toxscreen.analysis.activation_clustering import AROUND, AS_TELLING, label_c
 from toxscreen.columns import Columns, sized
 from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
+from toxscreen.errors import DataError
 from toxscreen.result import ClassResult, GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.trigger.medium import STRETCH, Medium
@@ -87,7 +88,7 @@ def widen(screening: Screening, labels: Labels, medium: Medium, activations: Row
             changed_by = int((held & ~members).sum()), int((members & ~held).sum())
             reason = policy.reason_shared(evidence.get("shared"), int(members.sum()), *changed_by)
             changed = replace(classes[index], groups=tuple(told))
-            classes[index] = _resized(changed, columns.group[labels.given == index], reason)
+            classes[index] = _resized(changed, columns.group[labels.given == index], policy.of_group(group.id, reason))
     return columns.put_into(screening, classes)
 
 
@@ -204,9 +205,9 @@ def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: n
         own = np.flatnonzero(mine & examined & ~np.isin(columns.group, [each.id for each in result.accused]))
         others = rng.permutation(np.flatnonzero(~mine & examined))[:_OTHERS]
         if result.groups and min(len(own), len(others)) >= FEWEST:
-            rows, evidence = _odd_words(inputs, medium, index, own, np.sort(others))
+            rows, evidence, which = _odd_words(inputs, medium, index, own, np.sort(others))
             if policy.judge_words(evidence, len(rows)) is not Verdict.CLEAN:
-                reason = policy.reason_words(evidence, len(rows))
+                reason = policy.reason_words(evidence, len(rows), medium.named(medium.read(rows)[0], which))
                 classes[index] = _accused(result, mine, columns, (rows, np.ones(len(rows))), evidence, reason)
             elif evidence.get("label_conflict_lower", 0.0) >= policy.POLICY["label_conflict"].value:
                 apart.append(Apart(index, rows, evidence))
@@ -215,25 +216,36 @@ def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: n
 
 def _odd_words(
     inputs: Affinity, medium: Medium, index: int, own: NDArray[np.int64], others: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], dict[str, float]]:
-    """Return the texts with words of their class alone that do not fit it without them, and their label conflict together."""
-    (holds, *_), read = _seen(medium, own)
-    (elsewhere, *_), _ = _seen(medium, others)
+) -> tuple[NDArray[np.int64], dict[str, float], list[int]]:
+    """Return the texts with words of their class alone that do not fit it without them, their label conflict, and these words."""
+    (holds, read), (elsewhere, _) = _words(medium, own), _words(medium, others)
     found = []
-    for column in _own_words(holds.values, elsewhere.values, inputs.own[read]):
-        members = holds.values[:, [column]].toarray().ravel() > 0
+    for column in _own_words(holds, elsewhere, inputs.own[read]):
+        members = holds[:, [column]].toarray().ravel() > 0
         told = _conflict(inputs, index, read, members)
         surely = (told["label_conflict"] + told["label_conflict_lower"]) / 2  # one standard error below
         if surely >= _ODD:
-            found.append((surely, members))
-    best, evidence = np.zeros(len(read), bool), dict[str, float]()
+            found.append((surely, members, int(column)))
+    best, evidence, n_words = np.zeros(len(read), bool), dict[str, float](), 0
     odd = best.copy()
-    for _, members in sorted(found, key=lambda pair: -pair[0]):
+    ranked = sorted(found, key=lambda each: -each[0])
+    for n, (_, members, _) in enumerate(ranked, start=1):
         odd = odd | members
         told = _conflict(inputs, index, read, odd)
         if told["label_conflict_lower"] > evidence.get("label_conflict_lower", 0.0):
-            best, evidence = odd, told
-    return read[best], evidence
+            best, evidence, n_words = odd, told, n
+    return read[best], evidence, [column for _, _, column in ranked[:n_words]]
+
+
+def _words(medium: Medium, rows: NDArray[np.int64]) -> tuple[sparse.csr_array, NDArray[np.int64]]:
+    """Return which words those texts hold that can be read, and their row numbers; they were all read before."""
+    seen, read = _seen(medium, rows)
+    if not seen:
+        raise DataError(
+            f"The texts must stay readable while the scan runs, but none of {len(rows):,} could be read again to look at their "
+            "words. Scan again when they can be read."
+        )
+    return seen[0].values, read
 
 
 def _own_words(holds: sparse.csr_array, elsewhere: sparse.csr_array, fit: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -368,7 +380,9 @@ def _accused(
     group = GroupResult(1 + max(each.id for each in result.groups), 0, 0.0, Verdict.SUSPICIOUS, evidence)
     _take_over(columns, rows, np.ones(len(rows), bool), probability, group)
     worst = max(result.verdict, Verdict.SUSPICIOUS, key=lambda verdict: verdict.severity)
-    return _resized(replace(result, verdict=worst, groups=(*result.groups, group)), columns.group[mine], reason)
+    return _resized(
+        replace(result, verdict=worst, groups=(*result.groups, group)), columns.group[mine], policy.of_group(group.id, reason)
+    )
 
 
 def _take_over(
