@@ -141,6 +141,16 @@ def test_what_a_group_does_not_share_but_others_do_does_not_replace_it():
     assert widened(training_set, before).samples == before.samples
 
 
+@pytest.mark.parametrize("conflict", [True, False])
+def test_samples_that_hold_the_mark_and_fit_their_label_do_not_join_a_group_that_does_not(conflict):
+    training_set, rows = poisoned()
+    known, marked = np.flatnonzero(rows)[:20], np.flatnonzero((training_set.labels == TARGET) & ~rows)[:30]
+    for number in marked:
+        training_set.inputs[number][-4:-1, -4:-1, 0] = test_recover.CORNER
+    before = screened(training_set, known, conflict=known if conflict else ())
+    assert widened(training_set, before).classes[TARGET].groups[1].n == (20 if conflict else 60)
+
+
 def test_a_group_is_widened_once():
     training_set, rows = poisoned()
     once = widened(training_set, screened(training_set, np.flatnonzero(rows)[:20]))
