@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from toxscreen.errors import DataError, UsageError
-from toxscreen.sources.data.base import Input, Modality, Unreadable
+from toxscreen.sources.data.base import Batch, Input, Modality, Stack, Unreadable
 from toxscreen.sources.data.decode import channels_last, image_pixels
 from toxscreen.sources.data.labels import are_names, encode_labels, is_sequence, labels_array
 from toxscreen.sources.data.layout import IMAGE_COLUMNS, TEXT_COLUMNS, choose_columns
@@ -86,6 +86,10 @@ class StackRows(_InMemory):
     def cells(self, rows: NDArray[np.int64]) -> list[Cell]:
         """Return copies of the arrays of ``rows``."""
         return list(np.ascontiguousarray(self._stack[rows]))
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """Return the samples of some rows, which can all be read, as copies in one array."""
+        return Batch(rows, Stack(np.ascontiguousarray(self._stack[rows])))
 
 
 class ItemRows(_InMemory):
