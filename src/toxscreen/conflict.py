@@ -352,7 +352,7 @@ class _Search:
         width = -(-m // n_tiles)
         # Half of the squared distance, but for what is the same for all: small numbers would drown in it.
         across = np.zeros((d + 1, n_tiles * width), np.float32)
-        across[:d, :m], across[d, :m], across[d, m:] = -pictures.T, (pictures**2).sum(axis=1) / 2, np.inf
+        across[:d, :m], across[d, :m], across[d, m:] = -pictures.T, (pictures**2).sum(axis=1) / 2, np.finfo(np.float32).max
         self._tiles = np.ascontiguousarray(across.reshape(d + 1, n_tiles, width).transpose(1, 0, 2))
         self._together = max(1, min(_TOGETHER, _HELD // across.shape[1]))
 
