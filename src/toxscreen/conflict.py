@@ -44,8 +44,8 @@ _TOGETHER, _HELD = 128, 1 << 22
 """Pictures whose distances to all references are computed at a time, and such distances, at most."""
 
 _TILES, _NARROWEST = 40, 64
-"""Parts that the references are dealt into, and the fewest of a part. Of those at the same place in each the least distance is taken
-first: only where it is among the smallest are the others looked at."""
+"""Parts that the references are dealt into, and the fewest of a part. Of those at the same place in each the least distance is
+taken first: only where it is among the smallest are the others looked at."""
 
 _MARK_SHARE, _MARK_RATIO = 0.1, 3.0
 """A word marks a group when at least this part of its texts hold it, and this many times the part of the rest of the class and of

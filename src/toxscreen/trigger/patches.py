@@ -429,7 +429,7 @@ def _fixed_seeds(cells: Case[Pictures], scale: _Scale) -> list[_Seed]:
     for some in (places[start : start + together] for start in range(0, len(places), together)):
         windows = np.stack([pictures[:, top : top + _TAPS, left : left + _TAPS].reshape(len(pictures), -1) for top, left in some])
         for (ratios, holders), kept in zip(_shared(windows, cells), found, strict=True):
-            kept += zip(ratios.tolist(), some, holders, strict=True)
+            kept.extend(zip(ratios.tolist(), some, holders, strict=True))
     chosen: list[_Shared] = []
     for number, kept in enumerate(found, start=1):
         for one in sorted(kept, key=lambda each: -each[0]):
