@@ -279,7 +279,8 @@ def total_variance(activations: Part | NDArray[np.floating[Any]]) -> float:
 def whitened(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return points ``(n, k)`` of full rank at unit variance in every direction, whichever way they are turned."""
     centred = points - points.mean(axis=0)
-    return np.linalg.solve(np.linalg.cholesky(centred.T @ centred / len(points)), centred.T).T
+    equalising: NDArray[np.float64] = np.linalg.inv(np.linalg.cholesky(centred.T @ centred / len(points)))
+    return centred @ equalising.T
 
 
 def whiten(reduction: Reduction) -> NDArray[np.floating]:
