@@ -242,7 +242,7 @@ def test_what_to_keep_of_data_in_memory_is_told_by_row_and_label(planted):
     assert kept.labels.tolist() == labels[kept.rows].tolist()
     relabelled = ts.clean(result, action="relabel")
     assert set(relabelled.labels[relabelled.rows < 20].tolist()) <= {0, 2}
-    with pytest.raises(UsageError, match="in memory"):
+    with pytest.raises(DataError, match="in memory"):
         ts.clean(result, out="copy")
 
 

@@ -100,7 +100,7 @@ def test_several_do_not_go_to_one_file(tmp_path):
 def test_a_run_without_a_trigger_says_so():
     result = run()
     groups = tuple(replace(group, trigger=None) for group in result.classes[0].groups)
-    with pytest.raises(UsageError, match="none was found"):
+    with pytest.raises(DataError, match="none was found"):
         applying.triggers_of(replace(result, classes=(replace(result.classes[0], groups=groups),)))
 
 

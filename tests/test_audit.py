@@ -457,13 +457,14 @@ def test_a_finding_is_kept_before_the_model_is_asked_about_triggers_and_nothing_
     kept = []
 
     def recovers(*_, **__):
-        kept.append((tmp_path / "result.json").exists())
+        kept.append(load(tmp_path).pending if (tmp_path / "result.json").exists() else None)
         raise ValueError("out of memory")
 
     monkeypatch.setattr("toxscreen.audit.recover", recovers)
     training_set, classifier, _ = subject(planted=planted)
     result = audit(training_set, classifier, folder=tmp_path)
-    assert kept == [planted > 0]
+    assert kept == [("triggers",) if planted else None]
+    assert result.pending == ()
     assert result.verdict is (Verdict.SUSPICIOUS if planted else Verdict.CLEAN)
     assert any("Looking for triggers failed" in note and "out of memory" in note for note in result.notes)
 
@@ -648,6 +649,9 @@ def test_a_result_that_was_altered_is_computed_anew(finished, computed, name, ol
     audit((images, labels), network, folder=folder).save(folder)
     assert computed == ["screen", "recover", "make_exhibits"]
     assert documents(folder) == before
+    notes = audit((images, labels), network, folder=folder).notes
+    assert sum("Nothing has changed" in note for note in notes) == 1
+    assert sum("not run" in note for note in notes) == 1
 
 
 @pytest.mark.parametrize("name", ["result.json", "samples.parquet", "exhibits.json", "finished.json"])

@@ -25,7 +25,7 @@ from tests import quick
 from tests.quick import toxscreen as run
 from tests.scans import scan_result
 from tests.triggers import convicted, recovered, words
-from toxscreen import metrics, store, training
+from toxscreen import cli, metrics, store, training
 from toxscreen.cli import EPILOG
 from toxscreen.demo import Outcome
 from toxscreen.errors import DataError
@@ -65,6 +65,7 @@ def quick_training():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "PICTURES", quick.PICTURES)
         patch.setattr(training, "SENTENCES", quick.TEXTS)
+        patch.setattr(cli, "_SECONDS_BETWEEN", np.inf)  # a machine that is busy is slow
         yield
 
 
@@ -184,8 +185,12 @@ def test_help_documents_the_exit_codes():
     for command in ((), ("scan",)):
         page = " ".join(run(*command, "--help").stdout.split())
         assert EPILOG in page
-    for code in ("0 every class", "1 at least one", "2 wrong usage", "3 nothing suspicious", "4 failed"):
+    for code in ("0 every class", "1 at least one", "2 what was typed", "3 nothing suspicious", "4 failed"):
         assert code in EPILOG
+
+
+def test_what_each_command_does_is_said_in_full_in_the_list_of_them():
+    assert "..." not in run("--help").stdout.partition("Commands:")[2]
 
 
 def test_help_comes_without_the_heavy_packages():
@@ -307,6 +312,25 @@ def test_progress_is_shown_on_a_terminal_and_keeps_off_stdout(pictures, monkeypa
     assert "/240" in done.stderr
 
 
+def test_where_nobody_watches_progress_is_plain_lines_on_stderr(pictures, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "_SECONDS_BETWEEN", 0.0)
+    done = run("scan", pictures.data, "--model", pictures.model, *STEPWISE, "--out", tmp_path / "run", "--json")
+    assert json.loads(done.stdout)["verdict"] == "poisoned"
+    assert "computing activations: 120 of 240" in done.stderr.splitlines()
+    assert "clustering the classes: 3 of 3" in done.stderr.splitlines()
+    assert done.stderr.replace("\n", "").isprintable()
+
+
+def test_a_line_of_progress_comes_every_ten_seconds_at_most(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(cli, "_SECONDS_BETWEEN", 10.0)
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
+    told = cli._plainly()
+    for now[0] in range(1, 36):
+        told("working", int(now[0]), 1000)
+    assert capsys.readouterr().err.splitlines() == [f"working: {n} of 1,000" for n in (10, 20, 30)]
+
+
 # Exit codes
 
 C, U, S, P = Verdict.CLEAN, Verdict.INCONCLUSIVE, Verdict.SUSPICIOUS, Verdict.POISONED
@@ -425,7 +449,7 @@ def test_a_label_column_that_is_missing_is_one_sentence_and_the_corrected_comman
     table = tmp_path / "table.csv"
     table.write_text("text,mood\n" + "good day,up\nbad day,down\n" * 12)
     done = run("scan", table, "--label-column", "moood", "--out", tmp_path / "run")
-    assert done.exit_code == 4
+    assert done.exit_code == 2
     assert "no column 'moood'" in sentence(done)
     assert run("scan", table, "--out", tmp_path / "run").exit_code == 4
     assert run("scan", table, "--label-column", "mood", "--out", tmp_path / "run").exit_code == 3
@@ -954,7 +978,9 @@ def test_a_command_for_triggers_that_cannot_be_is_refused(convicted_run, trigger
 
 
 def test_a_clean_run_has_no_trigger_and_other_files_are_none(clean_pictures):
-    assert "none was found" in sentence(run("trigger", clean_pictures.folder))
+    none = run("trigger", clean_pictures.folder)
+    assert "none was found" in sentence(none)
+    assert none.exit_code == 4  # nothing was typed wrongly
     other = run("trigger", clean_pictures.folder / "result.json")
     assert other.exit_code == 4
     assert "must be a file that toxscreen trigger RUN wrote" in sentence(other)
@@ -966,6 +992,7 @@ def test_a_clean_run_has_no_trigger_and_other_files_are_none(clean_pictures):
 def test_the_policy_is_printed_with_every_number_and_its_source():
     done = run("policy")
     assert (done.exit_code, done.stderr) == (0, "")
+    assert not [line for line in done.stdout.splitlines() if line.endswith(" ")]
     told = " ".join(done.stdout.split())
     assert [verdict for verdict in VERDICTS if f"{verdict}: " not in done.stdout] == []
     for name, rule in POLICY.items():
@@ -1039,7 +1066,7 @@ def test_a_reviewer_decides_about_a_group_on_the_command_line(pictures, tmp_path
     assert "Nothing to do" in done.stdout
     (tmp_path / "d.csv").write_text("id,decision\nnobody,reject\n")
     done = run("clean", pictures.folder, "--out", tmp_path / "copy", "--decisions", tmp_path / "d.csv")
-    assert done.exit_code == 2
+    assert done.exit_code == 4
     assert "'nobody'" in sentence(done)
 
 

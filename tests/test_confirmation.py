@@ -98,12 +98,40 @@ def test_a_small_group_of_many_sources_is_not_called_with_the_certainty_of_a_lar
     assert excluded(*world(mixed(3)), tmp_path / "small")[1] is Verdict.SUSPICIOUS
 
 
+def test_that_most_leave_for_many_classes_is_said_though_it_is_not_settled(tmp_path):
+    def mixed(rng):
+        return np.concatenate([ordinary(0, 1, rng), ordinary(1, 7, rng), ordinary(2, 6, rng), ordinary(3, 5, rng)])
+
+    found, verdict = excluded(*world(mixed), tmp_path)
+    exclusion = found.groups[0]
+    evidence = exclusion.evidence()
+    assert verdict is Verdict.SUSPICIOUS
+    assert (exclusion.own, exclusion.elsewhere) == (1, ((1, 7), (2, 6), (3, 5)))
+    assert (exclusion.source, exclusion.other, evidence["exre_left"], evidence["exre_classes"]) == (1, 7, 18, 3)
+    said = policy.reason_excluded(verdict, evidence, 19, [("b", 7), ("c", 6), ("d", 5)], found.accuracy)
+    assert said.startswith(
+        "A model trained without them gives 1 of the 19 their own label, 7 the class 'b', 6 'c' and 5 'd' (l/p = 0.14"
+    )
+    assert said.endswith("most leave the class, but no other class gets surely more of them than their own.")
+    more = policy.reason_excluded(verdict, evidence, 19, [("b", 5), ("c", 5), ("d", 5), ("e", 2), ("f", 1)], found.accuracy)
+    assert "5 'd' and 3 one of 2 more" in more
+
+
+def test_what_speaks_against_poison_among_the_reasons_begins_with_but():
+    close = {"exre_l": 10.0, "exre_score": 1.1, "exre_resemblance": 0.5, "exre_agreement": 0.5}
+    close |= {"exre_l_share_lower": 0.3, "exre_l_share_upper": 0.7, "exre_p_share_lower": 0.3, "exre_p_share_upper": 0.7}
+    said = policy.reason_excluded(Verdict.SUSPICIOUS, close, 19, [("b", 9)], 0.9)
+    assert said.startswith("But a model trained without them gives 10 of the 19 their own label and 9 the class 'b'")
+    assert said.endswith("too close to settle it.")
+    assert policy.reason_excluded(Verdict.CLEAN, close, 19, [], 0.9).startswith("But a model")
+
+
 def test_a_model_that_has_learned_nothing_settles_nothing(tmp_path):
     training_set, group, rest = world(lambda rng: ordinary(2, 30, rng))
     found, _ = excluded(training_set, group, rest, tmp_path)
     assert policy.judge_excluded(found.groups[0].evidence(), 0.3) is Verdict.SUSPICIOUS
     assert policy.judge_excluded(found.groups[0].evidence(), np.nan) is Verdict.SUSPICIOUS
-    assert "settles nothing" in policy.reason_excluded(Verdict.SUSPICIOUS, found.groups[0].evidence(), 30, "b", 0.3)
+    assert "settles nothing" in policy.reason_excluded(Verdict.SUSPICIOUS, found.groups[0].evidence(), 30, [("b", 30)], 0.3)
 
 
 def test_what_the_blind_view_says_counts_where_the_trigger_draws_the_samples_together(tmp_path):

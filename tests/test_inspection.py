@@ -84,6 +84,8 @@ def test_a_run_folder_is_explained_by_its_verdict(tmp_path: Path) -> None:
     found = inspect_path(tmp_path)
     assert found.what == "run folder"
     assert ("verdict", "suspicious") in found.facts
+    scan_result({"cat": [6, 4]}, {"cat": Verdict.SUSPICIOUS}, pending=("triggers",)).save(tmp_path)
+    assert ("verdict", "suspicious so far: the scan is not finished") in inspect_path(tmp_path).facts
     assert found.classes == (("cat (suspicious)", 10), ("dog (clean)", 5))
 
 

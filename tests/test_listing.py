@@ -52,6 +52,7 @@ def test_hostile_names_in_a_cleaning_are_shown_as_plain_text() -> None:
     assert "Cleaned copy: /x/a⟨U+202E⟩b.csv\n" in text
     assert "1,230 of 1,242 samples stay." in text
     assert "instead of" not in text
+    assert text.endswith("A smaller part of the poison may be left, and a scan of the copy may miss it.\n")
 
 
 def test_what_was_to_be_relabelled_and_is_dropped_is_said_with_the_reason() -> None:

@@ -52,6 +52,8 @@ def test_what_was_planted_is_poisoned_after_a_confirmation_and_suspicious_withou
     assert accused.groups[1].evidence["exre_l"] == 0
     assert "exre_l" not in accused.groups[0].evidence
     assert "l/p" in accused.reasons[-1]
+    assert all(reason.startswith("Group 1: ") for reason in accused.reasons)
+    assert not any("Group" in reason for reason in result.classes[0].reasons)
     assert result.samples["flagged"].to_numpy().tolist() == planted.tolist()
     assert set(result.samples["verdict"].filter(planted).to_pylist()) == {"poisoned"}
     assert result.settings["confirmation"] == {"asked": True}
@@ -80,7 +82,8 @@ def test_clean_data_trains_nothing(taught):
 @pytest.mark.parametrize("error", [TrainerError("The trainer failed."), OSError("The trainer failed."), KeyError("failed.")])
 def test_a_confirmation_that_fails_leaves_what_the_screen_found(monkeypatch, error, tmp_path):
     def fails(*_, **__):
-        assert read_run(tmp_path).verdict is Verdict.SUSPICIOUS  # kept before anything can go wrong
+        kept = read_run(tmp_path)  # before anything can go wrong
+        assert (kept.verdict, kept.pending) == (Verdict.SUSPICIOUS, ("confirmation",))
         raise error
 
     monkeypatch.setattr(retraining, "retrain", fails)
@@ -122,8 +125,8 @@ def test_where_the_rest_of_the_class_is_the_poison_the_two_change_places():
     screening = Screening(result.classes, result.samples, (), ())
     labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
     (suspect,) = suspects(screening, labels)
-    clean_part = Exclusion(len(suspect.rows), 0, len(suspect.rows), 0, 0.5, 0.1, 0.0)
-    poison = Exclusion(len(suspect.rest), 0, len(suspect.rest), 2, 0.9, 0.95, 0.9)
+    clean_part = Exclusion(len(suspect.rows), 0, ((0, len(suspect.rows)),), 0.5, 0.1, 0.0)
+    poison = Exclusion(len(suspect.rest), 0, ((2, len(suspect.rest)),), 0.9, 0.95, 0.9)
     answers = np.zeros(len(suspect.rows), np.int64)
     found = Confirmation((clean_part,), (poison,), suspect.rows, answers, np.ones(len(answers), np.float32), "a model", 0.9)
     settled = settle(screening, labels, (suspect,), found)
@@ -189,7 +192,7 @@ def test_a_proved_trigger_makes_its_group_poisoned_and_takes_in_all_that_hold_it
     assert accused.groups[1].source_class == "class 0"
     assert accused.groups[1].trigger["kind"] == "patch"
     assert accused.groups[1].trigger["flips"]["count"] == 90
-    assert "The trigger was found" in accused.reasons[-1]
+    assert accused.reasons[-1].startswith("Group 1: the trigger was found: ")
     flagged = settled.samples["flagged"].to_numpy()
     np.testing.assert_array_equal(np.flatnonzero(flagged), np.sort(np.r_[lead.members, more]))
     assert min(settled.samples["score"].filter(flagged).to_pylist()) > 0.8
@@ -203,7 +206,7 @@ def test_a_trigger_that_does_too_little_leaves_a_group_suspicious_and_is_told():
     settled = convict(screening, labels, [behind(lead, lead.members, flips=(10, 100))])
     assert settled.classes[1].verdict is Verdict.SUSPICIOUS
     assert settled.samples == screening.samples
-    assert "No trigger was found" in settled.classes[1].reasons[-1]
+    assert settled.classes[1].reasons[-1].startswith("Group 1: but no trigger was found that proves it: ")
 
 
 def test_samples_of_a_clean_class_that_hold_a_proved_trigger_become_a_group():
@@ -409,7 +412,7 @@ def test_what_a_trigger_has_proved_no_retraining_clears():
     (lead,) = leads(screening, labels)
     proved = convict(screening, labels, [behind(lead, lead.members)])
     (suspect,) = suspects(proved, labels)
-    keeps = Exclusion(len(suspect.rows), len(suspect.rows), 0, None, np.nan, np.nan, np.nan, 0.9)
+    keeps = Exclusion(len(suspect.rows), len(suspect.rows), (), np.nan, np.nan, np.nan, 0.9)
     answers = np.ones(len(suspect.rows), np.int64)
     found = Confirmation((keeps,), (None,), suspect.rows, answers, np.ones(len(answers), np.float32), "a model", 0.9)
     kept = settle(proved, labels, (suspect,), found).classes[1]

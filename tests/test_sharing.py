@@ -10,10 +10,14 @@ from tests.trigger import test_recover
 from tests.trigger.test_recover import TARGET, Obedient
 from toxscreen import verdict as policy
 from toxscreen.conflict import Affinity
+from toxscreen.errors import DataError
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
-from toxscreen.screening import Labels, Screening
+from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.sharing import planted, widen
 from toxscreen.trigger.medium import open_medium
+
+RIVAL = 2
+"""The class that inputs look like which do not fit their label."""
 
 EVIDENCE = {"separation": 6.0, "label_conflict": 0.9}
 
@@ -49,7 +53,7 @@ def screened(training_set, members=(), conflict=()):
         classes[TARGET] = replace(own, verdict=Verdict.SUSPICIOUS, reasons=("Accused.",), groups=(left, group))
     rows = np.flatnonzero(labels == TARGET)
     view = ClassView(TARGET, rows, flagged[rows].astype(np.int64), np.zeros((len(rows), 2), np.float32))
-    fit = Affinity(np.where(misfits, 0.0, 0.9).astype(np.float32), np.zeros(n, np.int64), np.zeros(len(names)))
+    fit = Affinity(np.where(misfits, 0.0, 0.9).astype(np.float32), np.full(n, RIVAL), np.zeros(len(names)))
     return Screening(tuple(classes), pa.table(columns, schema=SAMPLES_SCHEMA), (view,), (), fit)
 
 
@@ -57,12 +61,17 @@ def rest(labels, index):
     return GroupResult(0, int((labels == index).sum()), 1.0, Verdict.CLEAN, {})
 
 
-def widened(training_set, screening, modality="image"):
-    return widen(screening, labelled(training_set), medium(training_set, modality), np.random.default_rng(0))
+def widened(training_set, screening, modality="image", activations=None):
+    points = noise(training_set) if activations is None else activations
+    return widen(screening, labelled(training_set), medium(training_set, modality), points, np.random.default_rng(0))
+
+
+def noise(training_set):
+    return np.random.default_rng(1).normal(size=(len(training_set), 6))
 
 
 def sought(training_set, screening, modality="image", activations=None):
-    points = np.random.default_rng(1).normal(size=(len(training_set), 6)) if activations is None else activations
+    points = noise(training_set) if activations is None else activations
     return planted(screening, labelled(training_set), medium(training_set, modality), points, np.random.default_rng(0))
 
 
@@ -86,7 +95,7 @@ def test_the_rest_of_the_poison_joins_the_group_and_what_is_none_leaves_it(modal
     assert group.evidence["shared"] >= policy.POLICY["shared"].value
     assert group.evidence["separation"] == EVIDENCE["separation"]
     assert own.reasons[0] == "Accused."
-    assert "those 17 samples share" in own.reasons[1]
+    assert own.reasons[1].startswith("Group 1: what the inputs of those 17 samples share")
     assert own.reasons[1].endswith("class: 16 more samples show it and belong to them; 3 of them do not, and left them.")
     assert found.views[0].groups.sum() == 30
     assert min(found.samples["score"].filter(rows).to_pylist()) > 0.5
@@ -100,6 +109,29 @@ def test_a_group_that_shares_nothing_stays_as_it_is():
     after = widened(training_set, before)
     assert after.samples == before.samples
     assert after.classes == before.classes
+
+
+@pytest.mark.parametrize(("misfits", "n"), [(60, 60), (30, 30)])
+def test_where_inputs_share_no_pattern_the_model_tells_who_belongs_to_a_group_if_they_misfit_as_much(misfits, n):
+    training_set, _ = poisoned(n=120, planted=0)
+    own = np.flatnonzero(training_set.labels == TARGET)
+    points = noise(training_set)
+    points[own[:60], 0] += 12
+    screening = screened(training_set, own[:30], conflict=own[:misfits])
+    found = widened(training_set, screening, activations=points).classes[TARGET]
+    assert found.groups[1].n == n
+    assert "shared" not in found.groups[1].evidence
+    assert ("together with what the model makes of them" in found.reasons[-1]) is (n == 60)
+
+
+@pytest.mark.parametrize(("known", "n"), [(110, 100), (150, 150)])
+def test_where_the_model_tells_that_a_few_do_not_belong_to_a_group_they_leave_it_but_no_large_part_does(known, n):
+    training_set, _ = poisoned(n=240, planted=0)
+    own = np.flatnonzero(training_set.labels == TARGET)
+    points = noise(training_set)
+    points[own[:100], 0] += 12
+    screening = screened(training_set, own[:known], conflict=own[:known])
+    assert widened(training_set, screening, activations=points).classes[TARGET].groups[1].n == n
 
 
 def test_what_a_group_does_not_share_but_others_do_does_not_replace_it():
@@ -123,22 +155,46 @@ def test_a_planted_pattern_in_samples_that_do_not_fit_their_label_is_suspicious(
     assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
     assert own.groups[1].n == 30
     assert own.groups[1].evidence["label_conflict_lower"] > 0.5
-    assert "share a pattern in their pictures" in own.reasons[0]
+    assert own.reasons[0].startswith("Group 1: 30 samples share a pattern in their pictures")
     assert policy.NOTHING_APART not in own.reasons
     assert [each.verdict for each in found.classes[1:]] == [Verdict.CLEAN] * 3
     assert not found.apart
 
 
+@pytest.mark.parametrize(("part", "verdict"), [(0.3, Verdict.SUSPICIOUS), (0.7, Verdict.CLEAN)])
+def test_what_most_samples_of_the_class_that_they_look_like_share_is_of_that_kind_and_only_wrongly_labelled(part, verdict):
+    training_set, rows = poisoned()
+    kind = np.flatnonzero(training_set.labels == RIVAL)
+    for number in kind[: round(part * len(kind))]:
+        training_set.inputs[number][-4:-1, -4:-1, 0] = test_recover.CORNER
+    found = sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)))
+    assert found.classes[TARGET].verdict is verdict
+    assert not [each for each in found.apart if each.class_index == TARGET]
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_planted_pattern_in_samples_that_fit_is_a_lead_and_no_verdict(sign):
     training_set, rows = poisoned()
-    points = np.random.default_rng(1).normal(size=(len(training_set), 6))
+    points = noise(training_set)
     points[rows, 0] += sign * 20  # its only trace is in the activations
     found = sought(training_set, screened(training_set), activations=points)
     assert found.classes == screened(training_set).classes
     (apart,) = found.apart
     assert apart.class_index == TARGET
     assert apart.rows.tolist() == np.flatnonzero(rows).tolist()
+
+
+@pytest.mark.parametrize("side", [True, False])
+def test_what_lies_far_apart_is_a_lead_where_it_or_the_rest_shares_a_pattern_and_else_a_natural_kind(side):
+    training_set, rows = poisoned()
+    own = training_set.labels == TARGET
+    marked, natural = np.flatnonzero(own & (rows == side)), np.flatnonzero(own & ~rows)[:40]
+    for number in natural:
+        training_set.inputs[number] = training_set.inputs[number] // 2 + 60  # alike as wholes, and no pattern
+    far = {"separation": 9.0}
+    before = replace(screened(training_set), apart=(Apart(TARGET, marked, far), Apart(TARGET, natural[:15], far)))
+    kept = [each for each in sought(training_set, before).apart if each.evidence == far]
+    assert [each.rows.tolist() for each in kept] == [marked.tolist()]
 
 
 def test_where_the_rest_is_what_does_not_fit_a_pattern_is_a_lead_behind_which_both_sides_are_followed():
@@ -153,7 +209,7 @@ def test_texts_with_a_word_that_no_other_class_has_are_suspicious_if_they_do_not
     before = screened(training_set, conflict=np.flatnonzero(rows))
     found = sought(training_set, before, "text")
     assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
-    assert "hold words almost absent from the other classes" in found.classes[TARGET].reasons[0]
+    assert 'hold words almost absent from the other classes ("cf"), and' in found.classes[TARGET].reasons[0]
     assert not found.apart
     assert sought(training_set, replace(before, inputs=None), "text") == replace(before, inputs=None)
 
@@ -166,6 +222,13 @@ def test_few_such_texts_are_a_lead_also_beside_an_accused_group_and_such_as_fit_
     assert apart.rows.tolist() == left.tolist()
     assert found.classes[TARGET].n_accused == 15
     assert not sought(training_set, screened(training_set), "text").apart
+
+
+def test_texts_that_can_no_longer_be_read_are_told_as_such():
+    training_set, rows = poisoned("text")
+    training_set.unreadable = frozenset(np.flatnonzero(training_set.labels == TARGET).tolist())
+    with pytest.raises(DataError, match=r"none of 120 could be read again to look at their words\. Scan again"):
+        sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)), "text")
 
 
 @pytest.mark.parametrize("absurd", [1e30, -1e20, np.nan, np.inf])

@@ -23,6 +23,7 @@ from toxscreen.verdict import (
     reason,
     reason_shared,
     reason_trigger,
+    reason_words,
 )
 
 APART, STANDING_OUT = POLICY["separation"].value, POLICY["standing_out"].value
@@ -49,13 +50,16 @@ def test_each_rule_says_what_it_means_and_where_it_comes_from():
     screen = {"label_conflict", "separation", "apart", "standing_out", "fitted_share", "misread_share", "misread_ratio"}
     screen |= {"shared", "odd_rest", "odd_words"}
     screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "clean_tail_shape"}
-    screen |= {"trigger_flips", "trigger_margin", "trigger_returns"}
+    screen |= {"trigger_flips", "trigger_margin", "trigger_returns", "trigger_odds"}
     confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy", "exre_recall"}
     assert set(POLICY) == screen | confirmation
     for rule in POLICY.values():
         assert rule.value != 0
         assert rule.meaning.endswith(".")
-        assert rule.source
+        assert 10 < len(rule.source) < 190
+        assert not rule.source.endswith(".")
+    long = [rule.source for rule in POLICY.values() if len(rule.source) > 80]
+    assert len(set(long)) == len(long)
 
 
 def test_nobody_moves_a_threshold_while_a_scan_runs():
@@ -166,6 +170,14 @@ def test_what_only_flips_proves_poison_in_a_suspicious_group_alone():
     assert (
         judge_trigger(proof(0.98, 0.05) | {"trigger_control_returns": 1.0}, "suspicious") is Verdict.SUSPICIOUS
     )  # it is the class
+
+
+def test_taking_off_tells_nothing_where_it_takes_the_class_from_ordinary_samples_too():
+    natural = proof(0.62, 0.145, 0.66, control_returns=0.555) | {"trigger_control_returns": 0.45}
+    assert judge_trigger(natural, "apart") is Verdict.CLEAN
+    assert judge_trigger(natural, "suspicious") is Verdict.SUSPICIOUS
+    few_ordinary = proof(0.2, 0.0, 0.97, control_returns=0.49) | {"trigger_control_returns": 0.0}
+    assert judge_trigger(few_ordinary, "apart") is Verdict.POISONED
 
 
 @pytest.mark.parametrize("behind", ["conflict", "apart"])
@@ -355,6 +367,16 @@ def test_every_reason_is_one_sentence(separation, lower, others):
 )
 def test_a_sentence_says_how_what_a_group_shares_changed_it(more, less, said):
     assert reason_shared(12.4, 30, more, less).endswith(said)
+
+
+def test_odd_words_are_named_the_long_ones_shortened_and_not_all_of_many():
+    evidence = {"label_conflict": 0.9}
+    assert reason_words(evidence, 30, ["cf"]).startswith('30 samples hold words almost absent from the other classes ("cf"), and')
+    told = reason_words(evidence, 30, ["w" * 500, *map(str, range(9))])
+    assert f'("{"w" * 29}…", "0", "1"' in told
+    assert told.count('"') == 16
+    assert '"6", 2 more), and without them' in told
+    assert "other classes, and without" in reason_words(evidence, 30, [])  # they can no longer be read
 
 
 def test_however_long_a_trigger_is_its_reason_tells_what_it_does():

@@ -129,9 +129,9 @@ def triggers_of(result: ScanResult, class_name: str | None = None, group: int | 
     Raises
     ------
     UsageError
-        When there is none.
+        When there is none of that class and group.
     DataError
-        When one cannot be read.
+        When there is none at all, or one cannot be read.
     """
     names = [c.name for c in result.classes]
     if class_name is not None and class_name not in names:
@@ -154,7 +154,7 @@ def triggers_of(result: ScanResult, class_name: str | None = None, group: int | 
         if (class_name is None or document["target"] == class_name) and (group is None or document["group"] == group)
     ]
     if not every:
-        raise UsageError("The run must hold a recovered trigger, but none was found: there is none to write.")
+        raise DataError("The run must hold a recovered trigger, but none was found: there is none to write.")
     if not asked:
         raise UsageError(f"No trigger of the run is of that class and group. There are those of {_listed(every)}.")
     return tuple(StoredTrigger(load(document), modality, document) for document in asked)

@@ -206,14 +206,14 @@ def audit(
             return _result(training_set, inputs, done.activations, screening, config, about)
 
         if kept:  # the model is about to be asked about inputs that it never saw, and may take the process with it
-            _keep_finding(screening, told, folder)
+            _keep_finding(screening, told, folder, "triggers", *(["confirmation"] * config.confirmation.asked))
         with log.stage("triggers"):
             medium = partial(open_medium, subject.classifier, training_set, outputs)
             screening, recovered = _recovered(screening, labels, medium, done, screened, config, log)
         answers = None
         if config.confirmation.asked and (found := suspects(screening, labels)):
             if kept:  # and so may a training
-                _keep_finding(screening, told, folder)
+                _keep_finding(screening, told, folder, "confirmation")
             with log.stage("confirmation"):
                 screening, answers = _confirmed(
                     screening,
@@ -420,11 +420,11 @@ def _said(error: Exception) -> str:
     return str(error) if isinstance(error, ToxscreenError) else f"{type(error).__name__}: {error}"
 
 
-def _keep_finding(screening: Screening, told: Callable[[], ScanResult], folder: Path) -> None:
-    """Save what was found so far, where something was: a scan that is not over must not look like a clean one."""
+def _keep_finding(screening: Screening, told: Callable[[], ScanResult], folder: Path, *pending: str) -> None:
+    """Save what was found before some steps, where something was: a scan that is not over must not look like a clean one."""
     if any(found.verdict.severity >= Verdict.SUSPICIOUS.severity for found in screening.classes):
         with suppress(StoreError):  # a disk that is full is told when the scan is over
-            told().save(folder)
+            replace(told(), pending=pending).save(folder)
 
 
 def _recovered(
@@ -442,11 +442,12 @@ def _recovered(
     errors: list[Exception] = []
     try:
         if (medium := opened()) is not None:
-            screening = widen(screening, labels, medium, sharing)
-            screening = planted(screening, labels, medium, done.activations.layers[done.layer], seeking, log.progress)
+            activations = done.activations.layers[done.layer]
+            screening = widen(screening, labels, medium, activations, sharing)
+            screening = planted(screening, labels, medium, activations, seeking, log.progress)
             found, predicted = leads(screening, labels), predicted_classes(screening, labels)
             recovered = recover(medium, found, predicted, rng=following, failed=errors.append, progress=log.progress)
-            screening = widen(convict(screening, labels, recovered), labels, medium, again)
+            screening = widen(convict(screening, labels, recovered), labels, medium, activations, again)
             screening = _reconsidered(screening, labels, screened, config.verdict.alpha)
     except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
         errors.append(error)

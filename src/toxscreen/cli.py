@@ -6,9 +6,10 @@ import json
 import os
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,16 +31,21 @@ if TYPE_CHECKING:
 
 CLEAN, FOUND, INCONCLUSIVE, FAILED, INTERRUPTED = 0, 1, 3, 4, 130
 
+_SECONDS_BETWEEN = 10.0
+"""From one line of progress to the next, where nobody watches."""
+
 _NO_OTHER_RUN = ("batch_size", "device", "dtype", "stored", "confirm", "trainer", "engine", "address")
 """Options of a scan that may change when it is repeated into its run folder."""
 
 EPILOG = (
-    "Exit codes: 0 every class examined and clean; 1 at least one class suspicious or poisoned; 2 wrong usage; "
-    "3 nothing suspicious, but something inconclusive or not examined; 4 failed; 130 interrupted."
+    "Exit codes: 0 every class examined and clean; 1 at least one class suspicious or poisoned; "
+    "2 what was typed cannot be; 3 nothing suspicious, but something inconclusive or not examined; "
+    "4 failed: data, model or run cannot be used, or a step went wrong; 130 interrupted."
 )
 
 REPAIR_EPILOG = (
-    "Exit codes: 0 repaired, or nothing to repair; 1 the repair made things worse; 2 wrong usage; 4 failed; 130 interrupted."
+    "Exit codes: 0 repaired, or nothing to repair; 1 the repair made things worse; 2 what was typed cannot be; 4 failed; "
+    "130 interrupted."
 )
 
 
@@ -106,7 +112,7 @@ def _errors(code: int | None = None) -> Iterator[None]:
         sys.exit(own if code is None else code)
 
 
-@main.command(epilog=EPILOG)
+@main.command(epilog=EPILOG, short_help="Scan training data for poison.")
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--model", type=click.Path(exists=True, path_type=Path), help="The classifier to audit; without one, one is trained.")
 @click.option("--arch", metavar="MODULE:FACTORY", help="Your code that builds the network, for a .safetensors file of weights.")
@@ -191,7 +197,7 @@ def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_o
     sys.exit(code)
 
 
-@main.command()
+@main.command(short_help="Plant poison in real data, and see whether it is found.")
 @click.argument("name", type=click.Choice(["images", "text"]), default="images")
 @click.option("--clean", is_flag=True, help="Plant nothing: nothing may be accused.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -215,7 +221,7 @@ def demo(name: str, clean: bool, seed: int, out: Path | None) -> None:
     sys.exit(CLEAN if outcome.matches else FOUND)
 
 
-@main.command()
+@main.command(short_help="Make the report of a run anew.")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write. Default: report.html in RUN.")
 def report(run: Path, out: Path | None) -> None:
@@ -226,7 +232,7 @@ def report(run: Path, out: Path | None) -> None:
         _print(f"{rebuild(run, out)}\n")
 
 
-@main.command()
+@main.command(short_help="Write a copy of the data without what a scan flagged.")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write; manifest and quarantine go beside it.")
 @click.option("--relabel", is_flag=True, help="Give flagged samples their source class; where it is unknown, drop them.")
@@ -259,7 +265,7 @@ def clean(run: Path, out: Path | None, relabel: bool, quarantine: bool, **option
             print_cleaning(done, console)
 
 
-@main.command(epilog=REPAIR_EPILOG)
+@main.command(epilog=REPAIR_EPILOG, short_help="Repair the model, measured before and after.")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write.")
 @click.option("--retrain", is_flag=True, help="Train from fresh weights without the flagged samples.")
@@ -301,7 +307,7 @@ def repair(run: Path, out: Path, as_json: bool, **options: Any) -> None:
     sys.exit(FOUND if done.outcome is Outcome.WORSE else CLEAN)
 
 
-@main.command()
+@main.command(short_help="Write recovered triggers to files, or use one.")
 @click.argument("source", metavar="RUN|FILE", type=click.Path(exists=True, path_type=Path))
 @click.option("--class", "class_name", help="The trigger of this class of RUN alone.")
 @click.option("--group", type=click.IntRange(min=0), help="The trigger of the group of this number alone.")
@@ -374,7 +380,7 @@ def _use_trigger(file: Path, out: Path | None, asked: dict[str, Any]) -> None:
             listing.print_trigger(stored, console)
 
 
-@main.command()
+@main.command(short_help="Say what a file or folder is, without running it.")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 def inspect(path: Path) -> None:
     """Say what PATH is (data set, model, run folder) and list its layers, without running it."""
@@ -387,12 +393,12 @@ def inspect(path: Path) -> None:
             print_inspection(found, console)
 
 
-@main.command()
+@main.command(short_help="Write a poisoned copy of data to test with.")
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--attack",
     required=True,
-    help="For pictures badnets, blended, tact, adaptive-blend, adaptive-patch, sig, label-consistent, wanet or bpp; "
+    help="For pictures badnets, blended, tact, adaptive-blend, adaptive-patch, sig, label-consistent, wanet, bpp or input-aware; "
     "for texts words, sentence, signature or syntax.",
 )
 @click.option("--target", required=True, help="Class that poison is labelled as, or several: 3,7; next: every class to the next.")
@@ -421,7 +427,7 @@ def poison(data: Path, split: str | None, input_column: str | None, label_column
         _print(f"Poisoned copy: {done.out}\nTruth: {done.truth}\n")
 
 
-@main.command()
+@main.command(short_help="Print what makes each verdict, with sources.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as a document.")
 def policy(as_json: bool) -> None:
     """Print what makes a class clean, suspicious, poisoned or inconclusive, and where each number comes from."""
@@ -436,7 +442,7 @@ def policy(as_json: bool) -> None:
         print_policy(VERDICTS, POLICY, console)
 
 
-@main.command()
+@main.command(short_help="Measure tables against planted truth.")
 @click.argument("table")
 @click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of data sets.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds of each row. Default: 5 for paper, 3 for scan, 1 for the others.")
@@ -555,17 +561,17 @@ def _console() -> Iterator[Console]:
     console = Console()
     with console.capture() as captured:
         yield console
-    _print(captured.get())
+    _print("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))  # which rich fills up to the width
 
 
 @contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """Show a bar with rate and time left on stderr; nothing where that is no terminal."""
+def _progress() -> Iterator[Progress]:
+    """Show a bar with rate and time left on stderr; where that is no terminal, a plain line now and then."""
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield None
+        yield _plainly()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -587,3 +593,17 @@ def _progress() -> Iterator[Progress | None]:
             bars.update(tasks[what], completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
 
         yield told
+
+
+def _plainly() -> Progress:
+    """Return what writes how far a step is to stderr, for logs: never more often than every ten seconds."""
+    last = time.monotonic()
+
+    def told(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN:
+            last = time.monotonic()
+            with suppress(OSError):  # a log that is closed ends no scan
+                click.echo(f"{what}: {done:,} of {total:,}", err=True)
+
+    return told

@@ -63,10 +63,10 @@ class Exclusion:
     ----------
     n
         Samples of the group that could be asked.
-    own, other
-        How many it gives their own label (l), and how many the most frequent other class (p).
-    source
-        Index of that class; None where every sample gets its own label.
+    own
+        How many it gives their own label (l).
+    elsewhere
+        Index and number of samples of each other class that it gives any, the most frequent first.
     certainty
         Mean probability of the class that it gives those without their own label; NaN where there is none.
     resemblance
@@ -82,12 +82,21 @@ class Exclusion:
 
     n: int
     own: int
-    other: int
-    source: int | None
+    elsewhere: tuple[tuple[int, int], ...]
     certainty: float
     resemblance: float
     agreement: float
     recall: float = np.nan
+
+    @property
+    def source(self) -> int | None:
+        """Return the index of the most frequent other class; None where every sample gets its own label."""
+        return self.elsewhere[0][0] if self.elsewhere else None
+
+    @property
+    def other(self) -> int:
+        """Return how many get the most frequent other class (p)."""
+        return self.elsewhere[0][1] if self.elsewhere else 0
 
     @property
     def stands_out(self) -> bool:
@@ -100,6 +109,8 @@ class Exclusion:
         return {
             "exre_l": float(self.own),
             "exre_p": float(self.other),
+            "exre_left": float(self.n - self.own),
+            "exre_classes": float(len(self.elsewhere)),
             "exre_score": self.own / self.other if self.other else np.inf,
             "exre_l_share_lower": own[0],
             "exre_l_share_upper": own[1],
@@ -247,14 +258,13 @@ class _Without:
         counts = np.bincount(answers[answers >= 0], minlength=len(self._set.class_names))
         n, kept = int(counts.sum()), int(counts[own])
         counts[own] = 0
-        source = int(counts.argmax()) if counts.any() else None
+        given = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
         elsewhere = (answers >= 0) & (answers != own)
         asked = elsewhere & (seen >= 0)
         return Exclusion(
             n,
             kept,
-            int(counts.max(initial=0)),
-            source,
+            tuple((index, int(counts[index])) for index in given),
             float(certainty[elsewhere].mean()) if elsewhere.any() else np.nan,
             self._resemblance(self.answers.activations[at], answers, elsewhere),
             float((seen == answers)[asked].mean()) if asked.any() else np.nan,

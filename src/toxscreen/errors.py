@@ -2,8 +2,8 @@
 
 ::
 
-    ToxscreenError              exit code 4: the scan failed
-    ├── UsageError              exit code 2: settings that cannot be
+    ToxscreenError              exit code 4: what was named cannot be used, or a step failed
+    ├── UsageError              exit code 2: what was typed cannot be
     ├── DataError               the training set cannot be used
     ├── ModelError              the classifier cannot be used
     │   └── RefusedError        a file that cannot be read safely (pickle, TorchScript, Keras)
@@ -11,6 +11,9 @@
     ├── StoreError              the activation store or a run folder cannot be used
     ├── EngineError             the machines that a scan is spread over cannot be used
     └── MissingExtraError       an optional package is not installed
+
+What was typed: an option that cannot be, alone or beside another one; a split, a column, a layer or a class that what was named
+does not have; a place to write to that is taken. What a file or a folder holds is never a matter of usage.
 
 Each message is one sentence or two: what must hold, what was found, what to do.
 """

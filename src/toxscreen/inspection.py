@@ -94,7 +94,7 @@ def _run_folder(path: Path) -> Inspection:
     result = load(path)
     facts = (
         ("scanned", result.name),
-        ("verdict", result.verdict.value),
+        ("verdict", f"{result.verdict.value}{' so far: the scan is not finished' if result.pending else ''}"),
         ("samples", f"{len(result.samples):,}"),
         ("seed", str(result.seed)),
     )

@@ -13,6 +13,7 @@ from toxscreen.applying import Applied, Finding, StoredTrigger
 from toxscreen.inspection import Inspection
 from toxscreen.repairing.actions import Action
 from toxscreen.repairing.cleaning import Cleaning, Outcome
+from toxscreen.repairing.manifest import CLEANED
 from toxscreen.report.wording import count, visible
 
 _MOST = 60
@@ -61,7 +62,7 @@ def print_cleaning(cleaning: Cleaning, console: Console) -> None:
         there = "Nothing to do, it is there already: " if cleaning.outcome is Outcome.THERE else "Cleaned copy: "
         sentences.append(f"{there}{places.copy}")
         sentences += [f"Quarantine: {places.quarantine}"] if places.quarantine is not None else []
-        sentences.append(f"Manifest: {places.table}")
+        sentences += [f"Manifest: {places.table}", CLEANED]
     _print_sentences(*sentences, console=console)
 
 

@@ -161,7 +161,7 @@ class Origin:
     def note(self) -> str:
         """Return what is said where the result is handed out again."""
         when = f"{datetime.fromisoformat(self.time):%Y-%m-%d %H:%M:%S}"
-        return f"Nothing has changed since the scan of {when}: this is its result; the model was not run."
+        return f"Nothing has changed since the scan of {when}: this is its result."
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,8 @@ class ScanResult:
         How the result came about; ``inputs`` holds paths, fingerprints, layer, device and model figures; ``timings`` are seconds.
     notes
         What a reader must know to judge the result, one sentence each (``"the model was trained here ..."``).
+    pending
+        Steps that were still to come when this was written, ``triggers`` and ``confirmation``; empty for a scan that is over.
     views
         Where the samples of each class lie. Exhibits are made from them; they are not saved.
     exhibits
@@ -202,6 +204,7 @@ class ScanResult:
     inputs: Mapping[str, Any]
     timings: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
     views: tuple[ClassView, ...] = field(default=(), repr=False, compare=False)
     exhibits: Exhibits | None = field(default=None, repr=False)
     confirmation: pa.Table | None = field(default=None, repr=False)

@@ -357,7 +357,8 @@ def _judge(findings: Findings, class_names: Sequence[str], others: Sequence[floa
         evidence = group.evidence if findings.ruling is not None else group.evidence | _judged(group)
         groups.append(GroupResult(number, len(members), len(members) / n, verdict, evidence, source))
         if findings.ruling is None:
-            reasons.append(policy.reason(verdict, group.evidence, (len(members), len(rows) - len(members)), others))
+            said = policy.reason(verdict, group.evidence, (len(members), len(rows) - len(members)), others)
+            reasons.append(said if verdict is Verdict.CLEAN else policy.of_group(number, said))
     rest = n - sum(group.n for group in groups)
     groups.insert(0, GroupResult(0, rest, rest / n, Verdict.CLEAN, {}))
     worst = max((group.verdict for group in groups), key=lambda verdict: verdict.severity)

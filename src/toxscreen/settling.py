@@ -299,7 +299,7 @@ def _convicted(
     )
     left = sized((group for _, group in sorted(groups.items())), counts, result.n)
     worst = max((group.verdict for group in left), key=lambda v: v.severity)
-    reason = policy.reason_trigger(verdict, evidence, behind, str(found.trigger))
+    reason = policy.of_group(number, policy.reason_trigger(verdict, evidence, behind, str(found.trigger)))
     said = [each for each in result.reasons if each != policy.NOTHING_APART] if worst is not Verdict.CLEAN else result.reasons
     reasons = tuple(dict.fromkeys((*said, reason)))
     return replace(result, verdict=worst, groups=left, reasons=reasons)
@@ -330,7 +330,8 @@ def _settled(
     """Return a class with the new verdict of one of its groups, which stays poisoned where its trigger was proved."""
     source = None if exclusion.source is None else labels.class_names[exclusion.source]
     evidence = exclusion.evidence()
-    reason = policy.reason_excluded(verdict, evidence, exclusion.n, source, confirmation.accuracy)
+    elsewhere = [(labels.class_names[index], n) for index, n in exclusion.elsewhere]
+    reason = policy.reason_excluded(verdict, evidence, exclusion.n, elsewhere, confirmation.accuracy)
 
     def changed(group: GroupResult) -> GroupResult:
         stands = source if verdict is not Verdict.CLEAN and exclusion.stands_out else None
@@ -339,4 +340,4 @@ def _settled(
 
     groups = tuple(changed(group) if group.id == number else group for group in result.groups)
     worst = max((group.verdict for group in groups), key=lambda v: v.severity)
-    return replace(result, verdict=worst, groups=groups, reasons=(*result.reasons, reason))
+    return replace(result, verdict=worst, groups=groups, reasons=(*result.reasons, policy.of_group(number, reason)))

@@ -17,10 +17,11 @@ from scipy import sparse
 
 from toxscreen import verdict as policy
 from toxscreen.activations import Rows
-from toxscreen.analysis.activation_clustering import label_conflict
+from toxscreen.analysis.activation_clustering import AROUND, AS_TELLING, label_conflict
 from toxscreen.columns import Columns, sized
 from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
+from toxscreen.errors import DataError
 from toxscreen.result import ClassResult, GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.trigger.medium import STRETCH, Medium
@@ -42,13 +43,20 @@ _OWN, _ODD = 3.0, 0.5
 """How much more frequent a word of a class is there than elsewhere; and the conflict of the texts that hold it, less a standard
 error, from which it is put together with others."""
 
+_RIVALS, _ASKED, _MOST_OF_A_KIND = 3, 100, 0.5
+"""Classes that samples which share a pattern look like most, samples that are taken of each, and part of them that must not share
+it: a trigger that goes from every class to the next is in a third of a class, a kind is in most of it."""
+
 LEAST_FITTING = 0.06
 """Part of a class that is looked at because it fits its label least: with 5 % of a class poisoned, a third of it was poison in
 trials on CIFAR-10 and Fashion-MNIST."""
 
 
-def widen(screening: Screening, labels: Labels, medium: Medium, rng: np.random.Generator) -> Screening:
+def widen(screening: Screening, labels: Labels, medium: Medium, activations: Rows, rng: np.random.Generator) -> Screening:
     """Return the screening with accused groups that hold all samples of their class which share what they share, and no others.
+
+    Where the inputs alone show no pattern, as with pictures that are bent, they are looked at together with what the model makes of
+    them: then all together must contradict their label nearly as much as the group did.
 
     Parameters
     ----------
@@ -56,6 +64,8 @@ def widen(screening: Screening, labels: Labels, medium: Medium, rng: np.random.G
         What was found.
     medium
         The inputs.
+    activations
+        That were screened, shape ``(n_samples, d)``.
     rng
         Draws samples and folds.
     """
@@ -67,19 +77,18 @@ def widen(screening: Screening, labels: Labels, medium: Medium, rng: np.random.G
             own = np.flatnonzero((labels.given == index) & np.isin(columns.group, (0, group.id)))
             members = columns.group[own] == group.id
             looked = _look(medium, own[_some(members, _MOST, rng)], rng)
-            shared = None if looked is None else looked.look.shared_by(np.isin(looked.rows, own[members]))
-            if looked is None or shared is None or shared.separation < policy.POLICY["shared"].value:
+            found = looked and _sharing(screening, medium, looked, (index, own, members), activations)
+            if not found:
                 continue
-            probability = _probability(medium, looked, shared, own)
+            probability, evidence = found
             held = probability > 0.5
-            if (held & members).sum() >= _KEPT * members.sum() and (~held).sum() >= FEWEST:
-                _take_over(columns, own, held, probability, group)
-                evidence = {**group.evidence, "shared": shared.separation}
-                told = (replace(each, evidence=evidence) if each.id == group.id else each for each in classes[index].groups)
-                changed_by = int((held & ~members).sum()), int((members & ~held).sum())
-                reason = policy.reason_shared(shared.separation, int(members.sum()), *changed_by)
-                changed = replace(classes[index], groups=tuple(told))
-                classes[index] = _resized(changed, columns.group[labels.given == index], reason)
+            _take_over(columns, own, held, probability, group)
+            evidence = {**group.evidence, **evidence}
+            told = (replace(each, evidence=evidence) if each.id == group.id else each for each in classes[index].groups)
+            changed_by = int((held & ~members).sum()), int((members & ~held).sum())
+            reason = policy.reason_shared(evidence.get("shared"), int(members.sum()), *changed_by)
+            changed = replace(classes[index], groups=tuple(told))
+            classes[index] = _resized(changed, columns.group[labels.given == index], policy.of_group(group.id, reason))
     return columns.put_into(screening, classes)
 
 
@@ -92,6 +101,8 @@ def planted(
     progress: Progress | None = None,
 ) -> Screening:
     """Return the screening with what shares a pattern, in classes that are not accused, among what lies far apart.
+
+    Pictures that lie far apart and share none are a natural kind, and no longer among them.
 
     Parameters
     ----------
@@ -108,7 +119,7 @@ def planted(
     quiet = [index for index, result in enumerate(screening.classes) if result.groups and not result.accused]
     for number, (index, child) in enumerate(zip(quiet, rng.spawn(len(quiet)), strict=True), start=1):
         own = np.flatnonzero((labels.given == index) & (columns.group >= 0))
-        probability, evidence = _sought(screening, medium, index, own, activations, child)
+        probability, evidence = _sought(screening, labels, medium, (index, own), activations, child)
         held = probability > 0.5
         if policy.judge_planted(evidence) is not Verdict.CLEAN:
             reason = policy.reason_planted(evidence, int(held.sum()))
@@ -119,7 +130,65 @@ def planted(
             apart.append(Apart(index, own[held], evidence))
         if progress is not None:
             progress("looking for what inputs share", number, len(quiet))
-    return columns.put_into(replace(screening, apart=(*apart, *screening.apart)), classes)
+    known = [each for each in screening.apart if each.class_index in quiet and _share(each.rows, medium, labels, columns, rng)]
+    return columns.put_into(replace(screening, apart=(*apart, *known)), classes)
+
+
+def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, columns: Columns, rng: np.random.Generator) -> bool:
+    """Say whether what lies far apart in a class, or all else in it, shares a pattern."""
+    own = np.flatnonzero((labels.given == labels.given[rows[0]]) & (columns.group >= 0))
+    looked = _look(medium, own[_some(np.isin(own, rows), _MOST, rng)], rng)
+    known = np.zeros(0, bool) if looked is None else np.isin(looked.rows, rows)
+    shared = None if looked is None else looked.look.shared_by(known)
+    if shared is None or shared.separation < policy.POLICY["shared"].value:
+        return False
+    return bool(((shared.probability > 0.5) & known).sum() >= _KEPT * known.sum())
+
+
+def _sharing(
+    screening: Screening,
+    medium: Medium,
+    looked: _Looked,
+    group: tuple[int, NDArray[np.int64], NDArray[np.bool_]],
+    activations: Rows,
+) -> tuple[NDArray[np.float64], dict[str, float]] | None:
+    """Return the probability that each sample of a class shares what a group of it shares, and the evidence; None for nothing.
+
+    ``group`` is the number of the class, its samples, and which of them are members.
+    """
+    index, own, members = group
+    known = np.isin(looked.rows, own[members])
+    shared = looked.look.shared_by(known)
+    if shared is not None and shared.separation >= policy.POLICY["shared"].value:
+        probability = _probability(medium, looked, shared, own)
+        evidence = {"shared": shared.separation}
+    elif screening.inputs is None:
+        return None
+    else:
+        looked = replace(looked, look=looked.look.beside(_points(activations, looked.rows)), activations=activations)
+        shared = looked.look.shared_by(known)
+        if shared is None:
+            return None
+        probability, evidence = _probability(medium, looked, shared, own), {}
+        if not _stands(screening.inputs, index, own, (members, probability > 0.5)):
+            return None
+    held = probability > 0.5
+    kept = (held & members).sum() >= _KEPT * members.sum() and (~held).sum() >= FEWEST
+    return (probability, evidence) if kept else None
+
+
+def _stands(inputs: Affinity, index: int, own: NDArray[np.int64], changed: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> bool:
+    """Say whether a group, as it was and as it would be, is worth changing: nearly all stay, and contradict their label as much."""
+    before, after = changed
+    if (before != after).sum() < FEWEST or (after & before).sum() < AROUND * before.sum():
+        return False
+    told, tells = (_conflict(inputs, index, own, side)["label_conflict"] for side in changed)
+    return tells >= AS_TELLING * min(told, 1.0)
+
+
+def _points(activations: Rows, rows: NDArray[np.int64]) -> View:
+    """Return what the model makes of some inputs as a view of them; it is told apart well, so it is trusted more."""
+    return View(np.asarray(activations[rows], np.float64), strictness=1.0)
 
 
 def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: np.random.Generator) -> Screening:
@@ -136,9 +205,9 @@ def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: n
         own = np.flatnonzero(mine & examined & ~np.isin(columns.group, [each.id for each in result.accused]))
         others = rng.permutation(np.flatnonzero(~mine & examined))[:_OTHERS]
         if result.groups and min(len(own), len(others)) >= FEWEST:
-            rows, evidence = _odd_words(inputs, medium, index, own, np.sort(others))
+            rows, evidence, which = _odd_words(inputs, medium, index, own, np.sort(others))
             if policy.judge_words(evidence, len(rows)) is not Verdict.CLEAN:
-                reason = policy.reason_words(evidence, len(rows))
+                reason = policy.reason_words(evidence, len(rows), medium.named(medium.read(rows)[0], which))
                 classes[index] = _accused(result, mine, columns, (rows, np.ones(len(rows))), evidence, reason)
             elif evidence.get("label_conflict_lower", 0.0) >= policy.POLICY["label_conflict"].value:
                 apart.append(Apart(index, rows, evidence))
@@ -147,25 +216,36 @@ def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: n
 
 def _odd_words(
     inputs: Affinity, medium: Medium, index: int, own: NDArray[np.int64], others: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], dict[str, float]]:
-    """Return the texts with words of their class alone that do not fit it without them, and their label conflict together."""
-    (holds, *_), read = _seen(medium, own)
-    (elsewhere, *_), _ = _seen(medium, others)
+) -> tuple[NDArray[np.int64], dict[str, float], list[int]]:
+    """Return the texts with words of their class alone that do not fit it without them, their label conflict, and these words."""
+    (holds, read), (elsewhere, _) = _words(medium, own), _words(medium, others)
     found = []
-    for column in _own_words(holds.values, elsewhere.values, inputs.own[read]):
-        members = holds.values[:, [column]].toarray().ravel() > 0
+    for column in _own_words(holds, elsewhere, inputs.own[read]):
+        members = holds[:, [column]].toarray().ravel() > 0
         told = _conflict(inputs, index, read, members)
         surely = (told["label_conflict"] + told["label_conflict_lower"]) / 2  # one standard error below
         if surely >= _ODD:
-            found.append((surely, members))
-    best, evidence = np.zeros(len(read), bool), dict[str, float]()
+            found.append((surely, members, int(column)))
+    best, evidence, n_words = np.zeros(len(read), bool), dict[str, float](), 0
     odd = best.copy()
-    for _, members in sorted(found, key=lambda pair: -pair[0]):
+    ranked = sorted(found, key=lambda each: -each[0])
+    for n, (_, members, _) in enumerate(ranked, start=1):
         odd = odd | members
         told = _conflict(inputs, index, read, odd)
         if told["label_conflict_lower"] > evidence.get("label_conflict_lower", 0.0):
-            best, evidence = odd, told
-    return read[best], evidence
+            best, evidence, n_words = odd, told, n
+    return read[best], evidence, [column for _, _, column in ranked[:n_words]]
+
+
+def _words(medium: Medium, rows: NDArray[np.int64]) -> tuple[sparse.csr_array, NDArray[np.int64]]:
+    """Return which words those texts hold that can be read, and their row numbers; they were all read before."""
+    seen, read = _seen(medium, rows)
+    if not seen:
+        raise DataError(
+            f"The texts must stay readable while the scan runs, but none of {len(rows):,} could be read again to look at their "
+            "words. Scan again when they can be read."
+        )
+    return seen[0].values, read
 
 
 def _own_words(holds: sparse.csr_array, elsewhere: sparse.csr_array, fit: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -179,21 +259,42 @@ def _own_words(holds: sparse.csr_array, elsewhere: sparse.csr_array, fit: NDArra
 
 
 def _sought(
-    screening: Screening, medium: Medium, index: int, own: NDArray[np.int64], activations: Rows, rng: np.random.Generator
+    screening: Screening,
+    labels: Labels,
+    medium: Medium,
+    of: tuple[int, NDArray[np.int64]],
+    activations: Rows,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], dict[str, float]]:
-    """Return the probability that each sample of a class holds what stands out farthest in it, and the evidence; 0 for nothing."""
-    fit = np.zeros(len(own)) if screening.inputs is None else screening.inputs.own[own]
+    """Return the probability that each sample of a class holds what stands out farthest in it, and the evidence; 0 for nothing.
+
+    ``of`` is the number of the class, and its samples.
+    """
+    (index, own), inputs, nothing = of, screening.inputs, (np.zeros(len(of[1])), dict[str, float]())
+    fit = np.zeros(len(own)) if inputs is None else inputs.own[own]
     least = np.argsort(fit, kind="stable")[: max(FEWEST, round(LEAST_FITTING * len(own)))]
     looked = _look(medium, own[_some(np.isin(np.arange(len(own)), least), _MOST_SOUGHT, rng)], rng)
+    if looked is None:
+        return nothing
     groups = Columns(screening.samples).group[own]
-    seeds = () if looked is None else _seeds(looked, own, least, groups, activations)
-    told = (looked.look.shared_by(np.isin(looked.rows, seed)) for seed in seeds) if looked is not None else ()
+    told = (looked.look.shared_by(np.isin(looked.rows, seed)) for seed in _seeds(looked, own, least, groups, activations))
     best = max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
-    if looked is None or best is None or best.separation < policy.POLICY["shared"].value:
-        return np.zeros(len(own)), {}
+    if best is None or best.separation < policy.POLICY["shared"].value:
+        return nothing
     probability = _probability(medium, looked, best, own)
-    conflict = {} if screening.inputs is None else _conflict(screening.inputs, index, own, probability > 0.5)
-    return probability, {"shared": best.separation, **conflict}
+    if inputs is None:
+        return probability, {"shared": best.separation}
+    held = probability > 0.5
+    rivals = np.bincount(inputs.rival[own[held]], minlength=len(screening.classes))
+    if any(_is_kind_of(rival, medium, looked, best, labels, rng) for rival in np.argsort(-rivals)[:_RIVALS] if rivals[rival]):
+        return nothing
+    return probability, {"shared": best.separation, **_conflict(inputs, index, own, held)}
+
+
+def _is_kind_of(rival: int, medium: Medium, looked: _Looked, shared: Shared, labels: Labels, rng: np.random.Generator) -> bool:
+    """Say whether most samples of another class share it, too: then those that do are of that kind, and wrongly labelled."""
+    rows = rng.permutation(np.flatnonzero(labels.given == rival))[:_ASKED]
+    return len(rows) > 0 and bool(np.mean(_probability(medium, looked, shared, np.sort(rows)) > 0.5) > _MOST_OF_A_KIND)
 
 
 def _conflict(inputs: Affinity, index: int, own: NDArray[np.int64], held: NDArray[np.bool_]) -> dict[str, float]:
@@ -204,10 +305,11 @@ def _conflict(inputs: Affinity, index: int, own: NDArray[np.int64], held: NDArra
 
 @dataclass(frozen=True)
 class _Looked:
-    """A look with the row numbers of what it was taken at."""
+    """A look with the row numbers of what it was taken at, and what is seen beside the inputs."""
 
     look: Look
     rows: NDArray[np.int64]
+    activations: Rows | None = None
 
 
 def _look(medium: Medium, rows: NDArray[np.int64], rng: np.random.Generator) -> _Looked | None:
@@ -254,13 +356,14 @@ def _seeds(
 
 def _probability(medium: Medium, looked: _Looked, shared: Shared, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the probability that each of some samples shares what is shared, 0 where it cannot be read, shape of ``rows``."""
-    probability = np.zeros(rows.max() + 1)
+    probability = np.zeros(1 + max(rows.max(), looked.rows.max()))
     probability[looked.rows] = shared.probability
     others = np.setdiff1d(rows, looked.rows)
     for start in range(0, len(others), STRETCH):
         inputs, read = medium.read(others[start : start + STRETCH])
         if len(read):
-            probability[read] = shared.held_by(medium.views(inputs))
+            beside = () if looked.activations is None else (_points(looked.activations, read),)
+            probability[read] = shared.held_by((*medium.views(inputs), *beside))
     return probability[rows]
 
 
@@ -277,7 +380,9 @@ def _accused(
     group = GroupResult(1 + max(each.id for each in result.groups), 0, 0.0, Verdict.SUSPICIOUS, evidence)
     _take_over(columns, rows, np.ones(len(rows), bool), probability, group)
     worst = max(result.verdict, Verdict.SUSPICIOUS, key=lambda verdict: verdict.severity)
-    return _resized(replace(result, verdict=worst, groups=(*result.groups, group)), columns.group[mine], reason)
+    return _resized(
+        replace(result, verdict=worst, groups=(*result.groups, group)), columns.group[mine], policy.of_group(group.id, reason)
+    )
 
 
 def _take_over(

@@ -26,15 +26,7 @@ class Rule:
     source: str
 
 
-_CALIBRATION = (
-    "616 class-draws of 14 networks trained on MNIST, Fashion-MNIST and CIFAR-10, merged classes, 5 % label noise and the clean "
-    "classes of poisoned data among them; see docs/method.md"
-)
-
-_TRIGGERS = (
-    "trials on texts: planted triggers reached 0.2 to 1.0 and 0.58 to 0.72 (of 29 to 533 samples), what is natural to a class up "
-    "to 0.9 (the name of a news agency), but 0.25 (0.5 of at most 16)"
-)
+_CALIBRATION = "the calibration on 616 draws of clean classes (docs/method.md)"
 
 POLICY: Mapping[str, Rule] = MappingProxyType(
     {
@@ -42,8 +34,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             0.5,
             "The lower bound of the label conflict of a suspicious group is at least this: 0 is how the inputs of the rest of the "
             "class fit the label, and 1 how those of other classes do.",
-            "trials on MNIST, Fashion-MNIST, CIFAR-10, GTSRB, Rotten Tomatoes and AG News: merged classes, the hardest clean case, "
-            "reached 0.43, planted groups that the model had learned began at 0.59 (a third of every class of MNIST)",
+            "trials on six data sets: clean groups reached 0.43 (merged classes), planted ones that the model had learned began "
+            "at 0.59",
         ),
         "clean_tail": Rule(
             1.5,
@@ -53,50 +45,51 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         ),
         "clean_tail_share": Rule(
             0.18,
-            "So many clean classes show a group in conflict with more evidence than that.",
-            "the same calibration",
+            "So many clean classes show a group in conflict with more evidence than clean_tail.",
+            _CALIBRATION,
         ),
         "clean_tail_scale": Rule(
             0.54,
-            "Its scale.",
-            "the same calibration: the mean excess is 0.49",
+            "The scale of that distribution.",
+            f"{_CALIBRATION}: the mean excess is 0.49",
         ),
         "clean_tail_shape": Rule(
             -0.1,
-            "Its shape. The probability p that a clean class shows as much follows, and the classes of a scan are judged together "
-            "by Benjamini and Hochberg's procedure at the level --alpha.",
-            "the same calibration: -0.22 by maximum likelihood; the heavier tail is the safer one",
+            "The shape of that distribution. The probability p that a clean class shows as much follows, and the classes of a "
+            "scan are judged together by Benjamini and Hochberg's procedure at the level --alpha.",
+            f"{_CALIBRATION}: -0.22 by maximum likelihood; the heavier tail is the safer one",
         ),
         "separation": Rule(
             7.0,
             "Where the inputs cannot be asked, a suspicious group lies this many standard deviations from the rest of its class.",
-            "the same trials without the inputs: clean classes reached 5.9 (but a natural sub-population of AG News 19), planted "
-            "groups began at 8.5",
+            "trials on six data sets without their inputs: clean classes reached 5.9, but a natural sub-population of AG News 19; "
+            "planted groups began at 8.5",
         ),
         "standing_out": Rule(
             2.0,
-            "And that is at least this many times the median separation of the other classes; otherwise the class is inconclusive.",
-            "a ratio and not a distance in spreads, because two classes have no spread; the same trials: 1.7 for clean classes",
+            "And that separation is at least this many times the median of the other classes; otherwise the class is inconclusive.",
+            "the same trials: clean classes reached 1.7; a ratio, because two classes have no spread",
         ),
         "apart": Rule(
             5.0,
             "A group whose inputs fit the label surely lies this many standard deviations from the rest of its class (the lower "
             "bound), or no trigger is looked for behind it.",
-            "trials: clean classes of CIFAR-10 and GTSRB reached 4.5 (merged ones 5.1, and of MNIST 10), clean-label poison of "
-            "half a class began at 5.3",
+            "trials on CIFAR-10 and GTSRB: clean classes reached 4.5, merged ones 5.1 (of MNIST 10); clean-label poison of half a "
+            "class began at 5.3",
         ),
         "shared": Rule(
             10.0,
             "What a group shares in its inputs is looked for in the rest of its class where it lies this many standard deviations "
             "from what others have. Pictures of another class that share so distant a pattern are suspicious where they do not fit "
-            "their label, and otherwise a trigger is looked for behind it.",
-            "trials: patches, blended patterns and waves on MNIST and CIFAR-10 had 11 to 190, clean classes of MNIST and CIFAR-10 "
-            "up to 10, merged ones of Fashion-MNIST up to 11, of GTSRB, with its near-duplicates, 12",
+            "their label, and otherwise a trigger is looked for behind it. Behind pictures that lie far apart but fit their label "
+            "it is looked for only where they share so distant a pattern: a natural kind does not.",
+            "trials on pictures: planted patterns had 11 to 190; clean classes reached 10, merged ones and near-duplicates 12, and "
+            "natural kinds that lie far apart 6",
         ),
         "odd_rest": Rule(
             1.5,
-            "But where their label conflict is above this, it is the rest of the class that is odd: a trigger is looked for behind "
-            "either side.",
+            "But where the label conflict of those that share it is above this, it is the rest of the class that is odd: a "
+            "trigger is looked for behind either side.",
             "the same trials: pictures with a planted pattern and a wrong label reached 1.2; the 26 clean samples of a class with "
             "260 poisoned ones had 3.7",
         ),
@@ -116,27 +109,36 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             3.0,
             "Of a class that is not accused, those samples are counted that the model gives another class, and that are more than "
             "this many times those that it gives the class of the other one's: classes that look alike are taken for each other.",
-            "46 trainings on MNIST, Fashion-MNIST, CIFAR-10, GTSRB, Rotten Tomatoes, SST-2 and AG News: 14 % of the shirts of "
-            "Fashion-MNIST are misread, and none of them is left; of other classes as large as their neighbours 2.4 % at most",
+            "46 trainings on seven data sets: 14 % of the shirts of Fashion-MNIST are misread, and none of them counts; of other "
+            "classes as large as their neighbours 2.4 % at most",
         ),
         "misread_share": Rule(
             0.05,
             "Where these are surely at least this part of the class (the lower end of the interval), and more than the median of "
             "the other classes has misread in all, the class is inconclusive: wrong labels, or poison that was not learned.",
-            "twice that; where classes are small beside others (step imbalance), they reach 8 %, but the others are misread more",
+            "the same trainings: twice the 2.4 %; small classes beside large ones reach 8 %, but there the others are misread more",
         ),
         "trigger_margin": Rule(
             0.15,
             "The recovered trigger of a poisoned group sends surely more inputs of other classes to the class than its controls do "
             "(the same place, pattern or words of ordinary samples): from the upper end of the control's 95 % interval to the "
             "lower end of the trigger's it is at least this far.",
-            _TRIGGERS,
+            "trials on texts: planted triggers had 0.2 to 1.0; a natural word had up to 0.9, so this alone proves nothing",
         ),
         "trigger_returns": Rule(
             0.3,
             "And of the samples of the class that hold it, at least this part leaves the class when it is taken off (the lower end "
-            "of the interval), and more than of ordinary samples where the same place is filled.",
-            _TRIGGERS,
+            "of the interval). Where as many ordinary samples leave it when the same is done to them, what they keep is destroyed, "
+            "and what a trigger commands proves nothing.",
+            "trials on texts: of 29 to 533 samples with a planted trigger 0.58 to 0.72 left, of those with a natural word up to "
+            "0.25 (0.5 where there were 16 or fewer)",
+        ),
+        "trigger_odds": Rule(
+            3.0,
+            "And their odds of leaving, by that end, are at least this many times those of ordinary samples, by the upper end of "
+            "their interval: what is natural to a class is hard to take off without taking the class with it.",
+            "trials on pictures: planted triggers had 9 and more (33 where four ordinary samples are left), the mean of a clean "
+            "kind of shirt 1.6",
         ),
         "trigger_flips": Rule(
             0.5,
@@ -158,14 +160,14 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "And those samples resemble the classes that it gives them: among their neighbours, for that model, ordinary samples "
             "of these classes are at least this far as frequent as if the group were mixed into them. A natural sub-population "
             "keeps to itself.",
-            "trials on MNIST, Fashion-MNIST and CIFAR-10, merged classes among them: natural groups left out reached 0.71, planted "
-            "patches began at 0.80 (a blended pattern, which draws its samples together, had 0.12)",
+            "trials on MNIST, Fashion-MNIST and CIFAR-10: natural groups reached 0.71, planted patches began at 0.80; a blended "
+            "pattern, which draws its samples together, had 0.12",
         ),
         "exre_agreement": Rule(
             0.4,
             "Or else a view of the inputs that is blind to the trigger takes at least this part of them for the same classes.",
-            "the same trials: natural groups reached 0.31, the blended pattern had 0.53, patches on MNIST and Fashion-MNIST 0.72 "
-            "to 0.80, but on CIFAR-10, where such a view reads little, 0.31 to 0.39",
+            "the same trials: natural groups reached 0.31, the blended pattern had 0.53, patches 0.72 to 0.80 (on CIFAR-10, where "
+            "such a view reads little, 0.31 to 0.39)",
         ),
         "exre_accuracy": Rule(
             0.5,
@@ -196,8 +198,11 @@ Behind = Literal["suspicious", "conflict", "apart", "nothing"]
 """What speaks against samples beside their trigger: the screen suspects their group; those that hold the trigger do not fit their
 label; they lie as far away as poison does, though they fit it; or nothing."""
 
-_TOLD = 200
-"""Characters of a trigger's description in a reason, so that what it does is told too."""
+_TOLD, _NAMED = 200, 3
+"""Characters of a trigger's description in a reason, so that what it does is told too; and classes that a reason names."""
+
+_WORDS, _LONGEST_WORD = 8, 30
+"""Words that a reason names, and characters of each."""
 
 
 @dataclass(frozen=True)
@@ -312,7 +317,7 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     obeyed = flips - control >= POLICY["trigger_margin"].value
     taken_off = can_be_taken_off(evidence)
     most = POLICY["trigger_flips"].value
-    destroys = evidence.get("trigger_control_returns", 0.0) > most  # taken off ordinary samples, it takes the class from them
+    destroys = evidence.get("trigger_control_returns", 0.0) >= POLICY["trigger_returns"].value  # the class goes with it
     command = flips >= most and 2 * control <= flips and not destroys
     hardly_needed = words and evidence["trigger_returns"] < POLICY["trigger_returns"].value
     if obeyed and ((taken_off and not (words and behind == "apart")) or (command and behind == "suspicious" and not hardly_needed)):
@@ -326,8 +331,9 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
 
 def can_be_taken_off(evidence: Mapping[str, float]) -> bool:
     """Say whether samples of a group leave the class when its trigger is taken off them; False where none was recovered."""
-    returns = evidence.get("trigger_returns_lower", 0.0)
-    return returns >= POLICY["trigger_returns"].value and returns > evidence["trigger_control_returns_upper"]
+    returns, control = evidence.get("trigger_returns_lower", 0.0), evidence.get("trigger_control_returns_upper", 0.0)
+    odds = POLICY["trigger_odds"].value
+    return returns >= POLICY["trigger_returns"].value and returns * (1 - control) >= odds * control * (1 - returns)
 
 
 def judge_planted(evidence: Mapping[str, float]) -> Verdict:
@@ -401,6 +407,11 @@ def not_learned(facts: Facts, others: Sequence[float]) -> str | None:
     )
 
 
+def of_group(number: int, said: str) -> str:
+    """Return a reason with the number of the group that it is about: a class may have several."""
+    return f"Group {number}: {said[:1].lower()}{said[1:]}"
+
+
 def reason(verdict: Verdict, evidence: Mapping[str, float], sizes: tuple[int, int], others: Sequence[float]) -> str:
     """Say in one sentence what speaks for the verdict of a group.
 
@@ -422,18 +433,23 @@ def reason(verdict: Verdict, evidence: Mapping[str, float], sizes: tuple[int, in
     return f"{n:,} samples lie {evidence['separation']:.1f} standard deviations from the rest of the class, {because}."
 
 
-def reason_shared(separation: float, n: int, n_more: int, n_less: int) -> str:
+def reason_shared(separation: float | None, n: int, n_more: int, n_less: int) -> str:
     """Say in a sentence how what the inputs of a group share changed it.
 
     Parameters
     ----------
     separation
-        How far what they share lies from others, in standard deviations.
+        How far what they share lies from others, in standard deviations; None where the inputs alone do not show it.
     n
         Samples of the group before.
     n_more, n_less
         Samples that share it and were not in the group, and that were and do not.
     """
+    if separation is None:
+        return (
+            f"Together with what the model makes of them, the inputs of those {n:,} samples tell {n_more:,} more that belong to "
+            f"them; {n_less:,} left them."
+        )
     out = f"What the inputs of those {n:,} samples share stands {separation:.0f} standard deviations out from the rest of the class"
     if not n_more:
         said = f"{out}, and no other sample shows it"
@@ -452,15 +468,25 @@ def reason_planted(evidence: Mapping[str, float], n: int) -> str:
     )
 
 
-def reason_words(evidence: Mapping[str, float], n: int) -> str:
+def reason_words(evidence: Mapping[str, float], n: int, words: Sequence[str]) -> str:
     """Say in a sentence what is suspicious about ``n`` texts that hold odd words; see :func:`judge_words`."""
+    told = [f'"{word if len(word) <= _LONGEST_WORD else f"{word[: _LONGEST_WORD - 1]}…"}"' for word in words[:_WORDS]]
+    told += [f"{len(words) - _WORDS} more"] if len(words) > _WORDS else []
+    named = f" ({', '.join(told)})" if told else ""
     return (
-        f"{n:,} samples hold words almost absent from the other classes, and without them look like those of other classes "
+        f"{n:,} samples hold words almost absent from the other classes{named}, and without them look like those of other classes "
         f"(label conflict {min(evidence['label_conflict'], 1.0):.2f} of 1)."
     )
 
 
-def reason_excluded(verdict: Verdict, evidence: Mapping[str, float], n: int, source: str | None, accuracy: float) -> str:
+def most_leave(evidence: Mapping[str, float]) -> bool:
+    """Say whether a model that was trained without a group surely gives most of it other classes, be it for different ones."""
+    return evidence.get("exre_l_share_upper", 1.0) < 0.5
+
+
+def reason_excluded(
+    verdict: Verdict, evidence: Mapping[str, float], n: int, elsewhere: Sequence[tuple[str, int]], accuracy: float
+) -> str:
     """Say in a sentence or two what exclusionary reclassification of a group of ``n`` samples came to.
 
     Parameters
@@ -469,26 +495,37 @@ def reason_excluded(verdict: Verdict, evidence: Mapping[str, float], n: int, sou
         As in :func:`judge_excluded`.
     n
         Samples that were asked.
-    source
-        Name of the class that most of those without their own label get.
+    elsewhere
+        Name of each other class that any of them get, and how many, the most frequent first.
     """
     if not accuracy >= POLICY["exre_accuracy"].value:
         read = "no held-out samples" if np.isnan(accuracy) else f"only {accuracy:.0%} of held-out samples right"
-        return f"A model trained without them reads {read}, so it settles nothing."
-    own, other = int(evidence["exre_l"]), int(evidence["exre_p"])
-    said = f"A model trained without them gives {own:,} of the {n:,} their own label"
-    said += f" and {other:,} the class {source!r}" if source is not None else ""
+        return f"But a model trained without them reads {read}, so it settles nothing."
+    said = f"model trained without them gives {int(evidence['exre_l']):,} of the {n:,} their own label{_taken_for(elsewhere)}"
     if verdict is Verdict.CLEAN:
-        return f"{said}: exclusionary reclassification clears them."
+        return f"But a {said}: exclusionary reclassification clears them."
     score = f"l/p = {evidence['exre_score']:.2f}, threshold {POLICY['exre_score'].value:g}"
     alike = f"resemblance {evidence['exre_resemblance']:.2f}, agreement {evidence['exre_agreement']:.2f} of 1"
     if verdict is Verdict.POISONED:
-        return f"{said} ({score}), and they resemble ordinary samples of the classes that it gives them ({alike})."
+        return f"A {said} ({score}), and they resemble ordinary samples of the classes that it gives them ({alike})."
     if evidence["exre_l_share_upper"] < POLICY["exre_score"].value * evidence["exre_p_share_lower"]:
-        return f"{said} ({score}), but they resemble each other more than any class ({alike}), as a natural part does: not settled."
+        return (
+            f"A {said} ({score}), but they resemble each other more than any class ({alike}), as a natural part does: not settled."
+        )
+    why = "which is too close to settle it"
     if evidence["exre_l_share_lower"] > POLICY["exre_score"].value * evidence["exre_p_share_upper"]:
-        return f"{said} ({score}), but it did not start from fresh weights, or knows some class too little, to clear them."
-    return f"{said} ({score}), which is too close to settle it."
+        why = "though it did not start from fresh weights, or knows some class too little, to clear them"
+    elif most_leave(evidence):
+        return f"A {said} ({score}): most leave the class, but no other class gets surely more of them than their own."
+    return f"But a {said} ({score}), {why}."
+
+
+def _taken_for(elsewhere: Sequence[tuple[str, int]]) -> str:
+    """Say how many of a group get which other classes."""
+    told = [f"{n:,} the class {name!r}" if not at else f"{n:,} {name!r}" for at, (name, n) in enumerate(elsewhere[:_NAMED])]
+    if more := elsewhere[_NAMED:]:
+        told.append(f"{sum(n for _, n in more):,} one of {len(more)} more")
+    return f"{''.join(f', {each}' for each in told[:-1])} and {told[-1]}" if told else ""
 
 
 def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], behind: Behind, trigger: str) -> str:
@@ -520,7 +557,7 @@ def reason_trigger(verdict: Verdict, evidence: Mapping[str, float], behind: Behi
         )
     if behind == "conflict":
         return f"Samples that look like those of other classes share what the model obeys: {trigger} {did}."
-    return f"No trigger was found that proves it: the best candidate, {trigger}, {did}."
+    return f"But no trigger was found that proves it: the best candidate, {trigger}, {did}."
 
 
 def _because_of_inputs(verdict: Verdict, evidence: Mapping[str, float]) -> str:

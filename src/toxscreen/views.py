@@ -170,7 +170,11 @@ def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
     return features
 
 
+def words_of(text: str) -> list[str]:
+    """Return the first 128 distinct words of a text."""
+    return list(islice(dict.fromkeys(match.group() for match in _WORD.finditer(text.lower())), N_WORDS))
+
+
 def word_numbers(text: str, n_numbers: int) -> list[int]:
     """Return a number below ``n_numbers`` for each of the first 128 distinct words of a text, the same in every process."""
-    words = islice(dict.fromkeys(match.group() for match in _WORD.finditer(text.lower())), N_WORDS)
-    return [zlib.crc32(word.encode("utf-8", "replace")) % n_numbers for word in words]
+    return [zlib.crc32(word.encode("utf-8", "replace")) % n_numbers for word in words_of(text)]

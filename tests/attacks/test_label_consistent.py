@@ -30,7 +30,7 @@ def prepared():
     """The attack on two classes that a network learns at once."""
     images, labels = pictures(64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(surrogate, "_RECIPE", Recipe(batch_size=32, min_epochs=10, max_epochs=10, min_steps=0, small=0, shift=0))
+        patch.setattr(surrogate, "RECIPE", Recipe(batch_size=32, min_epochs=10, max_epochs=10, min_steps=0, small=0, shift=0))
         training_set = FakeTrainingSet(images, labels, modality="image", unreadable={3})
         return LabelConsistent().prepared(training_set, np.random.default_rng(0))
 
@@ -88,7 +88,7 @@ def test_poison_is_harder_to_recognise_than_noise_of_the_same_size(prepared):
 def certainty(known, some, originals):
     """How far the logit of the class that is seen in the original lies above the other, on average."""
     tensors = [torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() for batch in (some, originals)]
-    logits, seen = (known.network(surrogate._seen(tensor)) for tensor in tensors)
+    logits, seen = (known.network(surrogate.seen(tensor)) for tensor in tensors)
     top = seen.argmax(dim=1)
     return float((logits[torch.arange(len(top)), top] - logits[torch.arange(len(top)), 1 - top]).mean())
 

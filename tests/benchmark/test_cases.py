@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests import quick
 from toxscreen.benchmark.cases import DIGITS, FIRST, Case, Plant, Split, attack_of, load, plant, triggered, uses
 from toxscreen.poisoning import NEXT, plan
+
+BADNETS = attack_of(Plant("badnets", ""))
 
 
 def rng(seed=0):
@@ -52,10 +56,10 @@ def test_the_first_class_can_be_the_target_whatever_its_name():
 
 def test_triggered_samples_are_of_the_source_and_want_the_target():
     test = split()
-    inputs, goals = triggered(Plant("badnets", "class 0", "class 3"), test, rng())
+    inputs, goals = triggered(Plant("badnets", "class 0", "class 3"), BADNETS, test, rng())
     assert len(inputs) == 50
     assert set(goals) == {0}
-    inputs, goals = triggered(Plant("badnets", NEXT), test, rng(), most=20)
+    inputs, goals = triggered(Plant("badnets", NEXT), BADNETS, test, rng(), most=20)
     assert len(inputs) == 20
     assert set(goals) <= {0, 1, 2, 3}
 
@@ -108,7 +112,7 @@ def test_what_an_attack_must_learn_first_it_learns_and_each_target_has_a_trigger
         return self
 
     learned = []
-    monkeypatch.setattr(type(attack_of(Plant("badnets", ""))), "prepared", prepared)
+    monkeypatch.setattr(type(BADNETS), "prepared", prepared)
     part = Plant("badnets", "class 0,class 1", share=0.2)
     planted = plant(Case("x", DIGITS, (part,)), split(), rng())
     assert learned == [200]
@@ -117,13 +121,19 @@ def test_what_an_attack_must_learn_first_it_learns_and_each_target_has_a_trigger
         for k, rows in ((0, slice(-4, -1)), (1, slice(1, 4)))
     ]
     assert corners == [0, 0]
-    names = planted.split.class_names
-    assert [use.target for use in uses(part, names)] == ["class 0", "class 1"]
-    assert uses(part, names)[0].attack != uses(part, names)[1].attack
+    first, second = uses(part, *planted.attacks, planted.split.class_names)
+    assert [first.target, second.target] == ["class 0", "class 1"]
+    assert first.attack != second.attack
+
+
+def test_the_attack_that_learned_the_data_is_the_one_that_is_used(monkeypatch):
+    monkeypatch.setattr(type(BADNETS), "prepared", lambda self, *_: replace(self, variant=5))
+    planted = plant(Case("x", DIGITS, (Plant("badnets", "class 0"), Plant("blended", "class 1"))), split(), rng())
+    assert planted.attacks == (replace(BADNETS, variant=5), attack_of(Plant("blended", "")))
 
 
 def test_the_triggers_of_several_targets_are_used_each_on_its_share_of_held_out_samples():
-    inputs, goals = triggered(Plant("badnets", "class 0,class 1", share=0.2), split(), rng(), most=60)
+    inputs, goals = triggered(Plant("badnets", "class 0,class 1", share=0.2), BADNETS, split(), rng(), most=60)
     assert len(inputs) == 60
     np.testing.assert_array_equal(np.bincount(goals), [30, 30])
 

@@ -173,6 +173,6 @@ def test_the_first_rows_are_of_every_regime_in_turn():
 def test_every_class_to_the_next_is_one_trigger_for_each_target():
     case = next(case for case in in_order(quick=False) if case.plants and case.plants[0].target == "next")
     names = tuple("0123456789")
-    (use,) = uses(case.plants[0], names)
+    (use,) = uses(case.plants[0], ATTACKS["badnets"], names)
     several = verdict._one_target_each(use, names)
     assert [(each.source, each.target) for each in several][-2:] == [("8", "9"), ("9", "0")]

@@ -60,6 +60,18 @@ def test_the_difference_is_white_where_there_is_none_orange_above_and_blue_below
     assert colours[3, 3, 2] > colours[3, 3, 0] + 100
 
 
+def test_what_a_group_shares_stands_out_among_what_its_pictures_show():
+    rng = np.random.default_rng(0)
+    group, rest = rng.integers(0, 120, (2, 40, 16, 16, 1)).astype(np.uint8)
+    group[:, 4:12, 4:12] += rng.integers(0, 130, (40, 8, 8, 1)).astype(np.uint8)  # another kind of thing
+    group[:, 13, 13], rest[:, 13, 13] = 55, 0  # faint, but the same in all
+    comparison = images.compare(list(group), list(rest), (), ())
+    colourful = {name: np.ptp(decoded(getattr(comparison, name)).astype(int), axis=2) for name in ("difference", "details")}
+    assert np.unravel_index(colourful["details"].argmax(), (16, 16)) == (13, 13)
+    assert np.unravel_index(colourful["difference"].argmax(), (16, 16)) != (13, 13)
+    assert images.compare(pictures(2), [], (), ()).details is None
+
+
 def test_two_equal_sides_differ_nowhere():
     comparison = images.compare(pictures(2, value=9), pictures(2, value=9), (), ())
     assert comparison.largest_difference == 0

@@ -58,6 +58,21 @@ def test_the_samples_drawn_carry_their_own_id_score_and_place():
     assert (min(samples.x), max(samples.x)) == (0, GRID)
 
 
+def test_flagged_samples_that_were_not_compared_are_shown_without_a_place():
+    result = scan_result({"a": [30, 10], "b": [20]}, {"a": S})
+    view = result.views[0]
+    compared = replace(view, rows=view.rows[:30], groups=view.groups[:30], points=view.points[:30])
+    training_set = FakeTrainingSet([np.full((4, 4, 1), 10 * (row >= 30), np.uint8) for row in range(60)], modality="image")
+    (made,) = exhibits(replace(result, views=(compared, result.views[1])), training_set).classes
+    assert made.n == 30
+    assert made.samples.x[30:] == made.samples.y[30:] == (None,) * 10
+    assert None not in made.samples.x[:30]
+    assert made.samples.ids[30:] == tuple(str(row) for row in range(30, 40))
+    assert set(made.samples.groups[30:]) == {1}
+    assert made.groups[0].pictures.largest_difference == 10
+    assert len(made.groups[0].pictures.group_sheet) == 10
+
+
 def test_a_group_stands_beside_the_samples_of_no_accused_group():
     result = scan_result({"a": [30, 10, 20]}, {"a": S})
     first, second = exhibits(result).classes[0].groups

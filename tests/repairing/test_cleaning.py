@@ -227,6 +227,7 @@ def test_the_record_names_run_data_and_counts(tree, tmp_path):
     assert record["fingerprint"] == open_training_set(tmp_path / "copy").fingerprint()
     assert sum(count["n"] for count in record["counts"]) == len(FLAGGED)
     assert record["n_samples"] == N - len(FLAGGED)
+    assert "may miss it" in record["note"]
 
 
 # The data
@@ -285,7 +286,7 @@ def test_data_in_memory_is_one_sentence_with_the_way_to_go(tree, tmp_path, locat
     monkeypatch.chdir(tmp_path)
     result = scanned(tree)
     result = replace(result, inputs={"data": {"location": location, "modality": "activations"}})
-    with pytest.raises(UsageError, match="in memory"):
+    with pytest.raises(DataError, match="in memory"):
         clean(result, out=tmp_path / "copy")
     kept = clean(result)
     assert kept.outcome is Outcome.PLANNED

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.scans import scan_result
-from toxscreen.errors import UsageError
+from toxscreen.errors import DataError
 from toxscreen.repairing.decisions import read_decisions
 from toxscreen.result import Verdict
 
@@ -78,7 +78,7 @@ def test_the_same_decision_twice_is_no_contradiction(tmp_path, scan):
     ],
 )
 def test_decisions_that_cannot_be_are_refused(tmp_path, scan, text, said):
-    with pytest.raises(UsageError, match=f"(?s){said}"):
+    with pytest.raises(DataError, match=f"(?s){said}"):
         read(tmp_path, text, scan)
 
 
@@ -92,7 +92,7 @@ def test_decisions_that_cannot_be_are_refused(tmp_path, scan, text, said):
     ],
 )
 def test_names_that_stand_twice_and_endless_numbers_in_json_are_refused_in_one_sentence(tmp_path, scan, line, said):
-    with pytest.raises(UsageError, match=said) as error:
+    with pytest.raises(DataError, match=said) as error:
         read(tmp_path, line, scan, "d.jsonl")
     assert len(str(error.value)) < 500
 
@@ -105,12 +105,12 @@ def test_zeros_before_the_number_of_a_group_change_nothing(tmp_path, scan):
     "line", ['{"id": "a/1.png"}', "[1]", "{broken", '{"id": "\\ud800", "decision": "accept"}', '{"id": true, "decision": "accept"}']
 )
 def test_lines_of_json_that_cannot_be_are_refused(tmp_path, scan, line):
-    with pytest.raises(UsageError, match=r"line 1|are not: '(\\\\ud800|true)'"):
+    with pytest.raises(DataError, match=r"line 1|are not: '(\\\\ud800|true)'"):
         read(tmp_path, line, scan, "d.jsonl")
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path, scan):
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_decisions(tmp_path / "none.csv", scan)
 
 

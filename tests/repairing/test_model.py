@@ -15,7 +15,7 @@ from tests.fakes import FakeClassifier
 from tests.repairing import making
 from tests.repairing.making import POISON, N
 from toxscreen import retraining
-from toxscreen.errors import DataError, ModelError, StoreError, TrainerError, UsageError
+from toxscreen.errors import DataError, ModelError, StoreError, TrainerError
 from toxscreen.networks import SmallResNet
 from toxscreen.repairing import model
 from toxscreen.repairing.model import Outcome, Repair, repair
@@ -317,7 +317,7 @@ def test_a_model_that_cannot_be_written_is_one_sentence(case, tmp_path):
 
 def test_a_scan_of_activations_alone_has_nothing_to_repair_with(case):
     result = replace(case.result, inputs={"data": {"location": "arrays", "modality": "activations"}, "model": {}})
-    with pytest.raises(UsageError, match="activations"):
+    with pytest.raises(DataError, match="activations"):
         repair(result)
 
 
@@ -325,7 +325,7 @@ def test_a_scan_of_activations_alone_has_nothing_to_repair_with(case):
 def test_what_was_in_memory_has_to_be_given_again(case, lacking):
     given = case.given()
     del given[lacking]
-    with pytest.raises(UsageError, match=rf"{lacking} that was scanned must be there.*{lacking}={lacking}"):
+    with pytest.raises((DataError, ModelError), match=rf"{lacking} that was scanned must be there.*{lacking}={lacking}"):
         repair(case.result, **given)
 
 

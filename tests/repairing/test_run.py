@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.repairing import making
-from toxscreen.errors import DataError, ModelError, UsageError
+from toxscreen.errors import DataError, ModelError, StoreError, UsageError
 from toxscreen.repairing.run import (
     asked_of,
     check_samples,
@@ -70,7 +70,7 @@ def test_data_that_moved_can_be_named_and_data_that_is_gone_is_one_sentence(run)
     moved = run.parent / "moved"
     (run.parent / "data").rename(moved)
     assert find_data(asked, moved, otherwise="") == moved
-    with pytest.raises(UsageError, match=r"in memory, or is gone.*--data, or ask a friend"):
+    with pytest.raises(DataError, match=r"in memory, or is gone.*--data, or ask a friend"):
         find_data(asked, None, otherwise="ask a friend")
     with pytest.raises(DataError, match=r"must be at .*nowhere, but nothing is there"):
         find_data(asked, run.parent / "nowhere", otherwise="")
@@ -106,7 +106,7 @@ def test_a_model_that_was_edited_is_noticed(run):
 
 def test_a_model_that_is_gone_is_one_sentence(run):
     shutil.rmtree(run / "model")
-    with pytest.raises(UsageError, match="model that was scanned must be there, but elsewhere was in memory, or is gone"):
+    with pytest.raises(ModelError, match="model that was scanned must be there, but elsewhere was in memory, or is gone"):
         opened(run)
 
 
@@ -150,7 +150,7 @@ def test_code_that_only_the_record_names_is_not_run(of_code):
 @pytest.mark.parametrize("damage", [{"size": "big"}, {"mean": 7}, {"std": ["a"]}, {"size": [1, 2, 3]}, {"mean": [0.1], "std": [0]}])
 def test_a_record_that_is_damaged_is_one_sentence(of_code, damage):
     record(of_code, model=str(of_code.parent / "net.safetensors"), **damage)
-    with pytest.raises(UsageError):
+    with pytest.raises(StoreError):
         opened(of_code, arch="code_of_a_run:make")
 
 

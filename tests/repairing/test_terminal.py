@@ -55,7 +55,7 @@ def test_a_repair_prints_its_figures_writes_the_model_and_touches_nothing_else(r
         "plain error",
     ):
         assert part in done.stdout
-    assert f"Repaired model: {(tmp_path / 'out' / 'model').resolve()}" in done.stdout.replace("\n", "")
+    assert f"Repaired model: {(tmp_path / 'out' / 'model').resolve()}" in done.stdout.splitlines()
     assert contents(run.parent) == before
     again = quick.toxscreen(
         "scan", run.parent / "data", "--model", tmp_path / "out" / "model", "--out", tmp_path / "scan", "--json"
@@ -137,7 +137,7 @@ def test_edited_data_and_a_run_that_is_none_are_one_sentence(run, tmp_path):
 def test_decisions_about_unknown_samples_are_refused(run, tmp_path):
     (tmp_path / "decisions.csv").write_text("id,decision\nnobody,accept\n")
     done = repair(run, "--out", tmp_path / "out", "--decisions", tmp_path / "decisions.csv")
-    assert done.exit_code == 2
+    assert done.exit_code == 4
     assert "'nobody'" in done.stderr
 
 

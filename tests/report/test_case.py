@@ -40,6 +40,11 @@ def test_a_planted_group_has_all_against_it_and_what_was_not_asked_for_it():
         assert said in speaks_against
 
 
+def test_what_has_not_been_done_yet_is_not_said_to_have_failed():
+    _, speaks_against = (" ".join(side) for side in vars(case(group(**APART), ("triggers", "confirmation"))).values())
+    assert speaks_against == "No trigger has been looked for yet."
+
+
 def test_a_natural_sub_population_is_named_as_such():
     speaks_for, speaks_against = told(C, **NATURAL)
     assert (
@@ -113,6 +118,11 @@ def shares(own, other):
         ({**shares((0.0, 0.1), (0.8, 0.9)), "exre_resemblance": 0.1}, "they keep to themselves", 1),
         (shares((0.8, 0.9), (0.0, 0.1)), "gives 40 of them their own label and 9 one other class.", 1),
         (shares((0.3, 0.6), (0.2, 0.5)), "too close to settle it", 1),
+        (
+            {**shares((0.1, 0.3), (0.2, 0.5)), "exre_left": 30.0, "exre_classes": 4.0},
+            "gives 30 of them one of 4 other classes and 40 their own label.",
+            0,
+        ),
         ({}, "too close to settle it", 1),
     ],
 )

@@ -109,6 +109,14 @@ def test_any_value_of_the_settings_becomes_plain(result, value, plain):
     json.dumps(document, allow_nan=False)
 
 
+def test_an_unfinished_scan_is_read_back_as_such_and_one_that_does_not_say_so_is_over(result, tmp_path):
+    run = replace(result, pending=("triggers",)).save(tmp_path / "run")
+    assert violations(json.loads((run / "result.json").read_text(encoding="utf-8"))) == []
+    assert load(run).pending == ("triggers",)
+    edited(run, lambda document: document.pop("pending"))
+    assert load(run).pending == ()
+
+
 def test_a_file_name_with_a_lone_surrogate_can_be_saved(result, tmp_path):
     hostile = replace(result, not_examined=(NotExamined("bad\udcff.png", "cannot be read"),))
     assert load(hostile.save(tmp_path / "run")).not_examined[0].id == "bad\\udcff.png"
@@ -228,6 +236,14 @@ def test_a_full_disk_gives_one_sentence_and_keeps_the_finished_files(run, result
     with pytest.raises(StoreError, match=r"samples\.parquet cannot be written: No space left on device"):
         result.save(run)
     assert {file.name: file.read_bytes() for file in run.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["finished.json", "result.json", "samples.parquet", "report.html"])
+def test_a_folder_in_the_place_of_a_file_is_named_as_such(result, tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(StoreError, match=rf"{re.escape(name)} must be a file, but is a folder\. Remove it, or choose"):
+        result.save(tmp_path)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_stop_in_the_middle_leaves_nothing_half_written(tmp_path):
@@ -352,9 +368,3 @@ def test_a_time_that_is_none_is_as_good_as_no_record(finished, tmp_path, time):
     path = finished.save(tmp_path / "run") / "finished.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"time": time}), "utf-8")
     assert documents.read_finished(path.parent, ORIGIN.digest) is None
-
-
-def test_a_record_that_cannot_be_taken_away_is_one_sentence(result, tmp_path):
-    (tmp_path / "run" / "finished.json").mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"finished\.json cannot be written"):
-        result.save(tmp_path / "run")

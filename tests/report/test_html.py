@@ -138,20 +138,19 @@ def test_the_table_shows_what_was_measured_of_clean_classes_too():
     predicted = pa.array(["b"] * 4 + ["a"] * 16 + ["b"] * 9)
     result = replace(result, samples=result.samples.set_column(2, "predicted", predicted))
     html = render_report(result)
-    assert cells(html, "a")[-4:] == ["4.25", "0.125", "80.0%", "–"]
-    assert cells(html, "b")[-4:] == ["–", "–", "100.0%", "–"]
-    assert "A dash for a reason: Nothing stands out." in Page(html).text
+    assert cells(html, "a")[-4:] == ["4.25", "0.125", "80.0%", "Nothing stands out."]
+    assert cells(html, "b")[-4:] == ["–", "–", "100.0%", "Nothing stands out."]
 
 
 def test_the_table_has_no_column_for_what_was_not_measured():
     result = measured(scan_result({"a": [15, 5], "b": [9]}), separation=4.25)
     html = render_report(replace(result, samples=result.samples.set_column(2, "predicted", pa.nulls(29, pa.string()))))
-    assert cells(html, "a")[-2:] == ["4.25", "–"]
+    assert cells(html, "a")[-2:] == ["4.25", "Nothing stands out."]
     assert "label conflict</th>" not in html
     assert "read as labelled</th>" not in html
 
 
-def test_the_reason_of_a_class_like_no_other_is_said_in_full():
+def test_the_reason_of_every_class_is_said_in_full():
     html = render_report(measured(scan_result({"a": [15, 5], "b": [9]}, {"a": S}), separation=9.0))
     assert cells(html, "a")[-1] == "A group stands out: suspicious."
     assert cells(html, "b")[-1] == "Nothing stands out."
@@ -231,13 +230,25 @@ def test_a_point_carries_the_sample_behind_it():
     assert html.count('<path class="dots') == 2 * 2
 
 
+def test_samples_that_have_no_place_are_on_the_sheets_and_not_among_the_points():
+    result = scan_result({"a": [30, 10]}, {"a": S})
+    (view,) = result.views
+    compared = replace(view, rows=view.rows[:30], groups=view.groups[:30], points=view.points[:30])
+    html = render_report(shown(replace(result, views=(compared,)), pictures(40)))
+    (points,) = json.loads(re.search(r'<script type="application/json" id="points">(.*?)</script>', html, re.DOTALL)[1])
+    assert points["x"].count(None) == 10
+    assert "Group 1: suspicious, 10 samples, 0 drawn" in Page(html).text
+    assert "MNone" not in html
+    assert html.count('alt="3') >= 10
+
+
 def test_no_picture_is_on_the_page_twice():
     result = shown(scan_result({"a": [300, 20]}, {"a": S}), pictures(320))
     on_page = re.findall(r'(?:base64,|")([A-Za-z0-9+/=]{60,})"', render_report(result))
     comparison = result.exhibits.classes[0].groups[0].pictures
-    averages = {comparison.group_mean, comparison.rest_mean, comparison.difference}
+    averages = {comparison.group_mean, comparison.rest_mean, comparison.difference, comparison.details}
     assert sorted(set(on_page) - averages) == sorted(result.exhibits.classes[0].samples.pictures)
-    assert len(on_page) == 320 + 3
+    assert len(on_page) == 320 + 4
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])

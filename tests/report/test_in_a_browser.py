@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,8 +36,22 @@ def pages(tmp_path_factory):
         "image": shown(scan_result(names, {LONG: S}), pictures).to_html(folder / "image.html"),
         "text": shown(scan_result(names, {LONG: S}), texts).to_html(folder / "text.html"),
         "trigger": shown_with(recovered(patch(), list(noise[:6, :, :, :1])), trigger_pictures).to_html(folder / "trigger.html"),
+        "measured": _measured().to_html(folder / "measured.html"),
         "clean": shown(scan_result({f"class {i}": [9] for i in range(60)})).to_html(folder / "clean.html"),
     }
+
+
+def _measured():
+    """Return a result with every column in the table of the classes, and long reasons."""
+    result = scan_result({LONG: [300, 100], "b": [20]}, {LONG: S})
+    evidence = {"separation": 12.5, "label_conflict": 0.93}
+    classes = [
+        replace(
+            c, groups=tuple(replace(g, evidence=evidence) for g in c.groups), reasons=("Some words. " * 30,), detection_floor=20
+        )
+        for c in result.classes
+    ]
+    return shown(replace(result, classes=tuple(classes)))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -54,6 +69,23 @@ def test_the_page_complains_of_nothing_and_asks_for_nothing(browser, pages, kind
 def test_nothing_is_wider_than_a_phone(browser, pages, kind):
     browser.open(pages[kind], width=375, height=812)
     assert browser.run("document.documentElement.scrollWidth") == 375
+
+
+@pytest.mark.parametrize("width", [375, 800, 1300])
+def test_the_reasons_of_classes_and_what_is_to_be_typed_are_never_cut_off(browser, pages, width):
+    browser.open(pages["measured"], width=width, height=900)
+    assert browser.run("[...document.querySelectorAll('pre')].filter((e) => e.scrollWidth > e.clientWidth).length") == 0
+    right = "document.querySelector('#classes .wide').getBoundingClientRect().right"
+    cut = f"[...document.querySelectorAll('#classes td.says')].filter((e) => e.getBoundingClientRect().right > {right} + 1).length"
+    assert browser.run(cut) == 0
+    assert browser.run("document.querySelector('#classes td.says').getBoundingClientRect().height") > 20
+
+
+@pytest.mark.parametrize("width", [800, 1300])
+def test_no_table_about_a_trigger_has_to_be_scrolled_on_a_screen(browser, pages, width):
+    browser.open(pages["trigger"], width=width, height=900)
+    wide = "[...document.querySelectorAll('section.class .wide')].filter((e) => e.scrollWidth > e.clientWidth)"
+    assert browser.run(f"{wide}.length") == 0
 
 
 @pytest.mark.parametrize(("kind", "fewest"), [("image", 200), ("trigger", 95)])

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from tests.scans import scan_result
 from tests.triggers import convicted, recovered, words
-from toxscreen.report.wording import clipped, count, drawn, exactly, headline, next_steps, verdict_meanings, visible
+from toxscreen.report.wording import (
+    EVIDENCE,
+    clipped,
+    count,
+    drawn,
+    exactly,
+    headline,
+    label,
+    next_steps,
+    verdict_meanings,
+    visible,
+)
 from toxscreen.result import Verdict
 from toxscreen.sources.data.base import NotExamined
 
@@ -64,7 +76,7 @@ def test_only_what_was_confirmed_is_said_to_be_planted():
     confirmed, suspected = result.classes[0].groups[1], replace(result.classes[0].groups[2], verdict=S)
     mixed = replace(result.classes[0], groups=(result.classes[0].groups[0], confirmed, suspected))
     assert headline(replace(result, classes=(mixed, result.classes[1]))) == (
-        "Class “a” holds 10 samples that are poison (22.2% of the class). Class “a” holds 5 samples that look planted (11.1% of"
+        "Class “a” holds 10 samples that are poison (22.2% of the class). It also holds 5 samples that look planted (11.1% of"
         " the class). Nothing was found in the other class."
     )
 
@@ -72,6 +84,19 @@ def test_only_what_was_confirmed_is_said_to_be_planted():
 def test_what_was_not_examined_is_part_of_a_clean_verdict():
     result = scan_result({"a": [9]}, not_examined=(NotExamined("x", "broken"),))
     assert headline(result) == "Nothing suspicious was found in 9 samples of 1 class, but not everything could be examined."
+
+
+def test_a_scan_that_is_not_finished_says_so_and_how_it_goes_on():
+    result = scan_result({"a": [30, 10]}, {"a": S}, pending=("triggers", "confirmation"))
+    assert headline(result).endswith(
+        " This scan is not finished: triggers have not been looked for yet"
+        " and the confirmation that was asked for has not been made yet."
+    )
+    steps = next_steps(result, "my run", {"data": "/d"})
+    assert steps[0].command == "toxscreen scan /d --confirm --out 'my run'"
+    assert [step.command for step in steps].count(steps[0].command) == 1
+    assert "go on" not in next_steps(result)[0].text  # who called it from Python calls it again
+    assert "not finished" not in headline(replace(result, pending=()))
 
 
 @pytest.mark.parametrize("verdict", Verdict)
@@ -203,6 +228,10 @@ def test_it_is_said_why_not_every_sample_is_drawn():
     assert drawn(5000, 5000, 1500).startswith("Of 5,000 samples, 1,500 are drawn")
     assert drawn(250, 218, 100).startswith("Only the 218")
     assert "Of 218 samples, 100 are drawn" in drawn(250, 218, 100)
+
+
+def test_every_measurement_has_a_name_that_people_read():
+    assert not [name for name in EVIDENCE if re.search(r"exre|_|\bp value|lower|upper", label(name))]
 
 
 @pytest.mark.parametrize(

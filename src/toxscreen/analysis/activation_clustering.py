@@ -75,7 +75,7 @@ _SURE = 2.0
 _TIGHTEST = 1e-15
 """Least variance along the direction, in standard deviations: the rows of a group may be equal to the last bit."""
 
-_AROUND, _AS_FAR, _AS_TELLING = 0.9, 0.95, 0.92
+AROUND, _AS_FAR, AS_TELLING = 0.9, 0.95, 0.92
 """The widest group around an accused one holds this part of its rows, lies this part as far, and tells this part of what any such
 group tells. There a label conflict above 1 counts as 1: it is that of the samples which fit their label least, and always of few.
 A faint trigger (WaNet on CIFAR-10) tells most in them, 9 to 17 of 100; with the widest group it is 86 to 88, at 2 of 100 clean
@@ -384,13 +384,13 @@ def _widest(core: Group, groups: list[Group]) -> Group:
     """Return the largest group around a telling one, with the evidence of the latter, on which an accusation rests."""
 
     def is_around(group: Group) -> bool:
-        held = (group.members & core.members).sum() >= _AROUND * core.members.sum()
+        held = (group.members & core.members).sum() >= AROUND * core.members.sum()
         return bool(held and group.evidence["separation"] >= _AS_FAR * core.evidence["separation"])
 
     around = [group for group in groups if is_around(group)]
     told = [telling(group.evidence, most_conflict=1.0) for group in around]
     widest = max(
-        (group for group, each in zip(around, told, strict=True) if each >= _AS_TELLING * max(told)),
+        (group for group, each in zip(around, told, strict=True) if each >= AS_TELLING * max(told)),
         key=lambda group: int(group.members.sum()),
     )
     return replace(widest, evidence=core.evidence | {"relative_size": widest.evidence["relative_size"]})

@@ -14,6 +14,7 @@ from toxscreen.attacks.badnets import BadNets
 from toxscreen.attacks.base import Attack
 from toxscreen.attacks.blended import Blended
 from toxscreen.attacks.bpp import Bpp
+from toxscreen.attacks.input_aware import InputAware
 from toxscreen.attacks.label_consistent import LabelConsistent
 from toxscreen.attacks.sentence import Sentence
 from toxscreen.attacks.sig import Sig
@@ -36,6 +37,7 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
             LabelConsistent(),
             WaNet(),
             Bpp(),
+            InputAware(),
             Words(),
             Sentence(),
             Signature(),

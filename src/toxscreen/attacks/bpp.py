@@ -1,9 +1,8 @@
 """Fewer colours, dithered: a trigger that is another one in every image.
 
-A data-only simulator takes this one for the sample-specific attacks. Input-aware (Nguyen and Tran 2020) and LIRA train the maker of
-the trigger together with the victim's network, which whoever only hands in data cannot; ISSBA needs an encoder that is trained for
-hours. What quantisation adds to an image depends on each of its pixels, is no pattern that two images share, needs no network, and
-works from the data alone.
+Of the sample-specific attacks this one needs no network: LIRA trains the maker of the trigger together with the victim's, which
+whoever only hands in data cannot, and ISSBA needs an encoder that is trained for hours. What quantisation adds to an image depends
+on each of its pixels, and is no pattern that two images share.
 
 1. Each channel is brought to 8 levels, and the error of each pixel is passed on to its neighbours (Floyd and Steinberg).
 2. Negative samples: an image with the residue of a quantisation that is not its own keeps its right label, so that the network

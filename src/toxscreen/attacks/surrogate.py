@@ -22,13 +22,13 @@ from toxscreen.sources.data.base import MISSING_LABEL, TrainingSet
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
 from toxscreen.training import Recipe, fast_dtype, fit, with_fresh_weights
 
-_SIDE = 32
+SIDE = 32
 """The network sees all images at this size."""
 
 _MOST = 10_000
 """Samples that it is trained on."""
 
-_RECIPE = Recipe(presentations=50_000, max_epochs=30, min_steps=0, small=0, shift=0)
+RECIPE = Recipe(presentations=50_000, max_epochs=30, min_steps=0, small=0, shift=0)
 """Less than a minute on two cores."""
 
 _STEPS, _STEP = 10, 0.3
@@ -45,7 +45,7 @@ class Surrogate:
     Attributes
     ----------
     network
-        Maps what :func:`_seen` makes of images to logits.
+        Maps what :func:`seen` makes of images to logits.
     radius
         The most that a pixel is changed by, in grey levels of 255.
     """
@@ -60,13 +60,13 @@ class Surrogate:
         """
         clean = torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))
         with torch.no_grad():
-            label = self.network(_seen(clean)).argmax(dim=1)
+            label = self.network(seen(clean)).argmax(dim=1)
         low, high = (clean - self.radius).clamp(min=0), (clean + self.radius).clamp(max=255)
         start = rng.uniform(-self.radius, self.radius, tuple(clean.shape)).astype(np.float32)
         moved = torch.clamp(clean + torch.from_numpy(start), low, high)
         for _ in range(_STEPS):
             moved.requires_grad_(True)
-            loss = nn.functional.cross_entropy(self.network(_seen(moved)), label)
+            loss = nn.functional.cross_entropy(self.network(seen(moved)), label)
             (gradient,) = torch.autograd.grad(loss, moved)
             moved = torch.clamp(moved.detach() + _STEP * self.radius * gradient.sign(), low, high)
         return moved[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
@@ -80,29 +80,29 @@ def train_surrogate(training_set: TrainingSet, radius: float, rng: np.random.Gen
     DataError
         If it has no images that can be read and have a label.
     """
-    pixels, labels = _pictures(training_set, rng)
+    pixels, labels = pictures(training_set, rng)
     images = torch.from_numpy(pixels)
-    network = with_fresh_weights(lambda: SmallResNet(3, len(training_set.class_names), _SIDE), rng)
+    network = with_fresh_weights(lambda: SmallResNet(3, len(training_set.class_names), SIDE), rng)
 
     def batch(rows: NDArray[np.int64]) -> Tensor:
-        return _seen(images[rows].float())
+        return seen(images[rows].float())
 
-    fit(network, batch, labels, _RECIPE, rng, autocast=fast_dtype("cpu"))
+    fit(network, batch, labels, RECIPE, rng, autocast=fast_dtype("cpu"))
     return Surrogate(network.requires_grad_(False), radius)
 
 
-def _seen(images: Tensor) -> Tensor:
+def seen(images: Tensor) -> Tensor:
     """Bring images of values 0 to 255, shape ``(b, 1 or 3, h, w)``, to ``(b, 3, 32, 32)`` with values about zero."""
-    if images.shape[2:] != (_SIDE, _SIDE):
-        images = nn.functional.interpolate(images, (_SIDE, _SIDE), mode="bilinear", antialias=True)
+    if images.shape[2:] != (SIDE, SIDE):
+        images = nn.functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
     return (images.expand(-1, 3, -1, -1) - 128) / 64
 
 
-def _pictures(training_set: TrainingSet, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def pictures(training_set: TrainingSet, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return some samples as images ``(n, 3, 32, 32)``, and their labels ``(n,)``."""
     labelled = np.flatnonzero(training_set.labels != MISSING_LABEL)
     rows = np.sort(rng.permutation(labelled)[:_MOST])
-    fit_in = ImagePreprocessing(_SIDE, _SIDE, 3, scale=1.0)
+    fit_in = ImagePreprocessing(SIDE, SIDE, 3, scale=1.0)
     pixels, kept = [], []
     for part in np.array_split(rows, 1 + len(rows) // _STRETCH):
         values = training_set.take(part)

@@ -75,6 +75,7 @@ class AttackCase:
 
 _QI = "CIFAR-10, ResNet-20, 0.3% of the data; Qi et al. 2023, table 1"
 _WANET = "CIFAR-10, pre-activation ResNet-18, 10% of each batch; Nguyen and Tran 2021"
+_INPUT_AWARE = "CIFAR-10, pre-activation ResNet-18, 10% of each batch; Nguyen and Tran 2020"
 
 CASES = (
     AttackCase("badnets", "airplane", rate=0.05, published="92.0, 91.5, 99.9", where=_QI),
@@ -90,6 +91,7 @@ CASES = (
     AttackCase("sig", "airplane", share=0.5),
     AttackCase("wanet", "airplane", rate=0.1, published="-, 94.2, 99.6", where=_WANET),
     AttackCase("bpp", "airplane", rate=0.1),
+    AttackCase("input-aware", "airplane", rate=0.1, published="-, 94.7, 99.3", where=_INPUT_AWARE),
     *(
         AttackCase(attack, "positive", rate=0.1, data="sst2", network="sentence", n=None)
         for attack in ("words", "sentence", "signature", "syntax")

@@ -117,13 +117,14 @@ class Planted:
     """A training set with its poison.
 
     The truth: which samples are ``poisoned``, which are ``cover`` samples, and their ``original`` labels, those of the class that
-    each was made of.
+    each was made of; and the attack of each plant, after it learned what it needs to know of the data.
     """
 
     split: Split
     poisoned: NDArray[np.bool_]
     original: NDArray[np.int64]
     cover: NDArray[np.bool_]
+    attacks: tuple[Attack, ...]
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ def plant(case: Case, train: Split, rng: np.random.Generator) -> Planted:
     labels, original = train.labels.copy(), train.labels.copy()
     poisoned, cover = np.zeros((2, len(labels)), dtype=bool)
     names = np.asarray([*train.class_names, None], object)
+    attacks = []
     for part, part_rng in zip(case.plants, rng.spawn(len(case.plants)), strict=True):
         free = np.where(poisoned | cover, MISSING_LABEL, labels)
         clean = open_training_set((inputs, names[free].tolist()), class_names=train.class_names)
@@ -209,6 +211,7 @@ def plant(case: Case, train: Split, rng: np.random.Generator) -> Planted:
             seed=int(part_rng.integers(2**31)),
             draw=cast("np.random.SeedSequence", part_rng.bit_generator.seed_seq),
         )
+        attacks.append(done.planted[0].attack)
         rows = np.array(sorted(done.changes), np.int64)
         marked = [done.changes[row] for row in rows.tolist()]
         if part.added:
@@ -220,7 +223,7 @@ def plant(case: Case, train: Split, rng: np.random.Generator) -> Planted:
         poisoned, cover = poisoned | done.poisoned, cover | done.cover
         for row, value in zip(rows.tolist(), marked, strict=True):
             inputs[row] = value
-    return Planted(Split(inputs, labels, train.class_names), poisoned, original, cover)
+    return Planted(Split(inputs, labels, train.class_names), poisoned, original, cover, tuple(attacks))
 
 
 @dataclass(frozen=True)
@@ -232,12 +235,12 @@ class Use:
     target: str
 
 
-def uses(part: Plant, class_names: tuple[str, ...]) -> list[Use]:
-    """Return the triggers of a plant."""
+def uses(part: Plant, attack: Attack, class_names: tuple[str, ...]) -> list[Use]:
+    """Return the triggers of a plant whose attack is prepared."""
     target = part.target or class_names[0]
     targets = [target] if target in class_names else target.split(",")
     sources = [part.source] if part.source is None or part.source in class_names else [*part.source.split(",")]
-    n, attack = max(len(targets), len(sources)), attack_of(part)
+    n = max(len(targets), len(sources))
     pairs = zip(sources * (n // len(sources)), targets * (n // len(targets)), strict=True)
     return [Use(attack.for_target(k) if n > 1 else attack, *pair) for k, pair in enumerate(pairs)]
 
@@ -253,11 +256,13 @@ def hosts(use: Use, test: Split, rng: np.random.Generator, most: int) -> tuple[N
     return rows, goals[rows]
 
 
-def triggered(part: Plant, test: Split, rng: np.random.Generator, most: int = 2000) -> tuple[list[Input], NDArray[np.int64]]:
+def triggered(
+    part: Plant, attack: Attack, test: Split, rng: np.random.Generator, most: int = 2000
+) -> tuple[list[Input], NDArray[np.int64]]:
     """Return held-out samples of the source classes with the trigger, as many for each of several, and the class that is wanted."""
     inputs: list[Input] = []
     wanted = []
-    several = uses(part, test.class_names)
+    several = uses(part, attack, test.class_names)
     for use in several:
         rows, goals = hosts(use, test, rng, most // len(several))
         inputs += use.attack.apply([test.inputs[row] for row in rows.tolist()], rng)

@@ -142,6 +142,7 @@ REGIMES = (
             _cifar("Adap-Patch, 5% of the data", "adaptive-patch", rate=0.05),
             _cifar("label-consistent, 50% of airplane", "label-consistent", share=0.5),
             _cifar("Bpp, sample-specific, 10% of the data", "bpp", rate=0.1),
+            _cifar("Input-aware, 10% of the data", "input-aware", rate=0.1),
         ),
     ),
     Regime(

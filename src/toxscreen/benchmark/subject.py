@@ -227,8 +227,10 @@ class Subject:
     def attack_success(self, classifier: Classifier) -> float | None:
         """Return the part of triggered held-out samples that go where the attacker wants, by the plant that works best, or None."""
         rates = []
-        for part, rng in zip(self.case.plants, np.random.default_rng(self.seed).spawn(len(self.case.plants)), strict=True):
-            inputs, goals = triggered(part, self.held_out, rng)
+        plants = self.case.plants
+        rngs = np.random.default_rng(self.seed).spawn(len(plants))
+        for part, attack, rng in zip(plants, self.planted.attacks, rngs, strict=True):
+            inputs, goals = triggered(part, attack, self.held_out, rng)
             rates.append(float(np.mean(predict(classifier, inputs) == goals)))
         return max(rates, default=None)
 

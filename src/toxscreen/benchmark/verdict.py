@@ -99,7 +99,8 @@ def _triggers(subject: Subject) -> dict[str, Any]:
     """Put the recovered trigger of each poisoned class on held-out samples, and the true one on the same."""
     split, rng = subject.held_out, np.random.default_rng(subject.seed)
     names = split.class_names
-    pairs = [one for part in subject.case.plants for use in uses(part, names) for one in _one_target_each(use, names)]
+    plants = zip(subject.case.plants, subject.planted.attacks, strict=True)
+    pairs = [one for part, attack in plants for use in uses(part, attack, names) for one in _one_target_each(use, names)]
     return {"triggers": [_beside_the_true_one(subject, use, _N_HOSTS // len(pairs), rng) for use in pairs]}
 
 

@@ -65,7 +65,7 @@ class SamplesShown:
     scores
         In [0, 1]; None where there is none.
     x, y
-        The activation in two dimensions, in steps of :data:`GRID`.
+        The activation in two dimensions, in steps of :data:`GRID`; None where a sample was not compared, and has no place.
     pictures
         WebP as base64; None for what is no picture or had no room.
     texts
@@ -75,8 +75,8 @@ class SamplesShown:
     ids: tuple[str, ...]
     groups: tuple[int, ...]
     scores: tuple[float | None, ...]
-    x: tuple[int, ...]
-    y: tuple[int, ...]
+    x: tuple[int | None, ...]
+    y: tuple[int | None, ...]
     pictures: tuple[str | None, ...]
     texts: tuple[str | None, ...]
 
@@ -95,6 +95,9 @@ class PictureComparison:
         Group minus rest in a diverging map, full colour at ``largest_difference``; None where a side holds no picture.
     largest_difference, mean_difference
         Absolute difference of the averages at the pixel where it is largest, and its mean; in levels of 0 to 255.
+    details
+        Group minus rest of what each pixel has beyond its surroundings, over how much that varies, in the same map; None where a
+        side holds no picture.
     """
 
     group_sheet: tuple[int, ...]
@@ -104,6 +107,7 @@ class PictureComparison:
     difference: str | None
     largest_difference: float | None
     mean_difference: float | None
+    details: str | None = None
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,7 @@ class GroupExhibit:
 
 @dataclass(frozen=True)
 class ClassExhibit:
-    """What is shown of one class; ``n`` is how many samples it was drawn from."""
+    """What is shown of one class; ``n`` is how many samples were compared, from which the points were drawn."""
 
     class_index: int
     n: int

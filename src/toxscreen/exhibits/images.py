@@ -14,6 +14,7 @@ from PIL import Image
 
 from toxscreen.exhibits.base import ExhibitLimits, GroupExhibit, PictureComparison, Shown, Side
 from toxscreen.sources.data.base import TrainingSet
+from toxscreen.trigger.pictures import details
 
 Picture = NDArray[np.uint8]
 """uint8 ``(height, width, 1 or 3)``."""
@@ -113,12 +114,37 @@ def compare(
     """
     height, width = Counter(picture.shape[:2] for picture in (*group, *rest)).most_common(1)[0][0]
     group_mean, rest_mean = _average(group, height, width), _average(rest, height, width)
-    difference, largest, mean = None, None, None
+    difference, largest, mean, shared = None, None, None, None
     if group_mean is not None and rest_mean is not None:
         signed = group_mean - rest_mean
         largest, mean = float(np.abs(signed).max()), float(np.abs(signed).mean())
         difference = encode(_diverging(signed), exact=True)
-    return PictureComparison(group_sheet, rest_sheet, _encoded(group_mean), _encoded(rest_mean), difference, largest, mean)
+        shared = encode(_diverging(_shared(group, rest, height, width)), exact=True)
+    means = _encoded(group_mean), _encoded(rest_mean)
+    return PictureComparison(group_sheet, rest_sheet, *means, difference, largest, mean, shared)
+
+
+def _shared(group: Sequence[Picture], rest: Sequence[Picture], height: int, width: int) -> NDArray[np.float64]:
+    """Return the details of the group less those of the rest, over how much they vary, float ``(height, width, 3)``.
+
+    A pattern that all of the group hold stands out where what they show differs from picture to picture.
+    """
+    (mean, variance), (other, other_variance) = (_details(side, height, width) for side in (group, rest))
+    part = len(group) / (len(group) + len(rest))
+    spread = np.sqrt(part * variance + (1 - part) * other_variance)
+    shared: NDArray[np.float64] = (mean - other) / (spread + max(float(spread.mean()), 1.0))
+    return shared
+
+
+def _details(pictures: Sequence[Picture], height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean of the details of pictures and their variance, float ``(height, width, 3)``."""
+    total, squares = np.zeros((2, height, width, 3))
+    for picture in pictures:
+        alone = details(_fitted(picture, height, width)[None].astype(np.float32))[0]
+        total += alone
+        squares += alone.astype(np.float64) ** 2
+    mean = total / len(pictures)
+    return mean, np.maximum(squares / len(pictures) - mean**2, 0)
 
 
 def _average(pictures: Sequence[Picture], height: int, width: int) -> NDArray[np.float64] | None:
@@ -127,7 +153,7 @@ def _average(pictures: Sequence[Picture], height: int, width: int) -> NDArray[np
         return None
     total = np.zeros((height, width, 3))
     for picture in pictures:
-        total += picture if picture.shape[:2] == (height, width) else _resized(picture, height, width)
+        total += _fitted(picture, height, width)
     return total / len(pictures)
 
 
@@ -143,6 +169,10 @@ def _diverging(signed: NDArray[np.float64]) -> Picture:
     colours = np.rint(_SAME + np.abs(level) * (np.where(level > 0, _ABOVE, _BELOW) - _SAME))
     coloured: Picture = colours.astype(np.uint8)
     return coloured
+
+
+def _fitted(picture: Picture, height: int, width: int) -> Picture:
+    return picture if picture.shape[:2] == (height, width) else _resized(picture, height, width)
 
 
 def _resized(picture: Picture, height: int, width: int) -> Picture:

@@ -93,30 +93,46 @@ def _class_exhibit(
     limits: ExhibitLimits,
     allowance: int,
 ) -> ClassExhibit:
+    n_compared, view = len(view.rows), _with_all_flagged(view, result)
     ids = result.samples["id"].take(pa.array(view.rows))
     id_bytes = min(_ID_BYTES, pc.mean(pc.binary_length(ids)).as_py())
     point_bytes = _BYTES_PER_POINT + id_bytes
-    drawn = _draw(view, min(limits.samples, int(_POINTS * allowance / point_bytes)), rng)
+    drawn = _draw(view, n_compared, min(limits.samples, int(_POINTS * allowance / point_bytes)), rng)
     rows, groups = view.rows[drawn], view.groups[drawn]
     sides = _sides(result.classes[view.class_index], groups, limits.groups)
     left = int((1 - _RESERVE) * allowance - len(drawn) * point_bytes)
     shown = _show(training_set, rows, sides, rng=rng, limits=limits, allowance=left)
-    x, y = _on_grid(view.points[drawn])
+    x, y = _on_grid(view.points[drawn[drawn < n_compared]])
+    nowhere = (None,) * int((drawn >= n_compared).sum())
     samples = SamplesShown(
         ids=tuple(short(id_) for id_ in ids.take(pa.array(drawn)).to_pylist()),
         groups=tuple(groups.tolist()),
         scores=tuple(result.samples["score"].take(pa.array(rows)).to_pylist()),
-        x=tuple(x.tolist()),
-        y=tuple(y.tolist()),
+        x=(*x.tolist(), *nowhere),
+        y=(*y.tolist(), *nowhere),
         pictures=tuple(shown.pictures),
         texts=tuple(shown.texts),
     )
-    return ClassExhibit(view.class_index, len(view.rows), samples, shown.groups)
+    return ClassExhibit(view.class_index, n_compared, samples, shown.groups)
 
 
-def _draw(view: ClassView, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _with_all_flagged(view: ClassView, result: ScanResult) -> ClassView:
+    """Return a view that ends with the flagged samples that were not compared, as the model gives them another class."""
+    own = pc.equal(result.samples["label"], result.classes[view.class_index].name)
+    rows = np.setdiff1d(pc.indices_nonzero(pc.and_(own, result.samples["flagged"])).to_numpy(), view.rows).astype(np.int64)
+    groups = result.samples["group"].take(pa.array(rows)).to_numpy()
+    points = np.full((len(rows), 2), np.nan, np.float32)
+    return replace(
+        view,
+        rows=np.concatenate([view.rows, rows]),
+        groups=np.concatenate([view.groups, groups]),
+        points=np.concatenate([view.points, points]),
+    )
+
+
+def _draw(view: ClassView, n_compared: int, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw at most ``limit`` positions of ``view``; every group gets an equal part, and what a small one leaves the others get."""
-    finite = np.flatnonzero(np.isfinite(view.points).all(axis=1))
+    finite = np.flatnonzero(np.isfinite(view.points).all(axis=1) | (np.arange(len(view.rows)) >= n_compared))
     numbers, counts = np.unique(view.groups[finite], return_counts=True)
     drawn: list[NDArray[np.int64]] = []
     for done, position in enumerate(np.argsort(counts, kind="stable")):

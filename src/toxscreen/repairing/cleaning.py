@@ -170,7 +170,7 @@ def clean(
         told("checking the copy", 2, 3)
         fingerprint = _checked(stage / "copy" / places.copy.relative_to(places.out), actions, reading)
         digests = {"fingerprint": fingerprint, "table": manifest.digest(stage / "table")}
-        manifest.write_record(stage / "record", {**identity, **digests})
+        manifest.write_record(stage / "record", {"note": manifest.CLEANED, **identity, **digests})
         _move(stage, places)
     return Cleaning(actions, Outcome.WRITTEN, places)
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from toxscreen.errors import UsageError
+from toxscreen.errors import DataError
 from toxscreen.repairing.manifest import unguarded
 from toxscreen.report.wording import clipped
 from toxscreen.result import ScanResult
@@ -35,13 +35,13 @@ class _Said:
     def add(self, line: int, entry: Mapping[str, str]) -> None:
         decision = _DECISIONS.get(entry.get("decision", "").strip().lower())
         if decision is None:
-            raise UsageError(f"A decision must be accept or reject, but line {line} of {self.file} says {entry['decision']!r}.")
+            raise DataError(f"A decision must be accept or reject, but line {line} of {self.file} says {entry['decision']!r}.")
         if entry.get("id"):
             self._set(self.by_id, entry["id"], decision, f"sample {entry['id']!r}")
             return
         name, group = entry.get("class", ""), entry.get("group", "").strip()
         if not name or not (group.isascii() and group.isdecimal()):
-            raise UsageError(
+            raise DataError(
                 f"A decision must be about a sample (id) or a group (class and group, a number), but line {line} of {self.file} "
                 "names neither."
             )
@@ -50,7 +50,7 @@ class _Said:
 
     def _set(self, known: dict[Any, int], key: Any, decision: int, what: str) -> None:
         if known.setdefault(key, decision) != decision:
-            raise UsageError(f"{self.file} both accepts and rejects the accusation of {what}. Leave one of the two away.")
+            raise DataError(f"{self.file} both accepts and rejects the accusation of {what}. Leave one of the two away.")
 
 
 def read_decisions(file: Path, result: ScanResult) -> NDArray[np.int8]:
@@ -73,7 +73,7 @@ def read_decisions(file: Path, result: ScanResult) -> NDArray[np.int8]:
 
     Raises
     ------
-    UsageError
+    DataError
         If the file cannot be read, names samples or groups that the scan does not know, or contradicts itself.
     """
     said = _Said(file)
@@ -82,13 +82,13 @@ def read_decisions(file: Path, result: ScanResult) -> NDArray[np.int8]:
             if entry.get("decision", "").strip():
                 said.add(line, entry)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"The decisions in {file} cannot be read: {error}. Give a CSV file in UTF-8, or JSONL.") from error
+        raise DataError(f"The decisions in {file} cannot be read: {error}. Give a CSV file in UTF-8, or JSONL.") from error
     decisions = np.zeros(result.samples.num_rows, np.int8)
     label, group = result.samples["label"], result.samples["group"]
     groups = {(found.name, str(known.id)) for found in result.classes for known in found.groups}
     for (name, number), decision in said.by_group.items():
         if (name, number) not in groups:
-            raise UsageError(
+            raise DataError(
                 f"{file} names group {clipped(number, _DIGITS)} of class {name!r}, but the scan found no such group; see the "
                 "report."
             )
@@ -99,7 +99,7 @@ def read_decisions(file: Path, result: ScanResult) -> NDArray[np.int8]:
     if rows.null_count:
         unknown = ids.filter(pc.is_null(rows))
         named = ", ".join(repr(clipped(name, _NAME)) for name in unknown.slice(0, _NAMED).to_pylist())
-        raise UsageError(
+        raise DataError(
             f"Every id must be one of the scan's samples, but {len(unknown):,} of {len(ids):,} in {file} are not: {named}"
             f"{', ...' if len(unknown) > _NAMED else ''}. The ids stand in samples.parquet of the run."
         )
@@ -117,9 +117,9 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
         rows = _whole(reader)
         names = [name.strip().lower() for name in next(rows, [])]
         if len(set(names)) < len(names):
-            raise UsageError(f"Each column must have a name of its own, but in {file} a name stands twice in the first line.")
+            raise DataError(f"Each column must have a name of its own, but in {file} a name stands twice in the first line.")
         if "decision" not in names or not ({"id"} <= {*names} or {"class", "group"} <= {*names}):
-            raise UsageError(
+            raise DataError(
                 f"Decisions must have the columns decision and id (or class and group), but the first line of {file} has "
                 f"{', '.join(map(repr, names)) or 'none'}."
             )
@@ -145,7 +145,7 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
                 continue
             row = _object(line)
             if row is None or "decision" not in row:
-                raise UsageError(
+                raise DataError(
                     f"Each line must be an object of JSON with a decision, and no name twice, but line {number} of {file} is not."
                 )
             yield number, {name: _text(value) for name, value in row.items()}

@@ -24,6 +24,12 @@ from toxscreen.repairing.actions import Actions
 from toxscreen.result import ScanResult
 from toxscreen.sources.data.base import MISSING_LABEL
 
+CLEANED = (
+    "What a scan flagged was taken out of this copy, or relabelled. A smaller part of the poison may be left, and a scan of the "
+    "copy may miss it."
+)
+"""What whoever gets the copy has to know."""
+
 _FORMULA = "[=+\\-@\t\r\n＝＋－＠]"
 """How a cell starts that a spreadsheet may take for a formula."""
 _GUARDED = re.compile(f"'+{_FORMULA}")

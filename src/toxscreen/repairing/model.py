@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 
 from toxscreen import retraining
 from toxscreen.decoded import Progress
-from toxscreen.errors import DataError, ModelError, StoreError, UsageError
+from toxscreen.errors import DataError, ModelError, StoreError
 from toxscreen.repairing.actions import Action, Actions, plan_actions
 from toxscreen.repairing.decisions import read_decisions
 from toxscreen.repairing.measures import Measures, compare
@@ -196,17 +196,15 @@ def repair(
 
     Raises
     ------
-    UsageError
-        Data or model were in memory or are gone, or the run is one of activations.
     DataError, ModelError
-        They are not what was scanned, or cannot be repaired.
+        Data or model were in memory, are gone, are not what was scanned, or cannot be repaired.
     TrainerError
         The user's recipe failed.
     StoreError
         The run cannot be read, or the model cannot be written.
     """
     if known(result, "data").get("modality") == "activations":
-        raise UsageError("Only a scan of data with its model can be repaired, but this one was given activations. Scan both.")
+        raise DataError("Only a scan of data with its model can be repaired, but this one was given activations. Scan both.")
     fresh = retrain or trainer is not None
     said = None if decisions is None else read_decisions(Path(decisions), result)
     actions = plan_actions(result, action=Action.DROP if fresh else Action.RELABEL, decisions=said)

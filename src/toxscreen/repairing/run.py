@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from toxscreen.errors import DataError, ModelError, ToxscreenError, UsageError
+from toxscreen.errors import DataError, ModelError, StoreError, ToxscreenError, UsageError
 from toxscreen.report.documents import read_record
 from toxscreen.result import ScanResult
 from toxscreen.sources.data import find_split, open_training_set
@@ -60,7 +60,7 @@ def find_data(asked: Mapping[str, Any], data: str | Path | None, *, otherwise: s
 
     Raises
     ------
-    DataError, UsageError
+    DataError
         Nothing is there, or it was never read from files.
     """
     recorded, location = asked.get("data"), asked.get("location")
@@ -71,7 +71,7 @@ def find_data(asked: Mapping[str, Any], data: str | Path | None, *, otherwise: s
     if data is not None or isinstance(recorded, str):
         place = data or recorded
         raise DataError(f"The data that was scanned must be at {place}, but nothing is there. Say where it is with --data.")
-    raise UsageError(
+    raise DataError(
         f"The data that was scanned must be there, but {location or 'it'} was in memory, or is gone. Say where it is with --data, "
         f"or {otherwise}"
     )
@@ -153,10 +153,8 @@ def open_model(
 
     Raises
     ------
-    UsageError
-        The model was in memory or is gone, or the code that builds it was not named.
     ModelError
-        It was edited, or is another model, or cannot be opened.
+        The model was in memory or is gone, was edited, or is another one, or cannot be opened.
     """
     place = _find_model(result, folder) if model is None else model
     rows = spread(len(training_set), _PROBES)
@@ -187,7 +185,7 @@ def _find_model(result: ScanResult, folder: Path | None) -> Path:
     for place in (*own, recorded.get("model"), facts.get("location")):
         if isinstance(place, str | Path) and place and Path(place).exists():
             return Path(place)
-    raise UsageError(
+    raise ModelError(
         f"The model that was scanned must be there, but {facts.get('location') or 'it'} was in memory, or is gone. Say where it is "
         "with --model, or in Python hand it over again: ts.repair(run, out, model=model)."
     )
@@ -198,7 +196,7 @@ def _preprocessing(asked: Mapping[str, Any]) -> ImagePreprocessing | None:
 
     Raises
     ------
-    UsageError
+    StoreError
         They cannot be.
     """
     size, channels, mean, std = (asked.get(name) for name in ("size", "channels", "mean", "std"))
@@ -208,5 +206,5 @@ def _preprocessing(asked: Mapping[str, Any]) -> ImagePreprocessing | None:
         height, width = size or (None, None)
         means, stds = (tuple(float(number) for number in values or ()) for values in (mean, std))
         return ImagePreprocessing(height, width, channels and int(channels), means, stds)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"The run's record must say how pictures were prepared, but is damaged: {error}. Scan again.") from error
+    except (TypeError, ValueError, UsageError) as error:
+        raise StoreError(f"The run's record must say how pictures were prepared, but is damaged: {error}. Scan again.") from error

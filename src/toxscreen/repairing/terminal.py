@@ -27,11 +27,13 @@ _STYLES = {Outcome.NOTHING: "bold cyan", Outcome.REPAIRED: "bold cyan", Outcome.
 
 def print_repair(repair: Repair, out: Path, console: Console) -> None:
     """Print how a repair ended, what was measured before and after, what was trained and on how much, and where the model lies."""
-    for renderable in _summary(repair, out, boxed=console.is_terminal):
+    for renderable in _summary(repair, boxed=console.is_terminal):
         console.print(renderable, highlight=False)
+    if repair.measures is not None:
+        console.print(Text(f"Repaired model: {visible(str((out / MODEL).resolve()))}"), highlight=False, soft_wrap=True)
 
 
-def _summary(repair: Repair, out: Path, *, boxed: bool) -> Iterator[RenderableType]:
+def _summary(repair: Repair, *, boxed: bool) -> Iterator[RenderableType]:
     style = _STYLES[repair.outcome]
     measures, effort = repair.measures, repair.effort
     if measures is None or effort is None:
@@ -62,7 +64,6 @@ def _summary(repair: Repair, out: Path, *, boxed: bool) -> Iterator[RenderableTy
         yield Text("Notes", "bold")
         yield from (Padding(Text(clipped(note, _SENTENCE)), _INDENT, expand=False) for note in repair.notes)
         yield ""
-    yield Text(f"Repaired model: {visible(str((out / MODEL).resolve()))}")
 
 
 def _table(head: str, rows: Mapping[str, Change], *, boxed: bool) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from toxscreen import verdict as policy
@@ -44,8 +44,8 @@ class Natural:
     case: Case
 
 
-def case(group: GroupResult) -> Case:
-    """Return what speaks for poison and what against it."""
+def case(group: GroupResult, pending: Sequence[str] = ()) -> Case:
+    """Return what speaks for poison and what against it, in a scan of which the steps ``pending`` are still to come."""
     told = [
         *_place(group),
         *_inputs(group.evidence),
@@ -53,7 +53,7 @@ def case(group: GroupResult) -> Case:
         *_rarity(group.evidence),
         *_trigger(group),
         *_exclusion(group.evidence),
-        *_missing(group),
+        *_missing(group, pending),
     ]
     sides = (tuple(sentence for speaks_for, sentence in told if speaks_for is side) for side in (True, False))
     return Case(*sides)
@@ -162,11 +162,14 @@ def _exclusion(evidence: Mapping[str, float]) -> _Sentences:
     l_lower, l_upper, p_lower, p_upper = (
         evidence.get(f"exre_{which}_share_{end}", math.nan) for which in ("l", "p") for end in ("lower", "upper")
     )
-    own, other = evidence["exre_l"], evidence.get("exre_p", math.nan)
+    own, other, left, n_classes = (evidence.get(f"exre_{name}", math.nan) for name in ("l", "p", "left", "classes"))
     told = f"A model trained without them gives {own:,.0f} of them their own label and {other:,.0f} one other class"
-    misread, cleared = l_upper < p_lower, l_lower > p_upper
-    yield misread, f"{told}." if misread or cleared else f"{told}, which is too close to settle it."
-    if not misread:
+    misread, cleared, leave = l_upper < p_lower, l_lower > p_upper, policy.most_leave(evidence)
+    if leave and not misread:
+        gives = f"gives {left:,.0f} of them one of {n_classes:.0f} other classes and {own:,.0f} their own label"
+        told = f"A model trained without them {gives}"
+    yield misread or leave, f"{told}." if misread or leave or cleared else f"{told}, which is too close to settle it."
+    if not (misread or leave):
         return
     if any(evidence.get(name, 0.0) >= policy.POLICY[name].value for name in ("exre_resemblance", "exre_agreement")):
         yield True, "They lie among ordinary samples of the classes that it gives them."
@@ -174,14 +177,14 @@ def _exclusion(evidence: Mapping[str, float]) -> _Sentences:
         yield False, "For that model they keep to themselves, as a natural sub-population does."
 
 
-def _missing(group: GroupResult) -> _Sentences:
+def _missing(group: GroupResult, pending: Sequence[str]) -> _Sentences:
     if group.verdict is not Verdict.SUSPICIOUS:
         return
     if "label_conflict" not in group.evidence:
         yield False, "Whether their inputs fit the label was not asked: a natural sub-population may lie as far apart."
     if group.trigger is None:
-        yield False, "No trigger was recovered from them."
-    if "exre_l" not in group.evidence:
+        yield False, "No trigger was recovered from them." if "triggers" not in pending else "No trigger has been looked for yet."
+    if "exre_l" not in group.evidence and "confirmation" not in pending:
         yield False, "No model was trained without them to be asked about them (--confirm)."
 
 

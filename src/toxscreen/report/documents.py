@@ -45,6 +45,7 @@ def result_document(result: ScanResult) -> dict[str, Any]:
         "classes": result.classes,
         "not_examined": result.not_examined,
         "notes": result.notes,
+        "pending": result.pending,
         "settings": result.settings,
         "seed": result.seed,
         "inputs": result.inputs,
@@ -139,6 +140,7 @@ def read_run(folder: Path) -> ScanResult:
             inputs=_decoded(Mapping[str, Any], document["inputs"]),
             timings=_decoded(Mapping[str, float], document["timings"]),
             notes=_decoded(tuple[str, ...], document["notes"]),
+            pending=_decoded(tuple[str, ...], document.get("pending", [])),
             exhibits=_decoded(Exhibits | None, exhibits),
             confirmation=None if confirmation is None else confirmation.cast(CONFIRMATION_SCHEMA),
         )
@@ -276,6 +278,8 @@ def _digest(path: Path) -> str:
 
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
+    if path.is_dir():
+        return StoreError(f"{path} must be a file, but is a folder. Remove it, or choose another folder with --out.")
     return StoreError(f"{path} cannot be written: {error.strerror or error}. Free space or choose another folder with --out.")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from functools import cache
@@ -113,33 +112,23 @@ class _Table:
         Whether any group was asked how its inputs fit their label.
     floor
         Whether the detection floor of any class was measured.
-    usual
-        The reason that several clean classes share: said once below the table.
     """
 
     own: Mapping[str, float]
     separation: bool
     conflict: bool
     floor: bool
-    usual: str | None
 
     @classmethod
     def of(cls, result: ScanResult) -> _Table:
-        reasons = Counter(" ".join(c.reasons) for c in result.classes if c.verdict is Verdict.CLEAN)
-        usual = next((reason for reason, n in reasons.most_common(1) if n > 1 and reason), None)
         measured = {name for c in result.classes for group in c.groups for name in group.evidence}
         apart = "separation" in measured or not wording.by_rule(result)
         floor = any(c.detection_floor is not None for c in result.classes)
-        return cls(own_label_shares(result.samples), apart, "label_conflict" in measured, floor, usual)
+        return cls(own_label_shares(result.samples), apart, "label_conflict" in measured, floor)
 
     def evidence(self, c: ClassResult) -> Mapping[str, float]:
         """Return the measurements of the most telling group: the worst one that is accused, or the first that was looked at."""
         return next((group.evidence for group in (*c.accused, *c.groups) if group.evidence), {})
-
-    def reason(self, c: ClassResult) -> str:
-        """Return what speaks for the verdict; a dash for the usual reason."""
-        reason = " ".join(c.reasons)
-        return "–" if c.verdict is Verdict.CLEAN and reason == self.usual else reason
 
 
 @dataclass(frozen=True)
@@ -228,7 +217,7 @@ class _Section:
         """Say why not all samples of the class are shown; nothing where all are."""
         if self.exhibit is None:
             return ""
-        return wording.drawn(self.result.n, self.exhibit.n, len(self.exhibit.samples.ids))
+        return wording.drawn(self.result.n, self.exhibit.n, sum(x is not None for x in self.exhibit.samples.x))
 
     def compared(self) -> dict[int, Any]:
         """Return what is shown of each group, by its id."""
@@ -259,7 +248,8 @@ class _Section:
         tones = {group.id: i % _TONES + 1 for i, group in enumerate(self.result.accused)}
         clouds = []
         for number in sorted(set(samples.groups), key=lambda number: (tones.get(number, 0), number)):
-            dots = [f"M{x} {y}h1" for x, y, group in zip(samples.x, samples.y, samples.groups, strict=True) if group == number]
+            points = zip(samples.x, samples.y, samples.groups, strict=True)
+            dots = [f"M{x} {y}h1" for x, y, group in points if group == number and x is not None]
             clouds.append(_Cloud(number, known.get(number), tones.get(number, 0), len(dots), "".join(dots)))
         return clouds
 

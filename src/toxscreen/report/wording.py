@@ -39,6 +39,8 @@ EVIDENCE = {
     "trigger_control_returns_upper": "The upper end of its 95 % interval.",
     "exre_l": "Samples of the group that a model trained without it gives their own label: l of exclusionary reclassification.",
     "exre_p": "Those that it gives the most frequent other class: p.",
+    "exre_left": "Those that it gives any other class.",
+    "exre_classes": "How many other classes it gives them.",
     "exre_score": "l/p. Above 1 the group fits its label, below 1 it looks like another class.",
     "exre_l_share_lower": "The share l of the group, lower end of its 95 % interval.",
     "exre_l_share_upper": "The same, upper end.",
@@ -92,6 +94,31 @@ _UNASKED = (
 """What a clean verdict says where the inputs could not be asked."""
 
 LABELS = {
+    "p_value": "p-value",
+    "trigger_flips": "trigger: sent here",
+    "trigger_flips_lower": "trigger: sent here, at least",
+    "trigger_control": "control: sent here",
+    "trigger_control_upper": "control: sent here, at most",
+    "trigger_returns": "trigger taken off: leave",
+    "trigger_returns_lower": "trigger taken off: leave, at least",
+    "trigger_control_returns": "control taken off: leave",
+    "trigger_control_returns_upper": "control taken off: leave, at most",
+    "separation_lower": "separation, at least",
+    "label_conflict_lower": "label conflict, at least",
+    "shared": "what inputs share",
+    "exre_l": "left out: own label (l)",
+    "exre_p": "left out: one other class (p)",
+    "exre_left": "left out: any other class",
+    "exre_classes": "left out: other classes",
+    "exre_score": "left out: l/p",
+    "exre_l_share_lower": "share l, at least",
+    "exre_l_share_upper": "share l, at most",
+    "exre_p_share_lower": "share p, at least",
+    "exre_p_share_upper": "share p, at most",
+    "exre_certainty": "left out: certainty",
+    "exre_resemblance": "left out: resemblance",
+    "exre_agreement": "left out: agreement",
+    "exre_recall": "left out: recall of classes",
     "accuracy_on_training_data": "training data read as labelled",
     "channels_first": "channels before height and width",
     "dtype": "the model computes in",
@@ -124,6 +151,12 @@ BLIND_SPOTS = (
 )
 """What no screen of this kind can see."""
 
+
+_PENDING = {
+    "triggers": "triggers have not been looked for yet",
+    "confirmation": "the confirmation that was asked for has not been made yet",
+}
+"""What has not been done, by the name of the step."""
 
 _BY_RULE = ("the chosen rule accuses", "the chosen rule accuses")
 """Instead of what a calibrated finding looks like, for one sample and for several."""
@@ -172,13 +205,26 @@ def count(n: int, noun: str) -> str:
 
 
 def headline(result: ScanResult) -> str:
-    """Return the verdict in one or two sentences a person can act on."""
+    """Return the verdict in a few sentences a person can act on."""
+    return " ".join(filter(None, [_found(result), unfinished(result)]))
+
+
+def unfinished(result: ScanResult) -> str:
+    """Say what of a scan was still to come when its result was written; nothing for one that is over."""
+    left = " and ".join(_PENDING.get(step, step) for step in result.pending)
+    return f"This scan is not finished: {left}." if left else ""
+
+
+def _found(result: ScanResult) -> str:
     undecided = [c for c in result.classes if c.verdict is Verdict.INCONCLUSIVE]
     clean = sum(c.verdict is Verdict.CLEAN for c in result.classes)
-    sentences = [
-        _finding(result.classes, Verdict.POISONED, ("is poison", "are poison")),
-        _finding(result.classes, Verdict.SUSPICIOUS, _BY_RULE if by_rule(result) else ("looks planted", "look planted")),
-    ]
+    poisoned = _finding(result.classes, Verdict.POISONED, ("is poison", "are poison"))
+    verbs = _BY_RULE if by_rule(result) else ("looks planted", "look planted")
+    suspected = _finding(result.classes, Verdict.SUSPICIOUS, verbs)
+    accused = [c for c in result.classes if c.accused]
+    if poisoned and suspected and len(accused) == 1:
+        suspected = suspected.replace(_named(accused[0]), "It also", 1)
+    sentences = [poisoned, suspected]
     if not any(sentences):
         return _nothing_found(result, undecided)
     if undecided:
@@ -241,6 +287,10 @@ def next_steps(result: ScanResult, run: str | None = None, asked: Mapping[str, A
     """
     steps: list[Step] = []
     found = result.verdict in (Verdict.POISONED, Verdict.SUSPICIOUS)
+    if result.pending and asked:
+        confirming = " --confirm" if "confirmation" in result.pending else ""
+        command = f"{_command(asked)}{confirming} --out {shlex.quote(run or 'RUN')}"
+        steps.append(Step("Let the scan go on where it ended: what it says so far may change.", command))
     if found and by_rule(result):
         steps.append(Step("Scan with our own analysis, which is calibrated, before you act on what a published rule says."))
     if found:
@@ -317,7 +367,7 @@ def _after_a_finding(result: ScanResult, run: str | None, asked: Mapping[str, An
 
 def _settling(result: ScanResult, run: str, asked: Mapping[str, Any]) -> list[Step]:
     """Say how a suspicion is settled, where that was not tried and there is a command for it."""
-    untried = result.verdict is Verdict.SUSPICIOUS and result.confirmation is None
+    untried = result.verdict is Verdict.SUSPICIOUS and result.confirmation is None and not result.pending
     if not untried or _is(result, "data", "modality", "activations") or _is(result, "data", "location", "arrays"):
         return []
     text = (
@@ -372,8 +422,12 @@ def _finding(classes: Sequence[ClassResult], verdict: Verdict, verbs: tuple[str,
     if len(holding) > 1:
         return f"{len(holding):,} of {len(classes):,} classes hold {found}: {_names([c for c, _ in holding])}."
     ((only, groups),) = holding
-    name, share = f"Class “{clipped(only.name, 60)}”", sum(group.share for group in groups)
+    name, share = _named(only), sum(group.share for group in groups)
     return f"{name} holds {found} ({share:.1%} of the class)." if n else f"{name} is {verdict} as a whole."
+
+
+def _named(c: ClassResult) -> str:
+    return f"Class “{clipped(c.name, 60)}”"
 
 
 def _nothing_found(result: ScanResult, undecided: Sequence[ClassResult]) -> str:

@@ -21,7 +21,7 @@ from toxscreen.trigger.patterns import search_patterns
 from toxscreen.trigger.pictures import Pictures, details, reduced
 from toxscreen.trigger.shared import View
 from toxscreen.trigger.words import Texts, search_words
-from toxscreen.views import input_view, word_numbers
+from toxscreen.views import input_view, word_numbers, words_of
 
 STRETCH = 256
 """Inputs that are read, or asked the model about, at a time."""
@@ -78,6 +78,10 @@ class Medium(ABC):
     @abstractmethod
     def views(self, seen: Any) -> tuple[View, ...]:
         """Return what one may see of some inputs, one row each: what a trigger changes stands out there."""
+
+    def named(self, seen: Any, columns: Sequence[int]) -> list[str]:  # noqa: ARG002 - pictures hold no words
+        """Return the words in some inputs that columns of their view stand for; none where it shows no words."""
+        return []
 
     def ask(self, seen: Any) -> NDArray[np.int64]:
         """Return the class index that the model gives each input, -1 for none."""
@@ -169,6 +173,11 @@ class _Texts(Medium):
         held = sparse.csr_array((np.ones(len(columns), np.float32), columns, starts), (len(seen), _N_WORDS))
         held.sum_duplicates()
         return (View(held, strictness=3.0),)
+
+    def named(self, seen: Texts, columns: Sequence[int]) -> list[str]:
+        """Return the words, in the order of the columns."""
+        words = {number: word for text in seen for word, number in zip(words_of(text), word_numbers(text, _N_WORDS), strict=True)}
+        return [words[column] for column in columns if column in words]
 
 
 def open_medium(classifier: Classifier, training_set: TrainingSet, outputs: NDArray[np.int64] | None) -> Medium | None:

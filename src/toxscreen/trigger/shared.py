@@ -20,6 +20,7 @@ parts of clean classes up to 10 (digits of one hand), and tiny ones of near-dupl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.special import expit
 
 _FOLDS = 5
-_ROUNDS = 6
+_ROUNDS = 20
 """Times that the holders are chosen anew at most."""
 
 _RESTS = 1e-3
@@ -129,8 +130,14 @@ class Look:
     """
 
     def __init__(self, views: Sequence[View], rng: np.random.Generator) -> None:
-        folds = np.array_split(rng.permutation(views[0].values.shape[0]), _FOLDS)
-        self._seen = [_Seen(view, folds) for view in views]
+        self._folds = np.array_split(rng.permutation(views[0].values.shape[0]), _FOLDS)
+        self._seen = [_Seen(view, self._folds) for view in views]
+
+    def beside(self, view: View) -> Look:
+        """Return the same look with one more view of the inputs."""
+        look = copy(self)
+        look._seen = [*self._seen, _Seen(view, self._folds)]
+        return look
 
     def shared_by(self, members: NDArray[np.bool_]) -> Shared | None:
         """Return what members share, with whoever shares it; None where it comes down to fewer than ten on either side.

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.sources.data.making import encoded, image_table, pictures, write_shards
-from toxscreen.errors import UsageError
+from toxscreen.errors import DataError, UsageError
 from toxscreen.sources.data import open_training_set
 from toxscreen.sources.data.decode import decode_image
 from toxscreen.sources.data.encode import Recoder, kind_of
@@ -97,5 +97,5 @@ def test_a_changed_image_must_be_shaped_as_before(tmp_path, new):
 
 @pytest.mark.parametrize("data", [b"nothing", None, encoded(PICTURES[0])[:200]])
 def test_an_image_that_cannot_be_read_cannot_be_changed(tmp_path, data):
-    with pytest.raises(UsageError, match="row 1 of"):
+    with pytest.raises(DataError, match="row 1 of"):
         recoded(tmp_path, [encoded(PICTURES[0]), data, encoded(PICTURES[2])], {1: PICTURES[1]})

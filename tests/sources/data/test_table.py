@@ -197,7 +197,7 @@ def test_a_missing_column_is_reported_with_the_columns_there_are(tmp_path, endin
         write_jsonl(file, [{"text": "a", "class id": "x"}, {"text": "b"}])
     with pytest.raises(DataError, match=r"label.*'text', 'class id'"):
         open_training_set(file)
-    with pytest.raises(DataError, match=r"no column 'nope'.*'text', 'class id'"):
+    with pytest.raises(UsageError, match=r"no column 'nope'.*'text', 'class id'"):
         open_training_set(file, label_column="nope")
 
 

@@ -175,7 +175,7 @@ def test_layers_are_named_by_tensor_or_by_node_and_averaged_over_space(tmp_path:
     np.testing.assert_allclose(outputs.activations["activated"], features(PICTURES), atol=1e-5)
     np.testing.assert_array_equal(outputs.activations["convolved"], outputs.activations["first convolution"])
     assert ("convolved", (6, 8, 8), "Conv") in [(layer.name, layer.shape, layer.kind) for layer in classifier.layers()]
-    with pytest.raises(ModelError, match="got 'nowhere'"):
+    with pytest.raises(UsageError, match="got 'nowhere'"):
         classifier.forward(classifier.encode(PICTURES), ["nowhere"])
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from toxscreen.errors import ModelError
+from toxscreen.errors import ModelError, UsageError
 from toxscreen.sources.model import open_classifier
 from toxscreen.sources.model.preprocessing import ArrayPreprocessing
 from toxscreen.sources.model.torch_module import TorchClassifier, _placed
@@ -226,7 +226,7 @@ def test_the_layers_are_listed_in_the_order_in_which_they_run(images: list[np.nd
 
 def test_an_unknown_layer_is_answered_with_the_names_close_to_it(images: list[np.ndarray]) -> None:
     opened = classifier(HEADS["a linear layer"](), images)
-    with pytest.raises(ModelError, match=r"'nrom'. Close to it: norm"):
+    with pytest.raises(UsageError, match=r"'nrom'. Close to it: norm"):
         ask(opened, images, "nrom")
 
 
@@ -263,7 +263,7 @@ def test_no_hook_is_left_after_a_failure_and_the_modes_are_put_back(images: list
     opened = classifier(network, images)
     with pytest.raises(ModelError, match=r"must take the batch it is given, \(6, 2, 8, 8\)"):
         ask(opened, [image[:2] for image in images], "conv", "relu")
-    with pytest.raises(ModelError, match=r"no such|must be one of"):
+    with pytest.raises(UsageError, match=r"no such|must be one of"):
         ask(opened, images, "conv", "nowhere")
     with pytest.raises(ModelError, match="must take the batch"):
         classifier(network, [image[:2] for image in images])

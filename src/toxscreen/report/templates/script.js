@@ -137,6 +137,8 @@
     const section = plot.dataset.class;
     const { x, y, group } = points[section];
     const ring = plot.querySelector(".ring");
+    // What the model gives another class has no place.
+    const order = [...x.keys()].filter((i) => x[i] !== null).sort((a, b) => group[b] - group[a] || x[a] - x[b]);
     const point = (i) => {
       ring.setAttribute("cx", x[i]);
       ring.setAttribute("cy", y[i]);
@@ -147,14 +149,13 @@
       const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(plot.getScreenCTM().inverse());
       let nearest = -1;
       let least = 60 ** 2;
-      for (let i = 0; i < x.length; i++) {
+      for (const i of order) {
         const distance = (x[i] - at.x) ** 2 + (y[i] - at.y) ** 2;
         if (distance < least) [nearest, least] = [i, distance];
       }
       if (nearest < 0) hide();
       else point(nearest);
     };
-    const order = x.map((_, i) => i).sort((a, b) => group[b] - group[a] || x[a] - x[b]);
     plot.addEventListener("pointermove", under);
     plot.addEventListener("click", under);
     walk(plot, order.length, (i) => point(order[i]));

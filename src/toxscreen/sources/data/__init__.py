@@ -48,9 +48,9 @@ def open_training_set(
     Raises
     ------
     DataError
-        If the data cannot be used: no samples, fewer than two classes, no such column, no supported format.
+        If the data cannot be used: no samples, fewer than two classes, no supported format.
     UsageError
-        If the split is not there, or a setting does not apply to this kind of data.
+        If the split or a column is not there, or a setting does not apply to this kind of data.
     """
     selection = Selection(split, input_column, label_column, None if class_names is None else tuple(class_names))
     if isinstance(data, TrainingSet):

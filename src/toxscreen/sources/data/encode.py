@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from toxscreen.errors import UsageError
+from toxscreen.errors import DataError, UsageError
 from toxscreen.sources.data.base import Input, Unreadable
 from toxscreen.sources.data.decode import decode_image
 from toxscreen.sources.data.reading import RowReader
@@ -68,7 +68,7 @@ class Recoder:
             data = source.cells(np.array([row]))[0]
             pixels = decode_image(data) if isinstance(data, bytes) else data
             if not isinstance(data, bytes) or not isinstance(pixels, np.ndarray):
-                raise UsageError(
+                raise DataError(
                     f"Only images that can be read can be changed, but the one in row {row} of {source.location} cannot."
                 )
             kind = kind_of(data)

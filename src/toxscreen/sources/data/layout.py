@@ -32,10 +32,8 @@ def choose_columns(
 
     Raises
     ------
-    DataError
-        As :func:`choose_column` does.
-    UsageError
-        If they are the same column.
+    DataError, UsageError
+        As :func:`choose_column` does, or if they are the same column.
     """
     input_column = choose_column(input_wanted, columns, usual_inputs, "input", location)
     label_column = choose_column(label_wanted, columns, LABEL_COLUMNS, "label", location)
@@ -52,14 +50,16 @@ def choose_column(wanted: str | None, columns: Sequence[str], usual: Iterable[st
 
     Raises
     ------
+    UsageError
+        If the column asked for is not there.
     DataError
-        If the column asked for is not there, if none has one of the usual names, or if more than one has the name.
+        If none has one of the usual names, or if more than one has the name.
     """
     listed = ", ".join(repr(column) for column in columns)
     if wanted is not None:
         found = [column for column in columns if column == wanted]
         if not found:
-            raise DataError(f"{location} has no column {wanted!r} for the {role}; its columns are {listed or 'none'}.")
+            raise UsageError(f"{location} has no column {wanted!r} for the {role}; its columns are {listed or 'none'}.")
     else:
         alike = ([column for column in columns if column.lower() == name] for name in usual)
         found = next(filter(None, alike), [])

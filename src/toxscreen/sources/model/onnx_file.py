@@ -106,13 +106,15 @@ class OnnxClassifier(Classifier):
 
         Raises
         ------
+        UsageError
+            There is no such layer.
         ModelError
-            There is no such layer, or the graph fails.
+            The graph fails.
         """
         tensors = [self._graph.tensor_of(name) for name in layers]
         for name, tensor in zip(layers, tensors, strict=True):
             if tensor is None:
-                raise ModelError(f"A layer must be a tensor or a node of {self._path}, got {name!r}. toxscreen inspect lists them.")
+                raise UsageError(f"A layer must be a tensor or a node of {self._path}, got {name!r}. toxscreen inspect lists them.")
         found = self._run(encoded, [self._logits], tuple(tensor for tensor in tensors if tensor is not None))
         mask, kinds = encoded.get("attention_mask"), [self._graph.kind_of(tensor or "") for tensor in tensors]
         activations = {name: _pooled(array, kind, mask) for name, kind, array in zip(layers, kinds, found[1:], strict=True)}

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from toxscreen.errors import ModelError
+from toxscreen.errors import ModelError, UsageError
 from toxscreen.sources.data.base import Input, Modality
 from toxscreen.sources.model.base import Classifier, Layer, Outputs
 from toxscreen.sources.model.logits import are_probabilities, as_logits
@@ -113,8 +113,10 @@ class TorchClassifier(Classifier):
 
         Raises
         ------
+        UsageError
+            There is no such layer.
         ModelError
-            There is no such layer, or it did not run, or the network fails.
+            It did not run, or the network fails.
         """
         tensors = self.tensors(encoded, self._layout)
         mask = tensors.get("attention_mask") if isinstance(tensors, dict) else None
@@ -219,7 +221,7 @@ class TorchClassifier(Classifier):
             return module
         known = [layer.name for layer in self.layers()]
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[-3:]
-        raise ModelError(f"A layer must be one of the {len(known)} of {self.name}, got {name!r}. Close to it: {', '.join(close)}.")
+        raise UsageError(f"A layer must be one of the {len(known)} of {self.name}, got {name!r}. Close to it: {', '.join(close)}.")
 
     def tensors(self, encoded: Encoded, layout: torch.memory_format = torch.contiguous_format) -> Tensor | dict[str, Tensor]:
         """Return an encoded batch on the network's device, in the dtype of its weights; ``layout`` is for pictures."""
