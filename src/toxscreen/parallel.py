@@ -29,8 +29,8 @@ class Parallel(Protocol):
 def keep_freed_memory() -> None:
     """Let the process use memory again that it has freed, and not ask the system for each array anew.
 
-    The GNU C library gives back what is larger than a limit, and raises the limit to the largest that it saw freed: one array is made
-    and dropped, of which not a byte is touched. Without it, half of the time of a small network is the system clearing pages.
+    The C library of GNU gives back what is larger than a limit, and raises the limit to the largest that it saw freed: one array is
+    made and dropped, of which not a byte is touched. Without it, half of the time of a small network is the system clearing pages.
     """
     np.empty(_KEPT_BYTES, np.uint8)
 

@@ -279,8 +279,8 @@ def total_variance(activations: Part | NDArray[np.floating[Any]]) -> float:
 def whitened(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return points ``(n, k)`` of full rank at unit variance in every direction, whichever way they are turned."""
     centred = points - points.mean(axis=0)
-    equalising: NDArray[np.float64] = np.linalg.inv(np.linalg.cholesky(centred.T @ centred / len(points)))
-    return centred @ equalising.T
+    whitened: NDArray[np.float64] = centred @ np.linalg.inv(np.linalg.cholesky(centred.T @ centred / len(points))).T
+    return whitened
 
 
 def whiten(reduction: Reduction) -> NDArray[np.floating]:

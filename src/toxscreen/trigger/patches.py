@@ -424,9 +424,9 @@ def _fixed_seeds(cells: Case[Pictures], scale: _Scale) -> list[_Seed]:
     stride = _step(min(height, width))
     pictures = (np.concatenate([cells.members, cells.ordinary, cells.hosts]) - scale.lowest) / scale.unit
     found: list[list[_Shared]] = [[] for _ in range(2 * len(_TOLERANCES))]
-    places = [(top, left) for top in range(0, height - _TAPS + 1, stride) for left in range(0, width - _TAPS + 1, stride)]
+    grid = [(top, left) for top in range(0, height - _TAPS + 1, stride) for left in range(0, width - _TAPS + 1, stride)]
     together = max(1, _COMPARED // (len(cells.members) * len(pictures)))
-    for some in (places[start : start + together] for start in range(0, len(places), together)):
+    for some in (grid[start : start + together] for start in range(0, len(grid), together)):
         windows = np.stack([pictures[:, top : top + _TAPS, left : left + _TAPS].reshape(len(pictures), -1) for top, left in some])
         for (ratios, holders), kept in zip(_shared(windows, cells), found, strict=True):
             kept.extend(zip(ratios.tolist(), some, holders, strict=True))
