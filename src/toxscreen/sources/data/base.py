@@ -60,8 +60,8 @@ class Stack(list[Input]):
     """Inputs of one shape that lie in one array ``(b, ...)``, which need not be put together again."""
 
     def __init__(self, array: NDArray[Any]) -> None:
-        super().__init__(array)
-        self.array = array
+        self.array = np.ascontiguousarray(array)
+        super().__init__(self.array)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class StackRows(_InMemory):
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """Return the samples of some rows, which can all be read, as copies in one array."""
-        return Batch(rows, Stack(np.ascontiguousarray(self._stack[rows])))
+        return Batch(rows, Stack(self._stack[rows]))
 
 
 class ItemRows(_InMemory):
