@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from toxscreen.parallel import in_parallel
+from toxscreen.parallel import in_parallel, one_thread
 
 
 def of_blas():
@@ -48,6 +48,13 @@ def test_the_threads_of_others_are_as_before_whatever_happened():
     before = of_blas()
     with pytest.raises(ZeroDivisionError):
         in_parallel(lambda item: 1 / item, [0])
+    assert of_blas() == before
+
+
+def test_products_are_made_by_one_thread_each_and_then_as_before():
+    before = of_blas()
+    with one_thread():
+        assert max(of_blas(), default=1) == 1
     assert of_blas() == before
 
 

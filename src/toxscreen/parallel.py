@@ -6,8 +6,9 @@ small products do not wait for threads to meet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -33,6 +34,15 @@ def keep_freed_memory() -> None:
     made and dropped, of which not a byte is touched. Without it, half of the time of a small network is the system clearing pages.
     """
     np.empty(_KEPT_BYTES, np.uint8)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let products of matrices be made by one thread each: small ones wait longer for threads to meet than they take."""
+    from threadpoolctl import ThreadpoolController
+
+    with ThreadpoolController().select(user_api="blas").limit(limits=1):
+        yield
 
 
 def in_parallel(work: Callable[[T], R], items: Iterable[T], told: Callable[[int], None] = lambda _: None) -> list[R]:
