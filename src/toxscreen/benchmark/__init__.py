@@ -14,7 +14,7 @@ from toxscreen.errors import UsageError
 
 __all__ = ["TABLES", "Settings", "markdown_table", "run_table"]
 
-TABLES = ("scan", "paper", "board", "peers", "attacks", "exclusion", "calibration", "verdict", "speed")
+TABLES = ("scan", "paper", "board", "peers", "attacks", "exclusion", "calibration", "verdict", "ablation", "speed")
 """The modules of the tables; each has ``SEEDS``, ``cells``, ``steps`` and ``markdown``, and is imported when it is asked for."""
 
 

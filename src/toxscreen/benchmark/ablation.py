@@ -1,0 +1,130 @@
+"""The table ``ablation``: what each piece of a scan is worth, measured by leaving it out.
+
+The rows are some of those of ``verdict``, with the same models and activations: the telling regimes, and clean data. A piece earns
+its place if poison is missed or clean samples are flagged without it in some row, and in none with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from toxscreen import views
+from toxscreen.activations import Activations
+from toxscreen.benchmark import tables
+from toxscreen.benchmark.cases import Case
+from toxscreen.benchmark.grid import Settings, Steps
+from toxscreen.benchmark.regimes import in_order
+from toxscreen.benchmark.subject import Subject
+from toxscreen.config import ScanConfig
+from toxscreen.result import Verdict
+from toxscreen.screening import Labels, Screening, screen
+from toxscreen.settling import convict, leads, predicted_classes
+from toxscreen.sharing import planted, widen
+from toxscreen.sources.data import open_training_set
+from toxscreen.trigger.medium import open_medium
+from toxscreen.trigger.recover import recover
+
+SEEDS = 1
+
+_PIECES = (
+    "nothing",
+    "label conflict",
+    "what the inputs of a group share",
+    "what is sought in classes that are not accused",
+    "the trigger",
+    "all but the screen",
+)
+"""What is left out, by name."""
+
+_ROWS = (
+    "WaNet",
+    "BadNets, 2% of airplane",
+    "Blended, 60% of class 7",
+    "Adap-Blend",
+    "SIG",
+    "every class to the next, 10% of the data",
+    "step imbalance 100, BadNets, 5% of the data, to a minority class",
+    "Rotten Tomatoes, words, 5%",
+    "GTSRB, nothing planted",
+    "CIFAR-10, nothing planted",
+)
+"""Parts of the names of the rows."""
+
+
+def cells(settings: Settings, seeds: int) -> Iterator[tuple[Case, int]]:
+    """Yield rows and seeds, the seeds outside."""
+    quick = settings.scale == "quick"
+    for seed in range(seeds):
+        yield from ((case, seed) for case in in_order(quick=quick) if quick or any(part in case.name for part in _ROWS))
+
+
+def steps(case: Case, seed: int, settings: Settings) -> Steps:
+    """Return the measurements of a cell, one for each piece that is left out."""
+    subject = Subject(case, seed, settings)
+    screened = cache(partial(_screened, subject))
+    return {f"without {piece}": partial(_without, subject, piece, screened) for piece in _PIECES}
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """Return the table: TPR, FPR and the clean classes accused of each row, without each piece."""
+    header = ["TPR / FPR % without", *_PIECES]
+    rows = []
+    for cell in document["cells"]:
+        found = (cell["steps"].get(f"without {piece}") for piece in _PIECES)
+        rows.append([str(cell["case"]), *("-" if each is None else _told(each) for each in found)])
+    return tables.markdown(header, rows)
+
+
+def _told(found: Mapping[str, Any]) -> str:
+    rates = " / ".join(f"{100 * found[name]:.{digits}f}" for name, digits in (("tpr", 1), ("fpr", 2)) if found[name] is not None)
+    alarms = int(found["alarms"])
+    return f"{rates}; {alarms} clean class{'es' * (alarms > 1)} accused" if alarms else rates
+
+
+def _without(subject: Subject, piece: str, screened: Any) -> dict[str, Any]:
+    """Return TPR, FPR and the number of clean classes that are accused, without a piece."""
+    screening, labels = screened(conflict=piece != "label conflict")
+    if piece != "all but the screen":
+        screening = _settled(subject, screening, labels, piece)
+    flagged, poisoned = screening.samples["flagged"].to_numpy(), subject.planted.poisoned
+    accused = {i for i, each in enumerate(screening.classes) if each.verdict.severity >= Verdict.SUSPICIOUS.severity}
+    return {
+        "tpr": float(flagged[poisoned].mean()) if poisoned.any() else None,
+        "fpr": float(flagged[~poisoned].mean()),
+        "alarms": len(accused - set(labels.given[poisoned].tolist())),
+    }
+
+
+def _screened(subject: Subject, *, conflict: bool) -> tuple[Screening, Labels]:
+    """Screen what the scan stored, with and without the view of the inputs."""
+    stored, split = subject.activations, subject.planted.split
+    blind = {name: layer for name, layer in stored.layers.items() if conflict or name not in (views.CELLS, views.WORDS)}
+    activations: Activations = replace(stored, layers=blind)
+    training_set = open_training_set(subject.as_data, class_names=split.class_names)
+    labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
+    return screen(activations, labels, None, subject.layer, ScanConfig(seed=subject.seed)), labels
+
+
+def _settled(subject: Subject, screening: Screening, labels: Labels, piece: str) -> Screening:
+    """Follow what was screened as a scan does, but for one piece."""
+    training_set = open_training_set(subject.as_data, class_names=subject.planted.split.class_names)
+    medium = open_medium(subject.classifier, training_set, None)
+    if medium is None:
+        return screening
+    sharing, seeking, following, again = np.random.default_rng(subject.seed).spawn(4)
+    layer = subject.activations.layers[subject.layer]
+    around = piece != "what the inputs of a group share"
+    if around:
+        screening = widen(screening, labels, medium, layer, sharing)
+    if piece != "what is sought in classes that are not accused":
+        screening = planted(screening, labels, medium, layer, seeking)
+    if piece != "the trigger":
+        predicted, errors = predicted_classes(screening, labels), list[Exception]()
+        found = recover(medium, leads(screening, labels), predicted, rng=following, failed=errors.append)
+        screening = convict(screening, labels, found)
+    return widen(screening, labels, medium, layer, again) if around else screening
