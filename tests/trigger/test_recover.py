@@ -67,9 +67,10 @@ def lead(training_set, members, group=1):
     return Lead(TARGET, group, np.flatnonzero(members), np.flatnonzero(own & ~members))
 
 
-def recovered(training_set, leads, classifier):
+def recovered(training_set, leads, classifier, predicted=None):
     medium = open_medium(classifier, training_set, None)
-    return recover(medium, leads, training_set.labels, rng=np.random.default_rng(1), failed=fails)
+    given = training_set.labels if predicted is None else predicted
+    return recover(medium, leads, given, rng=np.random.default_rng(1), failed=fails)
 
 
 def fails(error):
@@ -94,6 +95,16 @@ def test_all_that_hold_it_are_found_where_a_part_of_them_was_suspected():
     suspected = planted & (np.cumsum(planted) <= 20)
     (found,) = recovered(training_set, [lead(training_set, suspected)], Obedient())
     np.testing.assert_array_equal(np.sort(found.holding), np.flatnonzero(planted))
+
+
+def test_samples_that_hold_it_are_found_where_it_did_not_work_but_say_nothing_about_its_effect():
+    training_set, planted = poisoned()
+    predicted, rows = training_set.labels.copy(), np.flatnonzero(planted)
+    predicted[rows[:5]], predicted[rows[5]] = 2, -1  # misread, and not examined
+    suspected = planted & (predicted == TARGET)
+    (found,) = recovered(training_set, [lead(training_set, suspected)], Obedient(), predicted)
+    np.testing.assert_array_equal(np.sort(found.holding), np.setdiff1d(rows, rows[5]))
+    assert found.proof.returns.n <= suspected.sum()
 
 
 def test_a_trigger_for_one_source_class_is_tested_on_that_class():

@@ -93,7 +93,8 @@ class Recovered:
     sources
         Indices of the classes that it works on.
     held, holding
-        Row numbers of the samples of the class that hold it, and of those among them that leave the class when it is taken off.
+        Row numbers of the samples of the class that hold it, and of those among them that the model gives another class when it is
+        taken off: also such as it gives another one before, where the trigger did not work. These say nothing about its effect.
     shown
         Some hosts with and without it.
     """
@@ -182,9 +183,9 @@ def _follow(
     tested = replace(tested, hosts=tested.hosts[chosen], classes=tested.classes[chosen])
     proof, held, holding = prove(trigger, tested, medium.ask, rng), *2 * (np.zeros(0, np.int64),)
     if proof.flips.interval[0] > proof.control_flips.interval[1]:
-        own = np.flatnonzero((labels == lead.class_index) & (predicted == labels))
+        own = np.flatnonzero((labels == lead.class_index) & (predicted >= 0))
         held, leaves = _held(medium, own, trigger, lead.class_index)
-        unseen = ~np.isin(held, members[0::2])
+        unseen = ~np.isin(held, members[0::2]) & (predicted[held] == lead.class_index)
         proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
         holding = held[leaves]
     return Recovered(lead, trigger, proof, sources, held, holding, _shown(medium, trigger, tested, rows[1::2][chosen]))
