@@ -15,6 +15,7 @@ import toxscreen
 PACKAGE = Path(toxscreen.__file__).parent
 
 FLOW = (
+    "parallel",
     "networks",
     "sources",
     "decoded",
@@ -24,7 +25,6 @@ FLOW = (
     "views",
     "activations",
     "store",
-    "parallel",
     "segments",
     "conflict",
     "reduction",

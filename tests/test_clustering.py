@@ -86,6 +86,13 @@ def test_all_starts_at_once_end_where_each_alone_does(seed, n, k, few_values):
     np.testing.assert_array_equal(two_means(points), references.two_means(points, 100))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1, 1e30])
+@pytest.mark.parametrize("apart", [0.5, 6])
+def test_most_of_the_way_in_float32_leads_to_the_same_halves(apart, scale):
+    points = scale * two_clouds(3000, 300, apart=apart)[0]
+    np.testing.assert_array_equal(two_means(points), references.two_means(points / scale, 100))
+
+
 def test_two_means_of_many_rows_is_that_of_blocks_of_them(monkeypatch):
     points = rng().normal(size=(500, 6)) * np.array([3, 2, 1, 1, 1, 1])
     whole = two_means(points)

@@ -47,15 +47,26 @@ def test_pictures_are_judged_by_their_nearest_others_each_class_equally_represen
     np.testing.assert_allclose(others[np.arange(len(labels)), fit.rival], others.max(axis=1), atol=1e-6)
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 700), st.integers(1, 12), st.booleans())
+@given(st.integers(0, 2**32 - 1), st.integers(1, 50), st.integers(1, 20), st.integers(1, 12), st.booleans())
 @settings(max_examples=50, deadline=None)
-def test_the_smallest_are_those_that_come_first_when_all_are_sorted(seed, m, k, few_values):
+def test_the_smallest_are_those_that_come_first_when_all_are_sorted(seed, width, n_tiles, k, few_values):
+    m = width * n_tiles
     values = (rng(seed).integers(0, 9, (5, m)) if few_values else rng(seed).normal(size=(5, m))).astype(np.float32)
-    found = smallest(values, min(k, m))
+    found = smallest(values.reshape(5, n_tiles, width).transpose(1, 0, 2), min(k, m))
     assert all(len(set(row)) == min(k, m) for row in found.tolist())
     taken = np.take_along_axis(values, found, axis=1)
     np.testing.assert_array_equal(np.sort(taken, axis=1), np.sort(values, axis=1)[:, : min(k, m)])
     np.testing.assert_array_equal(taken[:, -1], taken.max(axis=1))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(12, 900), st.integers(1, 300))
+@settings(max_examples=30, deadline=None)
+def test_the_nearest_are_those_of_least_distance(seed, m, b):
+    pictures, asked = rng(seed).normal(size=(m, 5)).astype(np.float32), rng(seed + 1).normal(size=(b, 5)).astype(np.float32)
+    apart = ((asked[:, None].astype(np.float64) - pictures) ** 2).sum(axis=2)
+    found = np.take_along_axis(apart, _Search(pictures).nearest(asked, 11), axis=1)
+    np.testing.assert_allclose(np.sort(found, axis=1), np.sort(apart, axis=1)[:, :11], atol=1e-5)
+    np.testing.assert_allclose(found[:, -1], found.max(axis=1), atol=1e-5)
 
 
 def test_no_picture_is_looked_up_twice(monkeypatch):

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import platform
+import resource
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from toxscreen.parallel import in_parallel
+from toxscreen.parallel import in_parallel, one_thread
 
 
 def of_blas():
@@ -47,9 +51,30 @@ def test_the_threads_of_others_are_as_before_whatever_happened():
     assert of_blas() == before
 
 
+def test_products_are_made_by_one_thread_each_and_then_as_before():
+    before = of_blas()
+    with one_thread():
+        assert max(of_blas(), default=1) == 1
+    assert of_blas() == before
+
+
 def test_what_goes_wrong_with_an_item_is_raised(workers):  # noqa: ARG001
     with pytest.raises(ZeroDivisionError):
         in_parallel(lambda item: 1 / item, [1, 0, 2])
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="the limit is that of the C library of GNU")
+def test_memory_that_was_freed_is_used_again_and_not_asked_of_the_system_anew():
+    code = (
+        "import resource, numpy as np; from toxscreen.parallel import keep_freed_memory\n"
+        "def pages():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(10): [np.ones(2 << 20, np.uint8) for _ in range(8)]\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "keep_freed_memory(); pages(); print(pages())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert int(run.stdout) < 2 * 8 * (2 << 20) // resource.getpagesize()  # otherwise ten times as many as the arrays have
 
 
 def test_nothing_to_do_gives_nothing(workers):  # noqa: ARG001

@@ -46,6 +46,17 @@ def test_components_are_those_of_a_singular_value_decomposition(n, d):
     np.testing.assert_allclose(found.points.var(axis=0), variances, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1, 1e-12, 1e12])
+@pytest.mark.parametrize(("falls", "rtol"), [(0.97, 1e-4), (0.3, 1e-6)])
+def test_a_few_components_of_many_features_are_as_exact_as_they_must_be(falls, rtol, scale):
+    directions = np.linalg.qr(rng(1).normal(size=(120, 120)))[0] * falls ** np.arange(120)[:, None]
+    activations = ((rng().normal(size=(400, 120)) @ directions + 3) * scale).astype("f4")
+    points, variances = references.principal_components(activations, 8)
+    found = principal_components(activations, 8, rng())
+    np.testing.assert_allclose(found.variances, variances, rtol=rtol)
+    np.testing.assert_allclose(up_to_sign(found.points), up_to_sign(points), atol=10 * rtol * np.abs(points).max())
+
+
 @pytest.mark.parametrize(("n", "d", "k"), [(100, 30, 10), (7, 30, 6), (100, 3, 3), (1, 30, 0), (0, 30, 0)])
 def test_there_are_ten_components_at_most_and_never_more_than_rows_less_one_or_features(n, d, k):
     assert reduce(rng().normal(size=(n, d)).astype("f4"), ReductionConfig(), rng()).points.shape == (n, k)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import FakeTrainingSet
 from tests.references import area_average, word_numbers
+from toxscreen.sources.data.base import Stack
 from toxscreen.views import InputView, input_view, picture_features, text_features
 
 
@@ -47,6 +48,22 @@ def test_how_many_pictures_are_converted_at_a_time_does_not_matter(monkeypatch):
     whole = picture_features(pictures, 1)
     monkeypatch.setattr("toxscreen.views._BLOCK", 2 * 12 * 12)
     np.testing.assert_array_equal(picture_features(pictures, 1), whole)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_large_pictures_are_averaged_as_small_ones_are(monkeypatch, channels):
+    pictures = [_picture(np.random.default_rng(4), 30, 21, 3) for _ in range(3)]
+    small = picture_features(pictures, channels)
+    monkeypatch.setattr("toxscreen.views._SMALL", 0)
+    np.testing.assert_allclose(picture_features(pictures, channels), small, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["image", "array"])
+def test_pictures_in_one_array_give_what_each_of_them_gives(monkeypatch, kind):
+    monkeypatch.setattr("toxscreen.views._BLOCK", 2 * 9 * 12 * 3)
+    pictures = np.stack([_picture(np.random.default_rng(seed), 9, 12, 3) for seed in range(5)])
+    pictures = pictures if kind == "image" else pictures.transpose(0, 3, 1, 2) / 7
+    np.testing.assert_array_equal(InputView(kind, 3)(Stack(pictures)), InputView(kind, 3)(list(pictures)))
 
 
 def test_a_gray_picture_among_coloured_ones_has_the_same_three_channels():

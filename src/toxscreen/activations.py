@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from toxscreen import views
 from toxscreen.errors import DataError, ModelError, StoreError, UsageError
+from toxscreen.parallel import keep_freed_memory
 from toxscreen.sources.data.base import Batch, NotExamined, TrainingSet
 from toxscreen.sources.model.base import Classifier, Outputs
 
@@ -194,6 +195,7 @@ def compute(
     ModelError
         If what the model returns has the wrong shape.
     """
+    keep_freed_memory()
     prepare = partial(_prepare, training_set, classifier, plan.view)
     workers = max(1, min(_DECODERS, (os.cpu_count() or 1) // 2)) if training_set.parallel else 1
     with contextlib.closing(_ahead(prepare, batches, workers)) as items:

@@ -21,6 +21,8 @@ from toxscreen.segments import Part
 _LLOYD_ITERATIONS = 100
 _CUT_THROUGH = 5
 """Components that 2-means starts from."""
+_ROUGHLY_FROM = 2048
+"""Rows from which 2-means goes most of its way in float32."""
 _BLOCK = 1 << 14
 """Rows whose memberships are made numbers at a time."""
 _REFINEMENTS = 10
@@ -59,7 +61,10 @@ def two_means(points: NDArray[np.floating]) -> NDArray[np.bool_]:
     n, k = points.shape
     if not n or not k:
         return np.zeros(n, dtype=bool)
-    members, inertia = _lloyd(points, _tails(points[:, :_CUT_THROUGH]))
+    members = _tails(points[:, :_CUT_THROUGH])
+    if n >= _ROUGHLY_FROM and points.dtype != np.float32:  # rounding matters to where it ends, and hardly on the way there
+        members, _ = _lloyd((points / (np.abs(points).max() or 1)).astype(np.float32), members)
+    members, inertia = _lloyd(points, members)
     rounding, best = 1e-12 * float(np.vdot(points, points)), 0
     for start, one in enumerate(inertia):
         if one < inertia[best] - rounding:
@@ -78,21 +83,23 @@ def _tails(points: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 def _lloyd(points: NDArray[np.floating], members: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Refine several starts ``(n_starts, n)`` at once; return where they end, with their inertia, infinite for an empty side."""
-    n, everything, total = len(points), points.sum(axis=0, dtype=np.float64), float(np.vdot(points, points))
+    n, k = points.shape
+    rows = np.ascontiguousarray(np.column_stack([points, np.ones(n, points.dtype)]).T)  # whose sum is the number of them
+    everything, total = rows.sum(axis=1, dtype=np.float64), float(np.vdot(points, points))
     inertia, moving = np.full(len(members), np.inf), np.arange(len(members))
     for _ in range(_LLOYD_ITERATIONS):
-        sizes = members[moving].sum(axis=1)
-        split = (sizes > 0) & (sizes < n)
+        now = members[moving]
+        sums = products(now, rows.T)
+        split = (sums[:, k] > 0) & (sums[:, k] < n)
         inertia[moving[~split]] = np.inf
-        moving, sizes = moving[split], sizes[split, None]
+        moving, now, sums = moving[split], now[split], sums[split]
         if not len(moving):
             break
-        now = members[moving]
-        sums = products(now, points)
-        inside, outside = sums / sizes, (everything - sums) / (n - sizes)
-        inertia[moving] = total - (sizes * inside**2 + (n - sizes) * outside**2).sum(axis=1)
+        sizes, others = sums[:, k:], everything - sums
+        inside, outside = sums[:, :k] / sizes, others[:, :k] / others[:, k:]
+        inertia[moving] = total - (sizes * inside**2 + others[:, k:] * outside**2).sum(axis=1)
         border = ((inside**2 - outside**2).sum(axis=1, keepdims=True) / 2).astype(points.dtype)
-        nearer = (inside - outside).astype(points.dtype) @ points.T > border
+        nearer = (inside - outside).astype(points.dtype) @ rows[:k] > border
         members[moving] = nearer
         moving = moving[(nearer != now).any(axis=1)]
     return members, inertia

@@ -40,12 +40,12 @@ label (AUC 0.73 on Rotten Tomatoes, 0.98 on AG News), at 2 it hides them (0.46).
 
 _FEWEST_TEXTS = 3
 _CHUNK = 4096
-_TOGETHER = 32
-"""Pictures whose distances to all references are computed at a time: a few megabytes."""
+_TOGETHER, _HELD = 128, 1 << 22
+"""Pictures whose distances to all references are computed at a time, and such distances, at most."""
 
-_TAKEN_TOGETHER = 20
-"""Distances of which the least is taken first: only where it is among the smallest are the others looked at."""
-
+_TILES, _NARROWEST = 40, 64
+"""Parts that the references are dealt into, and the fewest of a part. Of those at the same place in each the least distance is
+taken first: only where it is among the smallest are the others looked at."""
 
 _MARK_SHARE, _MARK_RATIO = 0.1, 3.0
 """A word marks a group when at least this part of its texts hold it, and this many times the part of the rest of the class and of
@@ -347,31 +347,37 @@ class _Search:
     """The nearest of some pictures, ``(m, d)``, by their Euclidean distance."""
 
     def __init__(self, pictures: NDArray[np.float32]) -> None:
-        self._across = np.ascontiguousarray(pictures.T)
-        self._half_squares = (pictures**2).sum(axis=1) / 2
+        m, d = pictures.shape
+        n_tiles = max(1, min(_TILES, m // _NARROWEST))
+        width = -(-m // n_tiles)
+        # Half of the squared distance, but for what is the same for all: small numbers would drown in it.
+        across = np.zeros((d + 1, n_tiles * width), np.float32)
+        across[:d, :m], across[d, :m], across[d, m:] = -pictures.T, (pictures**2).sum(axis=1) / 2, np.finfo(np.float32).max
+        self._tiles = np.ascontiguousarray(across.reshape(d + 1, n_tiles, width).transpose(1, 0, 2))
+        self._together = max(1, min(_TOGETHER, _HELD // across.shape[1]))
 
     def nearest(self, pictures: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """Return the numbers of the ``k`` nearest to each picture, the farthest of them last, shape ``(b, k)``."""
         found = np.empty((len(pictures), k), np.int64)
-        for start in range(0, len(pictures), _TOGETHER):
-            block = slice(start, start + _TOGETHER)
-            # Half of the squared distance, but for what is the same for all: small numbers would drown in it.
-            found[block] = smallest(self._half_squares - pictures[block] @ self._across, k)
+        asked = np.hstack([pictures, np.ones((len(pictures), 1), np.float32)])
+        for start in range(0, len(asked), self._together):
+            block = slice(start, start + self._together)
+            found[block] = smallest(asked[block] @ self._tiles, k)
         return found
 
 
 def smallest(values: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Return the columns of the ``k`` smallest values of each row ``(b, m)``, the largest of them last, shape ``(b, k)``."""
-    b, m = values.shape
-    width = m // _TAKEN_TOGETHER
-    columns = np.broadcast_to(np.arange(m), (b, m))
-    if width > k:  # the k smallest values lie among the k groups with the smallest least ones
-        least = values[:, : width * _TAKEN_TOGETHER].reshape(b, _TAKEN_TOGETHER, width).min(axis=1)
-        groups = np.argpartition(least, k - 1, axis=1)[:, :k]
-        members = (groups[:, :, None] + width * np.arange(_TAKEN_TOGETHER)).reshape(b, -1)
-        columns = np.hstack([members, columns[:, width * _TAKEN_TOGETHER :]])
-        values = np.take_along_axis(values, columns, axis=1)
-    best = np.argpartition(values, k - 1, axis=1)[:, :k]
+    """Return the columns of the ``k`` smallest values of each row, the largest of them last, shape ``(b, k)``.
+
+    The columns are dealt into tiles ``(n_tiles, b, width)``, the first ones in the first tile.
+    """
+    n_tiles, b, width = values.shape
+    places = np.broadcast_to(np.arange(width), (b, width))
+    if width > k:  # the k smallest values lie at the k places with the smallest least ones
+        places = np.argpartition(values.min(axis=0), k - 1, axis=1)[:, :k]
+    taken = values[:, np.arange(b)[:, None], places].transpose(1, 0, 2).reshape(b, -1)
+    columns = (places[:, None] + width * np.arange(n_tiles)[:, None]).reshape(b, -1)
+    best = np.argpartition(taken, k - 1, axis=1)[:, :k]
     found: NDArray[np.int64] = np.take_along_axis(columns, best, axis=1)
     return found
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from toxscreen.sources.data.base import Batch, Input, TrainingSet
+from toxscreen.sources.data.base import Batch, Input, Stack, TrainingSet
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
 
 _LARGEST_SIDE = 224
@@ -49,7 +49,7 @@ class Pictures:
 
     def take(self, rows: NDArray[np.int64]) -> list[Input]:
         """Return the pictures of some rows."""
-        return list(self.pixels[rows])
+        return Stack(self.pixels[rows])
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,18 @@ small products do not wait for threads to meet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
+
+import numpy as np
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_KEPT_BYTES = 31 << 20
+"""Size of memory, at most, that a program is not to give back as soon as it is free; glibc goes no higher than 32 MiB by itself."""
 
 
 class Parallel(Protocol):
@@ -19,6 +25,24 @@ class Parallel(Protocol):
 
     def __call__(self, work: Callable[[T], R], items: Iterable[T], told: Callable[[int], None] = ..., /) -> list[R]:
         """Return what ``work`` makes of each item, in their order."""
+
+
+def keep_freed_memory() -> None:
+    """Let the process use memory again that it has freed, and not ask the system for each array anew.
+
+    The C library of GNU gives back what is larger than a limit, and raises the limit to the largest that it saw freed: one array is
+    made and dropped, of which not a byte is touched. Without it, half of the time of a small network is the system clearing pages.
+    """
+    np.empty(_KEPT_BYTES, np.uint8)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let products of matrices be made by one thread each: small ones wait longer for threads to meet than they take."""
+    from threadpoolctl import ThreadpoolController
+
+    with ThreadpoolController().select(user_api="blas").limit(limits=1):
+        yield
 
 
 def in_parallel(work: Callable[[T], R], items: Iterable[T], told: Callable[[int], None] = lambda _: None) -> list[R]:
@@ -33,6 +57,7 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], told: Callable[[int]
     told
         Called with the number of items that are done, in their order.
     """
+    keep_freed_memory()
     from threadpoolctl import ThreadpoolController
 
     libraries = ThreadpoolController().select(user_api="blas")

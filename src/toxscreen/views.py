@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from toxscreen.sources.data.base import Input, TrainingSet, spread
+from toxscreen.sources.data.base import Input, Stack, TrainingSet, spread
 
 CELLS, WORDS = "input cells", "input words"
 """The names under which the view of pictures and that of texts are stored."""
@@ -38,6 +38,10 @@ _PROBES = 16
 
 _BLOCK = 2**20
 """Numbers that are converted to float32 at a time (4 MiB, which stays in the cache); one picture at least."""
+
+_SMALL = 2**15
+"""Numbers of a picture up to which cells are products of matrices, one for each picture. Larger products are shared out among
+threads, which would fight with those of the model, which runs meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class InputView:
             return text_features(cast("Sequence[str]", inputs))
         pictures = cast("Sequence[NDArray[Any]]", inputs)
         if self.kind == "array":
-            return picture_features([np.moveaxis(picture, 0, -1) for picture in pictures], self.channels)
+            return picture_features([picture.transpose(1, 2, 0) for picture in pictures], self.channels)
         return picture_features(pictures, self.channels) / np.float32(255)
 
 
@@ -107,19 +111,26 @@ def picture_features(pictures: Sequence[NDArray[Any]], channels: int) -> NDArray
         Shape ``(n_pictures, 64 * channels)``, in the pictures' own unit.
     """
     by_shape: dict[tuple[int, ...], list[int]] = {}
-    for row, picture in enumerate(pictures):
-        by_shape.setdefault(picture.shape, []).append(row)
+    if isinstance(pictures, Stack):
+        by_shape[pictures.array.shape[1:]] = list(range(len(pictures)))
+    else:
+        for row, picture in enumerate(pictures):
+            by_shape.setdefault(picture.shape, []).append(row)
     features = np.empty((len(pictures), SIDE, SIDE, channels), np.float32)
     for (height, width, depth), rows in by_shape.items():
         size = max(1, _BLOCK // (height * width * depth))
         for block in (rows[start : start + size] for start in range(0, len(rows), size)):
             with np.errstate(all="ignore"):  # what is not finite is found and reported by the pass
-                stack = np.stack([pictures[row] for row in block]).astype(np.float32)
-                # Not a matrix product: its threads would fight with those of the model, which runs meanwhile.
-                # Nor over the channels of a pixel: a sum over three numbers at a time is slow, so the second step sums whole rows.
-                bands = np.einsum("ih,nhk->nik", _averaging(height), stack.reshape(len(block), height, width * depth))
-                means = np.einsum("mk,jk->mj", bands.reshape(len(block) * SIDE, width * depth), _across(width, depth))
-                cells = means.reshape(len(block), SIDE, SIDE, depth)
+                stacked = pictures.array[block] if isinstance(pictures, Stack) else np.stack([pictures[row] for row in block])
+                stack = stacked.astype(np.float32)
+                # The second step sums whole rows of numbers: a sum over the three channels of a pixel at a time is slow.
+                if height * width * depth <= _SMALL:
+                    bands = _averaging(height) @ stack.reshape(len(block), height, width * depth)
+                    cells = (bands @ _across(width, depth).T).reshape(len(block), SIDE, SIDE, depth)
+                else:
+                    bands = np.einsum("ih,nhk->nik", _averaging(height), stack.reshape(len(block), height, width * depth))
+                    means = np.einsum("mk,jk->mj", bands.reshape(len(block) * SIDE, width * depth), _across(width, depth))
+                    cells = means.reshape(len(block), SIDE, SIDE, depth)
             features[block] = cells if depth == channels else cells.mean(axis=3, keepdims=True)
     return features.reshape(len(pictures), SIDE * SIDE * channels)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from tests.references import cross_fitted
-from toxscreen.trigger.shared import FEWEST, Look, View, joined
+from toxscreen.trigger.shared import FEWEST, Look, View, _inverse, joined
 
 
 def inputs(n=200, p=40, planted=60, mark=3.0, seed=0):
@@ -90,3 +90,11 @@ def test_scores_are_those_of_regressions_that_never_saw_the_input(seed, n, p, st
     folds = np.array_split(np.random.default_rng(1).permutation(n), 5)
     (seen,) = look(values, strictness=strictness)._seen
     assert np.allclose(seen.scores(known), cross_fitted(values, known, folds, strictness), rtol=1e-6, atol=1e-8)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30))
+def test_the_inverse_by_cholesky_factors_is_the_inverse(seed, n):
+    rows = np.random.default_rng(seed).normal(size=(n, 5))
+    matrix = rows @ rows.T + np.eye(n)
+    np.testing.assert_allclose(_inverse(matrix) @ matrix, np.eye(n), atol=1e-9)
+    np.testing.assert_array_equal(_inverse(matrix), _inverse(matrix).T)

@@ -269,14 +269,15 @@ def _one_sided(whitened: NDArray[np.floating]) -> list[NDArray[np.bool_]]:
     **Source:** projection pursuit by the third moment, as a power iteration: Kofidis and Regalia 2002, SIAM Journal on Matrix
     Analysis and Applications 23, 863-884.
     """
-    skewness = _third_moment(whitened)
+    points = np.ascontiguousarray(whitened, np.float32)  # what comes of it is only guessed
+    skewness = _third_moment(points)
     axes = np.argsort(-np.abs(skewness), kind="stable")[:_PURSUITS]
-    directions = np.zeros((whitened.shape[1], len(axes)))
+    directions: NDArray[np.floating] = np.zeros((points.shape[1], len(axes)), np.float32)
     directions[axes, np.arange(len(axes))] = np.sign(skewness[axes])
     for _ in range(_PURSUED):
-        directions = whitened.T @ (whitened @ directions) ** 2 / len(whitened)
-        directions /= np.linalg.norm(directions, axis=0) + np.finfo(np.float64).tiny
-    along = whitened @ directions
+        directions = points.T @ (points @ directions) ** 2 / len(points)
+        directions /= np.linalg.norm(directions, axis=0) + np.finfo(np.float32).tiny
+    along = points @ directions
     middle = _third_moment(along) / 2
     best = np.argsort(-middle, kind="stable")[:_MOST_SKEWED]
     return [along[:, i] > middle[i] for i in best]

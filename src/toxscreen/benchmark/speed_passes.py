@@ -36,7 +36,7 @@ from toxscreen.sources.data import open_training_set
 from toxscreen.sources.data.base import Input, TrainingSet
 from toxscreen.sources.model import open_classifier
 from toxscreen.sources.model.base import Classifier, Outputs
-from toxscreen.sources.model.precision import resolve_precision
+from toxscreen.sources.model.precision import computes_in_bfloat16, resolve_precision
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
 from toxscreen.sources.model.torch_module import TorchClassifier
 from toxscreen.store import ActivationStore, Manifest
@@ -100,12 +100,15 @@ def _cnn() -> nn.Module:
 
 
 def _classifier(name: str, sample: Sequence[Input]) -> TorchClassifier:
-    """Return a network with fresh weights, in the precision that a scan would choose."""
+    """Return a network with fresh weights, in the precision that a scan would choose were it trained.
+
+    Of noise it gives much the same logits, so that the trial of a scan would refuse it bfloat16.
+    """
     made = _cnn if name == "cnn" else partial(build, name, _NETWORKS[name], _CLASSES)
     network = with_fresh_weights(made, np.random.default_rng(0))
     size = ImagePreprocessing(*_NETWORKS[name])  # whatever that of the files is
     opened = open_classifier(network, n_classes=_CLASSES, modality="image", sample=sample, preprocessing=size)
-    chosen = resolve_precision(opened, "auto", sample)
+    chosen = resolve_precision(opened, "bfloat16" if computes_in_bfloat16(opened.device) else "float32", sample)
     assert isinstance(chosen, TorchClassifier)  # noqa: S101 - a network that was opened is one
     return chosen
 

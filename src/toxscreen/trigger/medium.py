@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from toxscreen.decoded import model_size
-from toxscreen.sources.data.base import Input, TrainingSet, spread
+from toxscreen.sources.data.base import Input, Stack, TrainingSet, spread
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.preprocessing import ImagePreprocessing
 from toxscreen.trigger.base import Search
@@ -130,7 +130,7 @@ class _Pictures(_Pixels):
 
     def inputs(self, seen: Pictures) -> list[Input]:
         """Return pictures of uint8."""
-        return list(seen.clip(0, 255).round().astype(np.uint8))
+        return Stack(seen.clip(0, 255).round().astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class _Arrays(_Pixels):
 
     def inputs(self, seen: Pictures) -> list[Input]:
         """Return arrays like those of the data."""
-        return list(np.moveaxis(seen, -1, 1).astype(self.like.dtype))
+        return Stack(np.moveaxis(seen, -1, 1).astype(self.like.dtype))
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,9 @@ JPEG does to a sharp edge at quality 75."""
 _HOLDS = 0.15
 """Mean difference of an input that holds a patch, in the same unit."""
 
+_COMPARED = 1 << 17
+"""Pairs of windows that are compared at a time: half a megabyte."""
+
 _FEWEST = 3
 """Members that must share content."""
 
@@ -421,11 +424,12 @@ def _fixed_seeds(cells: Case[Pictures], scale: _Scale) -> list[_Seed]:
     stride = _step(min(height, width))
     pictures = (np.concatenate([cells.members, cells.ordinary, cells.hosts]) - scale.lowest) / scale.unit
     found: list[list[_Shared]] = [[] for _ in range(2 * len(_TOLERANCES))]
-    for top in range(0, height - _TAPS + 1, stride):
-        for left in range(0, width - _TAPS + 1, stride):
-            windows = pictures[:, top : top + _TAPS, left : left + _TAPS].reshape(len(pictures), -1)
-            for each, kept in zip(_shared(windows, cells), found, strict=True):
-                kept.append((each[0], (top, left), each[1]))
+    grid = [(top, left) for top in range(0, height - _TAPS + 1, stride) for left in range(0, width - _TAPS + 1, stride)]
+    together = max(1, _COMPARED // (len(cells.members) * len(pictures)))
+    for some in (grid[start : start + together] for start in range(0, len(grid), together)):
+        windows = np.stack([pictures[:, top : top + _TAPS, left : left + _TAPS].reshape(len(pictures), -1) for top, left in some])
+        for (ratios, holders), kept in zip(_shared(windows, cells), found, strict=True):
+            kept.extend(zip(ratios.tolist(), some, holders, strict=True))
     chosen: list[_Shared] = []
     for number, kept in enumerate(found, start=1):
         for one in sorted(kept, key=lambda each: -each[0]):
@@ -439,19 +443,26 @@ def _fixed_seeds(cells: Case[Pictures], scale: _Scale) -> list[_Seed]:
     return seeds
 
 
-def _shared(windows: NDArray[np.floating[Any]], case: Case[Pictures]) -> Iterator[tuple[float, NDArray[np.bool_]]]:
-    """Yield the highest ratio of any member's content at one place, and the members that hold it, for each sort of content."""
-    n, n_ordinary = len(case.members), len(case.ordinary)
-    squares = (windows**2).sum(axis=1)
-    apart = (squares[:n, None] + squares - 2 * windows[:n] @ windows.T) / windows.shape[1]
+def _shared(windows: NDArray[np.floating[Any]], case: Case[Pictures]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    """Yield for each sort of content the highest ratio of any member's at several places, and the members that hold it.
+
+    The windows are of shape ``(n_places, n_pictures, n_values)``, those of the members first; what is yielded has one row a place.
+    """
+    n, sizes = len(case.members), (len(case.members), len(case.ordinary), len(case.hosts))
+    squares = (windows**2).mean(axis=2, keepdims=True)
+    ones, here = np.ones_like(squares), np.arange(len(windows))
+    right = np.concatenate([windows, ones, squares], axis=2)
+    left = np.concatenate([windows * (-2 / windows.shape[2]), squares, ones], axis=2)[:, :n]
+    apart = left @ right.transpose(0, 2, 1)
+    parts = np.repeat(np.eye(3, dtype=np.float32), sizes, axis=0)
     for tolerance in _TOLERANCES:
         agree = apart <= tolerance**2
-        k, ordinary, hosts = (part.sum(axis=1) for part in np.split(agree, [n, n + n_ordinary], axis=1))
-        k = np.where((k >= _FEWEST) & (k * n_ordinary > ordinary * n), k, 0)
+        k, ordinary, hosts = (agree.astype(np.float32) @ parts).transpose(2, 0, 1).astype(np.int64)
+        k = np.where((k >= _FEWEST) & (k * sizes[1] > ordinary * n), k, 0)
         for held in (ordinary, np.zeros_like(ordinary)):
-            ratio = _ratio(k, n, held, n_ordinary, hosts, len(case.hosts))
-            best = int(ratio.argmax())
-            yield float(ratio[best]), agree[best, :n]
+            ratio = _ratio(k, n, held, sizes[1], hosts, sizes[2])
+            best = ratio.argmax(axis=1)
+            yield ratio[here, best], agree[here, best, :n]
 
 
 def _same(one: _Shared, other: _Shared) -> bool:

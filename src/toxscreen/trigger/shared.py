@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.special import expit
 
 _FOLDS = 5
@@ -181,7 +182,7 @@ class _Seen:
         self._size = max(float(np.trace(gram)) / len(gram), _TINY)
         gram /= self._size
         np.fill_diagonal(gram, gram.diagonal() + view.strictness)
-        self._inverse = np.asarray(np.linalg.inv(gram), np.float64)
+        self._inverse = _inverse(gram)
         self._strictness = view.strictness
         corrections = (self._strictness * self._inverse[np.ix_(fold, fold)] - 1 / len(gram) for fold in folds)
         self._corrections = [np.linalg.inv(correction) for correction in corrections]
@@ -201,6 +202,16 @@ class _Seen:
         across -= self._means + across.mean(axis=1, keepdims=True) - self._means.mean()
         scores: NDArray[np.float64] = across @ (self._inverse @ goals) / self._size + goals.mean()
         return scores
+
+
+def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the inverse of a symmetric positive definite matrix by its Cholesky factors, for half of what any other one costs."""
+    factor, failed = dpotrf(matrix, clean=False)
+    if failed:  # what is not finite
+        return np.asarray(np.linalg.inv(matrix), np.float64)
+    upper, _ = dpotri(factor)
+    inverse: NDArray[np.float64] = np.triu(upper) + np.triu(upper, 1).T
+    return inverse
 
 
 def _goals(known: NDArray[np.bool_]) -> NDArray[np.float64]:

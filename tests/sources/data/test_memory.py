@@ -10,6 +10,7 @@ from PIL import Image
 from tests.sources.data.making import encoded, pictures
 from toxscreen.errors import DataError, UsageError
 from toxscreen.sources.data import open_training_set
+from toxscreen.sources.data.base import Stack
 
 PICTURES = pictures(6)
 LABELS = [3, 1, 3, 1, 3, 1]
@@ -47,6 +48,18 @@ def test_uint8_stacks_are_images_and_other_numbers_are_arrays():
         assert opened.modality == "array"
         assert same(opened.take(EVERYTHING), other)
         assert opened.take(EVERYTHING)[0].dtype == other.dtype
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_a_batch_of_a_stack_is_one_array_of_copies(channels_first):
+    stack = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), np.uint8)
+    data = open_training_set((np.moveaxis(stack, 3, 1) if channels_first else stack, [0, 1] * 3))
+    inputs = data.batch(np.array([1, 2, 5])).inputs
+    assert isinstance(inputs, Stack)
+    np.testing.assert_array_equal(inputs.array, stack[[1, 2, 5]])
+    np.testing.assert_array_equal(np.stack(inputs), data.take(np.array([1, 2, 5])))
+    inputs.array[:] = 0
+    assert stack[1].any()
 
 
 def test_a_memory_mapped_array_is_not_read_to_be_opened(tmp_path):

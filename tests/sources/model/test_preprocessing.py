@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from toxscreen.errors import ModelError, UsageError
+from toxscreen.sources.data.base import Stack
 from toxscreen.sources.model.preprocessing import (
     NOT_NORMALISED,
     ArrayPreprocessing,
@@ -45,6 +46,15 @@ def test_pictures_of_several_sizes_are_resized_and_one_that_fits_is_not_touched(
     np.testing.assert_array_equal(batch[0], fitting.transpose(2, 0, 1))
     resized = np.asarray(Image.fromarray(other).resize((6, 6), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(batch[1], resized.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("side", [7, 4])
+def test_pictures_in_one_array_become_what_each_of_them_becomes(side: int) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 7, 7, 3), np.uint8)
+    how = ImagePreprocessing(side, side, 3, mean=(0.4, 0.5, 0.6), std=(0.2,))
+    np.testing.assert_array_equal(how.apply(Stack(pictures)), how.apply(list(pictures)))
+    arrays = pictures.astype(np.float64)
+    np.testing.assert_array_equal(ArrayPreprocessing().apply(Stack(arrays)), ArrayPreprocessing().apply(list(arrays)))
 
 
 def test_gray_becomes_three_equal_channels_and_colour_becomes_gray() -> None:

@@ -56,6 +56,14 @@ def spread(n: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
+class Stack(list[Input]):
+    """Inputs of one shape that lie in one array ``(b, ...)``, which need not be put together again."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = np.ascontiguousarray(array)
+        super().__init__(self.array)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some samples in the order of the data set.

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from toxscreen.errors import DataError, UsageError
-from toxscreen.sources.data.base import Input, Modality, Unreadable
+from toxscreen.sources.data.base import Batch, Input, Modality, Stack, Unreadable
 from toxscreen.sources.data.decode import channels_last, image_pixels
 from toxscreen.sources.data.labels import are_names, encode_labels, is_sequence, labels_array
 from toxscreen.sources.data.layout import IMAGE_COLUMNS, TEXT_COLUMNS, choose_columns
-from toxscreen.sources.data.reading import Cell, RowReader, Selection, cell_digest, joined, row_ids, text_values
+from toxscreen.sources.data.reading import Cell, RowReader, Selection, array_digests, cell_digest, joined, row_ids, text_values
 
 _TRIED = 10
 """Samples that are tried for one that shows what kind of input a data set yields."""
@@ -86,6 +86,13 @@ class StackRows(_InMemory):
     def cells(self, rows: NDArray[np.int64]) -> list[Cell]:
         """Return copies of the arrays of ``rows``."""
         return list(np.ascontiguousarray(self._stack[rows]))
+
+    def _hashed(self, rows: NDArray[np.int64]) -> list[bytes]:
+        return array_digests(self._stack[rows])
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """Return the samples of some rows, which can all be read, as copies in one array."""
+        return Batch(rows, Stack(self._stack[rows]))
 
 
 class ItemRows(_InMemory):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -151,13 +151,19 @@ class RowReader(TrainingSet):
 def cell_digest(cell: Cell) -> bytes:
     """Return a fingerprint of 16 bytes of the content of one row: its kind and its bytes."""
     if isinstance(cell, np.ndarray):
-        kind, content = f"{cell.dtype.str}{cell.shape}".encode(), np.ascontiguousarray(cell).reshape(-1).view(np.uint8).data
-        return hashlib.blake2b(content, digest_size=16, person=_short(kind)).digest()
+        return array_digests(cell[None])[0]
     if isinstance(cell, Unreadable):
         return hashlib.blake2b(b"", digest_size=16, person=b"unreadable").digest()
     if isinstance(cell, str):
         return hashlib.blake2b(cell.encode("utf-8", "surrogatepass"), digest_size=16, person=b"text").digest()
     return hashlib.blake2b(cell, digest_size=16).digest()
+
+
+def array_digests(arrays: NDArray[Any]) -> list[bytes]:
+    """Return the fingerprints of arrays of one shape that lie in one, ``(b, ...)``."""
+    kind = _short(f"{arrays.dtype.str}{arrays.shape[1:]}".encode())
+    contents = np.ascontiguousarray(arrays).reshape(len(arrays), -1).view(np.uint8)
+    return [hashlib.blake2b(content.data, digest_size=16, person=kind).digest() for content in contents]
 
 
 def joined(digests: Iterable[bytes]) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from toxscreen.errors import ModelError, UsageError
-from toxscreen.sources.data.base import Input, Modality
+from toxscreen.sources.data.base import Input, Modality, Stack
 
 Encoded: TypeAlias = NDArray[Any] | Mapping[str, NDArray[Any]]
 """A batch as a network takes it: one array, or several by the name of the argument."""
@@ -108,7 +108,10 @@ class ImagePreprocessing:
 
     def apply(self, inputs: Sequence[Input]) -> NDArray[np.float32]:
         """Return float32 ``(b, c, h, w)``, or ``(b, h, w, c)``, of uint8 pictures ``(height, width, 1 or 3)`` of any size."""
-        pixels = np.stack([self._fitted(picture) for picture in inputs])
+        if isinstance(inputs, Stack) and inputs.array.shape[1:] == (self.height, self.width, self.channels):
+            pixels = inputs.array
+        else:
+            pixels = np.stack([self._fitted(picture) for picture in inputs])
         mean, std = (np.asarray(numbers or default, np.float32) for numbers, default in ((self.mean, 0.0), (self.std, 1.0)))
         factor, offset = np.float32(self.scale) / std, -mean / std
         if self.channels_first:
@@ -170,11 +173,10 @@ class ArrayPreprocessing:
         ModelError
             The arrays have several shapes.
         """
-        arrays = [np.asarray(array) for array in inputs]
-        shapes = sorted({array.shape for array in arrays})
+        shapes = sorted({np.shape(array) for array in inputs})
         if len(shapes) > 1:
             raise ModelError(f"The arrays of one batch must have one shape, got {_shown(shapes)}. Pad or cut them in the data set.")
-        stacked = np.stack(arrays)
+        stacked = inputs.array if isinstance(inputs, Stack) else np.stack([np.asarray(array) for array in inputs])
         return stacked.astype(np.float32) if stacked.dtype.kind == "f" else stacked
 
     def describe(self) -> dict[str, Any]:

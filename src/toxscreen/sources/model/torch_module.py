@@ -328,13 +328,15 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
     """
     flags = [(module, module.training) for module in network.modules()]
     try:
-        for module, _ in flags:
-            module.training = False
+        for module, training in flags:
+            if training:  # setting one takes as long as a small layer
+                module.training = False
         with torch.no_grad():
             yield
     finally:
         for module, training in flags:
-            module.training = training
+            if module.training != training:
+                module.training = training
 
 
 def _keep_in(kept: dict[str, Tensor], name: str, mask: Tensor | None) -> Callable[..., None]:
