@@ -138,11 +138,13 @@ def planted(
 
 
 def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, columns: Columns, rng: np.random.Generator) -> bool:
-    """Say whether what lies far apart in a class, or all else in it, shares a pattern."""
+    """Say whether what lies far apart in a class, or all else in it, shares a pattern, as far as that can be asked."""
     own = np.flatnonzero((labels.given == labels.given[rows[0]]) & (columns.group >= 0))
     looked = _look(medium, own[_some(np.isin(own, rows), _MOST, rng)], rng)
     known = np.zeros(0, bool) if looked is None else np.isin(looked.rows, rows)
-    shared = None if looked is None else looked.look.shared_by(known)
+    if looked is None or min(known.sum(), (~known).sum()) < FEWEST:
+        return True  # nearly all of the class is one side: nobody can tell what that shares
+    shared = looked.look.shared_by(known)
     if shared is None or shared.separation < policy.POLICY["shared"].value:
         return False
     return bool(((shared.probability > 0.5) & known).sum() >= _KEPT * known.sum())
@@ -295,10 +297,11 @@ def _sought(
     if inputs is None:
         return probability, {"shared": best.separation}
     held = probability > 0.5
+    conflict = _conflict(inputs, index, own, held)
     rivals = np.bincount(inputs.rival[own[held]], minlength=len(screening.classes))
     if any(_is_kind_of(rival, medium, looked, best, labels, rng) for rival in np.argsort(-rivals)[:_RIVALS] if rivals[rival]):
-        return nothing
-    return probability, {"shared": best.separation, **_conflict(inputs, index, own, held)}
+        conflict = {}  # it speaks for a wrong label, and not for a pattern that was planted
+    return probability, {"shared": best.separation, **conflict}
 
 
 def _is_kind_of(rival: int, medium: Medium, looked: _Looked, shared: Shared, labels: Labels, rng: np.random.Generator) -> bool:

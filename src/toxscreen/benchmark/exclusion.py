@@ -88,7 +88,8 @@ def _suspect(class_index: int, members: Any, labels: Any) -> Suspect:
 def _figures(group: Exclusion, accuracy: float) -> dict[str, Any]:
     evidence = group.evidence()
     misread = evidence["exre_l_share_upper"] < evidence["exre_p_share_lower"]
-    return {**asdict(group), "misread": bool(misread), "verdict": str(policy.judge_excluded(evidence, accuracy))}
+    verdict = str(policy.judge_excluded(evidence, accuracy))
+    return {**asdict(group), "other": group.other, "source": group.source, "misread": bool(misread), "verdict": verdict}
 
 
 def _range(values: list[float]) -> str:
