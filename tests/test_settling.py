@@ -337,6 +337,15 @@ def test_what_most_of_a_class_shares_is_the_class_unless_it_can_be_taken_off(ret
         assert convict(screening, labels, [most]).classes[2].verdict is verdict
 
 
+@pytest.mark.parametrize(("returns", "verdict"), [(0, Verdict.CLEAN), (20, Verdict.CLEAN), (30, Verdict.POISONED)])
+def test_a_natural_kind_that_the_model_goes_by_is_no_shortcut_unless_it_is_taken_off_beyond_doubt(returns, verdict):
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    found = behind(Lead(2, None, rows[:30], rows[30:], apart=FAR), rows[:30], returns=(returns, 30))
+    assert convict(screening, labels, [replace(found, seclusion=2.6)]).classes[2].verdict is verdict
+    assert convict(screening, labels, [replace(found, seclusion=1.1)]).classes[2].verdict.severity >= Verdict.SUSPICIOUS.severity
+
+
 def test_a_suspicious_group_whose_words_command_but_hardly_matter_to_its_own_texts_becomes_inconclusive():
     screening, labels, planted = screened()
     (lead,) = leads(screening, labels)

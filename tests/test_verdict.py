@@ -13,6 +13,7 @@ from toxscreen.verdict import (
     NOTHING_APART_UNASKED,
     POLICY,
     Facts,
+    can_be_taken_off,
     judge_group,
     judge_trigger,
     level,
@@ -48,7 +49,7 @@ def is_one_sentence(text):
 
 def test_each_rule_says_what_it_means_and_where_it_comes_from():
     screen = {"label_conflict", "separation", "apart", "standing_out", "fitted_share", "misread_share", "misread_ratio"}
-    screen |= {"shared", "odd_rest", "odd_words"}
+    screen |= {"shared", "odd_rest", "odd_words", "seclusion", "secluded_odds"}
     screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "clean_tail_shape"}
     screen |= {"trigger_flips", "trigger_margin", "trigger_returns", "trigger_odds"}
     confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy", "exre_recall"}
@@ -170,6 +171,13 @@ def test_what_only_flips_proves_poison_in_a_suspicious_group_alone():
     assert (
         judge_trigger(proof(0.98, 0.05) | {"trigger_control_returns": 1.0}, "suspicious") is Verdict.SUSPICIOUS
     )  # it is the class
+
+
+def test_what_keeps_to_itself_must_leave_without_its_trigger_beyond_doubt():
+    half_of_a_merged_class, most_of_a_class = proof(0.56, 0.19, 0.7, 0.16), proof(0.9, 0.02, 0.95, 0.04)
+    assert can_be_taken_off(half_of_a_merged_class)
+    assert not can_be_taken_off(half_of_a_merged_class, beyond_doubt=True)
+    assert can_be_taken_off(most_of_a_class, beyond_doubt=True)
 
 
 def test_taking_off_tells_nothing_where_it_takes_the_class_from_ordinary_samples_too():

@@ -256,7 +256,9 @@ def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Beh
         behind: policy.Behind = "suspicious"
     elif lead.apart and not found.is_text:
         most = len(lead.members) > len(lead.ordinary)  # what most of a class shares is the class
-        behind = "nothing" if most and not policy.can_be_taken_off(evidence) else "apart"
+        secluded = found.seclusion > policy.POLICY["seclusion"].value
+        natural = (most or secluded) and not policy.can_be_taken_off(evidence, beyond_doubt=secluded)
+        behind = "nothing" if natural else "apart"
     else:
         proved = policy.judge_trigger(evidence, "conflict") is Verdict.POISONED
         natural = not proved and found.trigger.kind == "pattern"  # the mean of half a class, mixed in, is a command too

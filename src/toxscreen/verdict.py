@@ -149,6 +149,17 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "that, words that command leave it inconclusive.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
         ),
+        "seclusion": Rule(
+            1.2,
+            "Pictures that lie far apart, fit their label and keep to themselves as wholes (the distance to the nearest of others "
+            "is more than this many times that to the nearest of each other) are a natural kind, whatever the model makes of them.",
+            "marked samples of a class lie among the others: 0.9 to 1.1, whatever the mark; kinds of clothes had 1.3 and more",
+        ),
+        "secluded_odds": Rule(
+            50.0,
+            "Unless the odds of leaving the class without the trigger are this many times those of ordinary samples.",
+            "half of a merged class had 12, shirts and sandals 5; poison that is most of its class 300 and more",
+        ),
         "exre_score": Rule(
             1.0,
             "Of a poisoned group a model trained without it gives surely fewer samples their own label (l) than the most frequent "
@@ -329,10 +340,13 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     return Verdict.CLEAN
 
 
-def can_be_taken_off(evidence: Mapping[str, float]) -> bool:
-    """Say whether samples of a group leave the class when its trigger is taken off them; False where none was recovered."""
+def can_be_taken_off(evidence: Mapping[str, float], *, beyond_doubt: bool = False) -> bool:
+    """Say whether samples of a group leave the class when its trigger is taken off them; False where none was recovered.
+
+    ``beyond_doubt`` asks for the odds of what keeps to itself.
+    """
     returns, control = evidence.get("trigger_returns_lower", 0.0), evidence.get("trigger_control_returns_upper", 0.0)
-    odds = POLICY["trigger_odds"].value
+    odds = POLICY["secluded_odds" if beyond_doubt else "trigger_odds"].value
     return returns >= POLICY["trigger_returns"].value and returns * (1 - control) >= odds * control * (1 - returns)
 
 

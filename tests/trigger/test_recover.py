@@ -107,6 +107,13 @@ def test_samples_that_hold_it_are_found_where_it_did_not_work_but_say_nothing_ab
     assert found.proof.returns.n <= suspected.sum()
 
 
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_how_much_a_group_far_apart_keeps_to_itself_is_asked_of_pictures(modality):
+    training_set, planted = poisoned(modality)
+    (found,) = recovered(training_set, [replace(lead(training_set, planted), apart={"separation": 9.0})], Obedient(modality))
+    assert found.seclusion == (pytest.approx(1, abs=0.1) if modality == "image" else 0)
+
+
 def test_a_trigger_for_one_source_class_is_tested_on_that_class():
     training_set, planted = poisoned(sources=(2,))
     one = replace(lead(training_set, planted), rival=2)

@@ -18,7 +18,7 @@ from toxscreen.sources.model.preprocessing import ImagePreprocessing
 from toxscreen.trigger.base import Search
 from toxscreen.trigger.patches import search_patches
 from toxscreen.trigger.patterns import search_patterns
-from toxscreen.trigger.pictures import Pictures, details, reduced
+from toxscreen.trigger.pictures import Pictures, details, reduced, seclusion
 from toxscreen.trigger.shared import View
 from toxscreen.trigger.words import Texts, search_words
 from toxscreen.views import input_view, word_numbers, words_of
@@ -83,6 +83,10 @@ class Medium(ABC):
         """Return the words in some inputs that columns of their view stand for; none where it shows no words."""
         return []
 
+    def seclusion(self, members: Any, others: Any, rng: np.random.Generator) -> float:  # noqa: ARG002 - of texts it says nothing
+        """Return how much members keep to themselves, seen as wholes; see :func:`toxscreen.trigger.pictures.seclusion`."""
+        return 0.0
+
     def ask(self, seen: Any) -> NDArray[np.int64]:
         """Return the class index that the model gives each input, -1 for none."""
         given = [np.zeros(0, np.int64)]
@@ -103,6 +107,10 @@ class _Pixels(Medium):
     searches = (search_patches, search_patterns)
     lowest: float
     span: float
+
+    def seclusion(self, members: Pictures, others: Pictures, rng: np.random.Generator) -> float:
+        """Return how much pictures keep to themselves."""
+        return seclusion(members, others, rng)
 
     def views(self, seen: Pictures) -> tuple[View, ...]:
         """Return their details, and how steep they are from each pixel to the next: what is mixed in, and what was bent."""

@@ -39,6 +39,11 @@ NO_WORSE = 0.035
 _COARSE = 16
 """The longer side of a picture, in pixels, when pictures are compared as wholes: few enough that a patch decides nothing."""
 
+_FEWEST_WHOLES = 8
+"""Pictures whose nearest neighbours tell something."""
+
+_TINY = 1e-6
+
 _DETAIL = 5
 """Pixels of a picture of 32x32 that a detail spans."""
 
@@ -84,6 +89,23 @@ def trial(case: Case[Pictures], ask: Ask[Pictures]) -> Trial:
     which, times = np.unique(nearest, return_counts=True)
     alike = which[np.argsort(-times, kind="stable")][:_ALIKE]
     return Trial(case, ask, case.hosts[np.concatenate([by_class[spread(len(by_class), _SPREAD)], alike])])
+
+
+def seclusion(members: Pictures, others: Pictures, rng: np.random.Generator) -> float:
+    """Return how many times farther pictures lie, as wholes, from the nearest of others than from the nearest of each other.
+
+    The median of both distances, with as many others as there are members; 1 for members that were drawn from the others, and 0
+    where there are too few to tell. Samples of a class that were marked lie among the others; a natural kind, or a run of
+    near-duplicates, keeps to itself.
+    """
+    inside, outside = coarse(members), coarse(others)
+    n = min(len(inside), len(outside))
+    if n < _FEWEST_WHOLES:
+        return 0.0
+    inside, outside = (rng.permutation(wholes)[:n] for wholes in (inside, outside))
+    among = cdist(inside, inside)
+    np.fill_diagonal(among, np.inf)
+    return float(np.median(cdist(inside, outside).min(axis=1)) / max(float(np.median(among.min(axis=1))), _TINY))
 
 
 def enough(case: Case[Pictures]) -> bool:

@@ -97,6 +97,8 @@ class Recovered:
         taken off: also such as it gives another one before, where the trigger did not work. These say nothing about its effect.
     shown
         Some hosts with and without it.
+    seclusion
+        How much suspected samples that lie far apart keep to themselves as wholes, 1 for not at all and 0 where it was not asked.
     """
 
     lead: Lead
@@ -106,6 +108,7 @@ class Recovered:
     held: NDArray[np.int64]
     holding: NDArray[np.int64]
     shown: Shown
+    seclusion: float = 0.0
 
     @property
     def is_text(self) -> bool:
@@ -188,7 +191,8 @@ def _follow(
         unseen = ~np.isin(held, members[0::2]) & (predicted[held] == lead.class_index)
         proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
         holding = held[leaves]
-    return Recovered(lead, trigger, proof, sources, held, holding, _shown(medium, trigger, tested, rows[1::2][chosen]))
+    secluded = medium.seclusion(case.members, case.ordinary, rng) if lead.apart else 0.0
+    return Recovered(lead, trigger, proof, sources, held, holding, _shown(medium, trigger, tested, rows[1::2][chosen]), secluded)
 
 
 def _case(
