@@ -40,10 +40,10 @@ from toxscreen.parallel import one_thread
 from toxscreen.report.documents import read_finished
 from toxscreen.result import Origin, ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
-from toxscreen.settling import acquit, answers_table, convict, leads, predicted_classes, settle, suspects, vouching
+from toxscreen.settling import answers_table, convict, leads, predicted_classes, reconsider, settle, suspects
 from toxscreen.sharing import planted, widen
 from toxscreen.sources.data import find_split, open_training_set
-from toxscreen.sources.data.base import MISSING_LABEL, Input, NotExamined, TrainingSet, abridged, spread
+from toxscreen.sources.data.base import Input, NotExamined, TrainingSet, abridged, spread
 from toxscreen.sources.data.labels import encode_labels, labels_array
 from toxscreen.sources.model import align_classes, open_classifier
 from toxscreen.sources.model.base import Classifier
@@ -450,23 +450,13 @@ def _recovered(
                 found, predicted = leads(screening, labels), predicted_classes(screening, labels)
                 recovered = recover(medium, found, predicted, rng=following, failed=errors.append, progress=log.progress)
                 screening = widen(convict(screening, labels, recovered), labels, medium, activations, again)
-            screening = _reconsidered(screening, labels, screened, config.verdict.alpha)
+            screening = reconsider(screening, labels, screened, config.verdict.alpha)
     except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
         errors.append(error)
     if errors:
         log.notes.append(f"Looking for triggers failed, so some may be missing: {_said(errors[0])}")
         log.failed = True
     return screening, recovered
-
-
-def _reconsidered(screening: Screening, labels: Labels, screened: Callable[[Labels], Screening], alpha: float) -> Screening:
-    """Screen again without proved poison, where it may be why another class is accused."""
-    poison, doubtful = vouching(screening, labels)
-    if not doubtful:
-        return screening
-    given = labels.given.copy()
-    given[poison] = MISSING_LABEL
-    return acquit(screening, screened(replace(labels, given=given)), labels, doubtful, alpha)
 
 
 def _confirmed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from toxscreen.conflict import Affinity
 from toxscreen.result import CONFIRMATION_SCHEMA, ClassResult, GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.sharing import LEAST_FITTING
+from toxscreen.sources.data.base import MISSING_LABEL
 from toxscreen.trigger.recover import Lead, Recovered
 
 _FEWEST_IN_LEAD = 25
@@ -178,6 +179,19 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
         counts = np.bincount(columns.group[(labels.given == lead.class_index) & (columns.group >= 0)], minlength=number + 1)
         classes[lead.class_index] = _convicted(result, number, counts, (verdict, behind), found, labels)
     return columns.put_into(screening, classes)
+
+
+def reconsider(screening: Screening, labels: Labels, screened: Callable[[Labels], Screening], alpha: float) -> Screening:
+    """Screen again without proved poison, where it may be why another class is accused, and clear what no longer stands.
+
+    ``screened`` screens the same activations with other labels, and ``alpha`` is the level of the scan.
+    """
+    poison, doubtful = vouching(screening, labels)
+    if not doubtful:
+        return screening
+    given = labels.given.copy()
+    given[poison] = MISSING_LABEL
+    return acquit(screening, screened(replace(labels, given=given)), labels, doubtful, alpha)
 
 
 def vouching(screening: Screening, labels: Labels) -> tuple[NDArray[np.int64], list[int]]:

@@ -29,4 +29,4 @@ def test_the_table_has_a_line_for_each_row_and_says_which_clean_classes_were_acc
     table = markdown_table("ablation", {"cells": [{"case": "a", "steps": steps}, {"case": "b", "steps": clean}]})
     _, _, planted, nothing = table.splitlines()
     assert planted.startswith("| a | 50.0 / 0.10 | 50.0 / 0.10; 1 clean class accused | 50.0 / 0.10; 2 clean classes accused |")
-    assert nothing == "| b | 0.00 | - | - | - | - | - |"
+    assert nothing == "| b | 0.00 | - | - | - | - | - | - |"

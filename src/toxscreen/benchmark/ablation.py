@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from toxscreen import views
-from toxscreen.activations import Activations
 from toxscreen.benchmark import tables
 from toxscreen.benchmark.cases import Case
 from toxscreen.benchmark.grid import Settings, Steps
@@ -23,7 +22,7 @@ from toxscreen.benchmark.subject import Subject
 from toxscreen.config import ScanConfig
 from toxscreen.result import Verdict
 from toxscreen.screening import Labels, Screening, screen
-from toxscreen.settling import convict, leads, predicted_classes
+from toxscreen.settling import convict, leads, predicted_classes, reconsider
 from toxscreen.sharing import planted, widen
 from toxscreen.sources.data import open_training_set
 from toxscreen.trigger.medium import open_medium
@@ -37,6 +36,7 @@ _PIECES = (
     "what the inputs of a group share",
     "what is sought in classes that are not accused",
     "the trigger",
+    "the second screen",
     "all but the screen",
 )
 """What is left out, by name."""
@@ -102,12 +102,15 @@ def _without(subject: Subject, piece: str, screened: Any) -> dict[str, Any]:
 
 def _screened(subject: Subject, *, conflict: bool) -> tuple[Screening, Labels]:
     """Screen what the scan stored, with and without the view of the inputs."""
-    stored, split = subject.activations, subject.planted.split
-    blind = {name: layer for name, layer in stored.layers.items() if conflict or name not in (views.CELLS, views.WORDS)}
-    activations: Activations = replace(stored, layers=blind)
-    training_set = open_training_set(subject.as_data, class_names=split.class_names)
+    training_set = open_training_set(subject.as_data, class_names=subject.planted.split.class_names)
     labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
-    return screen(activations, labels, None, subject.layer, ScanConfig(seed=subject.seed)), labels
+    return _screen(subject, labels, conflict=conflict), labels
+
+
+def _screen(subject: Subject, labels: Labels, *, conflict: bool) -> Screening:
+    stored = subject.activations
+    seen = {name: layer for name, layer in stored.layers.items() if conflict or name not in (views.CELLS, views.WORDS)}
+    return screen(replace(stored, layers=seen), labels, None, subject.layer, ScanConfig(seed=subject.seed))
 
 
 def _settled(subject: Subject, screening: Screening, labels: Labels, piece: str) -> Screening:
@@ -127,4 +130,9 @@ def _settled(subject: Subject, screening: Screening, labels: Labels, piece: str)
         predicted, errors = predicted_classes(screening, labels), list[Exception]()
         found = recover(medium, leads(screening, labels), predicted, rng=following, failed=errors.append)
         screening = convict(screening, labels, found)
-    return widen(screening, labels, medium, layer, again) if around else screening
+    if around:
+        screening = widen(screening, labels, medium, layer, again)
+    if piece == "the second screen":
+        return screening
+    screened = partial(_screen, subject, conflict=piece != "label conflict")
+    return reconsider(screening, labels, screened, ScanConfig().verdict.alpha)
