@@ -171,6 +171,16 @@ def test_a_planted_pattern_in_samples_that_do_not_fit_their_label_is_suspicious(
     assert not found.apart
 
 
+def test_several_patterns_of_one_class_are_found_one_after_the_other():
+    training_set, rows = poisoned(planted=60)
+    for number in np.flatnonzero(rows)[30:]:
+        picture = training_set.inputs[number]
+        picture[1:4, -4:-1], picture[-4:-1, -4:-1] = picture[-4:-1, -4:-1].copy(), picture[1:4, -4:-1].copy()
+    found = sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)))
+    assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
+    assert sum(group.n for group in found.classes[TARGET].accused) == 60
+
+
 @pytest.mark.parametrize(("part", "verdict"), [(0.3, Verdict.SUSPICIOUS), (0.7, Verdict.CLEAN)])
 def test_what_most_samples_of_the_class_that_they_look_like_share_is_of_that_kind_and_only_wrongly_labelled(part, verdict):
     training_set, rows = poisoned()

@@ -33,6 +33,9 @@ _MOST, _MOST_SOUGHT = 2500, 800
 _KEPT = 0.5
 """Part of a group that must share what the group is found to share; otherwise it is something else in the class."""
 
+_MOST_PATTERNS = 4
+"""Patterns that are sought in one class, one after the other: each sample may hold one of several patches."""
+
 _TAIL, _COMPONENTS = 0.1, 2
 """Part of a class at either end of so many principal components of its activations that may hold a pattern."""
 
@@ -122,15 +125,17 @@ def planted(
     quiet = [index for index, result in enumerate(screening.classes) if result.groups and not result.accused]
     for number, (index, child) in enumerate(zip(quiet, rng.spawn(len(quiet)), strict=True), start=1):
         own = np.flatnonzero((labels.given == index) & (columns.group >= 0))
-        probability, evidence = _sought(screening, labels, medium, (index, own), activations, child)
-        held = probability > 0.5
-        if policy.judge_planted(evidence) is not Verdict.CLEAN:
+        for _ in range(_MOST_PATTERNS):
+            probability, evidence = _sought(screening, labels, medium, (index, own), activations, child)
+            held = probability > 0.5
+            if policy.judge_planted(evidence) is Verdict.CLEAN:
+                if held.any():
+                    apart.append(Apart(index, own[held], evidence))
+                break
+            found = own[held], probability[held]
             reason = policy.reason_planted(evidence, int(held.sum()))
-            classes[index] = _accused(
-                classes[index], labels.given == index, columns, (own[held], probability[held]), evidence, reason
-            )
-        elif held.any():
-            apart.append(Apart(index, own[held], evidence))
+            classes[index] = _accused(classes[index], labels.given == index, columns, found, evidence, reason)
+            own = own[~held]
         if progress is not None:
             progress("looking for what inputs share", number, len(quiet))
     known = [each for each in screening.apart if each.class_index in quiet and _share(each.rows, medium, labels, columns, rng)]
