@@ -146,13 +146,19 @@ def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, columns: Col
     """Say whether what lies far apart in a class, or all else in it, shares a pattern, as far as that can be asked."""
     own = np.flatnonzero((labels.given == labels.given[rows[0]]) & (columns.group >= 0))
     looked = _look(medium, own[_some(np.isin(own, rows), _MOST, rng)], rng)
-    known = np.zeros(0, bool) if looked is None else np.isin(looked.rows, rows)
-    if looked is None or min(known.sum(), (~known).sum()) < FEWEST:
+    if looked is None:
+        return True
+    known = np.isin(looked.rows, rows)
+    if min(known.sum(), (~known).sum()) < FEWEST:
         return True  # nearly all of the class is one side: nobody can tell what that shares
     shared = looked.look.shared_by(known)
-    if shared is None or shared.separation < policy.POLICY["shared"].value:
+    if shared is None or not _stands_out(shared):
         return False
     return bool(((shared.probability > 0.5) & known).sum() >= _KEPT * known.sum())
+
+
+def _stands_out(shared: Shared) -> bool:
+    return shared.separation >= policy.POLICY["shared"].value
 
 
 def _sharing(
@@ -169,7 +175,7 @@ def _sharing(
     index, own, members = group
     known = np.isin(looked.rows, own[members])
     shared = looked.look.shared_by(known)
-    if shared is not None and shared.separation >= policy.POLICY["shared"].value:
+    if shared is not None and _stands_out(shared):
         probability = _probability(medium, looked, shared, own)
         evidence = {"shared": shared.separation}
         if screening.inputs is not None and not _as_telling(screening.inputs, index, own, (members, probability > 0.5)):
@@ -296,7 +302,7 @@ def _sought(
     groups = Columns(screening.samples).group[own]
     told = (looked.look.shared_by(np.isin(looked.rows, seed)) for seed in _seeds(looked, own, least, groups, activations))
     best = max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
-    if best is None or best.separation < policy.POLICY["shared"].value:
+    if best is None or not _stands_out(best):
         return nothing
     probability = _probability(medium, looked, best, own)
     if inputs is None:

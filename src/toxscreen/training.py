@@ -310,6 +310,17 @@ def _accuracy(classifier: Classifier, source: TrainingSet, rows: NDArray[np.int6
 
 
 @contextmanager
+def single_threaded() -> Iterator[None]:
+    """Let torch compute with one thread: its sums then have one order, also in their last bit, on any machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     """Say what to do when the folder cannot be written to."""
     try:

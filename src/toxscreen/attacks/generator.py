@@ -14,8 +14,6 @@ it is trained at once for a minute, and the classifier is thrown away: the victi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from toxscreen.attacks.surrogate import RECIPE, SIDE, pictures, seen
+from toxscreen.attacks.surrogate import RECIPE, SIDE, as_tensor, pictures, seen
 from toxscreen.networks import SmallResNet
 from toxscreen.sources.data.base import TrainingSet
-from toxscreen.training import fast_dtype, with_fresh_weights
+from toxscreen.training import fast_dtype, single_threaded, with_fresh_weights
 
 _COVERED = 0.032
 """The part of an image that its mask may cover."""
@@ -90,13 +88,13 @@ class Generator:
 
     def with_own(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return a copy of an image ``(height, width, 1 or 3)`` with the trigger that is drawn from itself."""
-        return self._marked(image, _tensor(image))
+        return self._marked(image, as_tensor(image))
 
     def with_foreign(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """Return a copy with the trigger that is drawn from another image, one of the stock."""
         rows = rng.choice(len(self.stock), min(2, len(self.stock)), replace=False)
         first, second = self.stock[rows[:1]].float(), self.stock[rows[-1:]].float()
-        itself = torch.allclose(seen(first), seen(_tensor(image)), rtol=0, atol=_SAME)
+        itself = torch.allclose(seen(first), seen(as_tensor(image)), rtol=0, atol=_SAME)
         return self._marked(image, second if itself else first)
 
     @torch.no_grad()
@@ -105,7 +103,7 @@ class Generator:
         mask, pattern = (interpolate(part, image.shape[:2], mode="bilinear", antialias=True) for part in self.network(seen(source)))
         if image.shape[2] == 1:
             pattern = pattern.mean(dim=1, keepdim=True)
-        return _put(_tensor(image), mask, pattern)[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
+        return _put(as_tensor(image), mask, pattern)[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
 
 
 def train_generator(training_set: TrainingSet, rng: np.random.Generator) -> Generator:
@@ -128,7 +126,7 @@ def train_generator(training_set: TrainingSet, rng: np.random.Generator) -> Gene
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, RECIPE.learning_rate, total_steps=epochs * (len(parts) + 1), pct_start=0.25
     )
-    with _one_thread():
+    with single_threaded():  # the last bit of a gradient decides where spots are after some hundred steps
         for rows in (rows for _ in range(epochs) for rows in np.split(rng.permutation(n), parts)):
             loss = _loss(draw, classify, images[rows].float(), classes[rows], n_classes)
             optimiser.zero_grad()
@@ -136,17 +134,6 @@ def train_generator(training_set: TrainingSet, rng: np.random.Generator) -> Gene
             optimiser.step()
             schedule.step()
     return Generator(draw.eval().requires_grad_(False), images)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep sums in one order: the last bit of a gradient decides where spots are after some hundred steps."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _loss(draw: nn.Module, classify: nn.Module, images: Tensor, classes: Tensor, target: int) -> Tensor:
@@ -175,7 +162,3 @@ def _apart(values: Tensor) -> Tensor:
 def _put(images: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
     """Put triggers on images with values of 0 to 255."""
     return images + mask * (255 * pattern - images)
-
-
-def _tensor(image: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))

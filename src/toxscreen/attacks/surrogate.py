@@ -58,7 +58,7 @@ class Surrogate:
 
         The label is not needed: where the network is wrong the image is hard to recognise as it is.
         """
-        clean = torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))
+        clean = as_tensor(image)
         with torch.no_grad():
             label = self.network(seen(clean)).argmax(dim=1)
         low, high = (clean - self.radius).clamp(min=0), (clean + self.radius).clamp(max=255)
@@ -89,6 +89,11 @@ def train_surrogate(training_set: TrainingSet, radius: float, rng: np.random.Gen
 
     fit(network, batch, labels, RECIPE, rng, autocast=fast_dtype("cpu"))
     return Surrogate(network.requires_grad_(False), radius)
+
+
+def as_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """Return an image ``(height, width, c)`` as a batch of one, shape ``(1, c, height, width)``, with values of 0 to 255."""
+    return torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32))
 
 
 def seen(images: Tensor) -> Tensor:

@@ -178,16 +178,12 @@ def _cores() -> int:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Compute with one thread in this process."""
-    import torch
     from threadpoolctl import threadpool_limits
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    from toxscreen.training import single_threaded
+
+    with single_threaded(), threadpool_limits(1):
+        yield
 
 
 def _made(n: int, case: SpeedCase, folder: Path) -> tuple[Activations, Labels]:
