@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import torch
@@ -73,16 +74,53 @@ class PreActResNet18(nn.Module):
         return logits
 
 
+def _strided(channels: int, n_classes: int, side: int) -> nn.Module:
+    """Return two convolutions of stride 2 and two linear layers, without pooling."""
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 24, 3, 2, 1), nn.ReLU(), nn.Conv2d(24, 48, 3, 2, 1), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(48 * (-(-side // 4)) ** 2, 96), nn.ReLU(), nn.Linear(96, n_classes)),
+    )
+
+
+def _perceptron(channels: int, n_classes: int, side: int) -> nn.Module:
+    """Return three linear layers."""
+    layers = (nn.Linear(channels * side**2, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, n_classes))
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+def _lenet(channels: int, n_classes: int, side: int) -> nn.Module:
+    """Return convolutions of 5 x 5, means and hyperbolic tangents. **Source:** LeCun et al. 1998, "Gradient-based learning"."""
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 8, 5, 1, 2), nn.Tanh(), nn.AvgPool2d(2)),
+        *(nn.Conv2d(8, 16, 5, 1, 2), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten()),
+        *(nn.Linear(16 * (side // 4) ** 2, 84), nn.Tanh(), nn.Linear(84, n_classes)),
+    )
+
+
+def _normalised(channels: int, n_classes: int, side: int) -> nn.Module:  # noqa: ARG001 - the mean takes any side
+    """Return three normalised convolutions and the mean over the picture."""
+    widths = (channels, 16, 32, 64)
+    blocks = [nn.Sequential(nn.Conv2d(a, b, 3, 1, 1), nn.BatchNorm2d(b), nn.ReLU()) for a, b in itertools.pairwise(widths)]
+    pooled = (blocks[0], nn.MaxPool2d(2), blocks[1], nn.MaxPool2d(2), blocks[2], nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(*pooled, nn.Flatten(), nn.Linear(64, n_classes))
+
+
+OWN = {"strided": _strided, "perceptron": _perceptron, "lenet": _lenet, "normalised": _normalised}
+"""Networks as users write them, by name."""
+
+
 def build(name: str, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
     """Return a network with fresh weights for pictures of ``shape`` (height, width, channels)."""
     height, width, channels = shape
     if name == "paper":
         return PaperCNN(channels, n_classes, min(height, width))
+    if name in OWN:
+        return OWN[name](channels, n_classes, min(height, width))
     return PreActResNet18(channels, n_classes) if name == "preact" else SmallResNet(channels, n_classes, min(height, width))
 
 
 def recipe(name: str, epochs: int) -> Recipe:
     """Return how a network is trained: so many epochs, and one for pictures in colour until it has learned a trigger."""
-    if name == "paper":
+    if name == "paper" or name in OWN:
         return replace(PICTURES, learning_rate=2e-3, min_epochs=epochs, max_epochs=epochs, min_steps=0, small=0, shift=0.0)
     return replace(PICTURES, min_epochs=epochs, max_epochs=epochs, min_steps=_FEWEST_STEPS, small=0)
