@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from tests.references import cross_fitted
-from toxscreen.trigger.shared import FEWEST, Look, View, _inverse, joined
+from tests.references import cross_fitted, two_normals
+from toxscreen.trigger.shared import FEWEST, Look, View, _inverse, _mixture, joined
 
 
 def inputs(n=200, p=40, planted=60, mark=3.0, seed=0):
@@ -83,18 +83,34 @@ def test_views_of_parts_join_to_that_of_all(make):
     assert np.array_equal(whole.values.toarray() if sparse.issparse(whole.values) else whole.values, values)
 
 
-@given(st.integers(0, 1000), st.integers(11, 40), st.integers(1, 30), st.floats(0.1, 30))
+@given(st.integers(0, 1000), st.integers(11, 40), st.integers(1, 30), st.floats(0.5, 30))
 def test_scores_are_those_of_regressions_that_never_saw_the_input(seed, n, p, strictness):
     rng = np.random.default_rng(seed)
     values, known = rng.normal(size=(n, p)), rng.permutation(n) < max(1, n // 3)
     folds = np.array_split(np.random.default_rng(1).permutation(n), 5)
     (seen,) = look(values, strictness=strictness)._seen
-    assert np.allclose(seen.scores(known), cross_fitted(values, known, folds, strictness), rtol=1e-6, atol=1e-8)
+    assert np.allclose(seen.scores(known), cross_fitted(values, known, folds, strictness), rtol=1e-3, atol=1e-3)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30))
 def test_the_inverse_by_cholesky_factors_is_the_inverse(seed, n):
     rows = np.random.default_rng(seed).normal(size=(n, 5))
-    matrix = rows @ rows.T + np.eye(n)
-    np.testing.assert_allclose(_inverse(matrix) @ matrix, np.eye(n), atol=1e-9)
+    matrix = (rows @ rows.T + np.eye(n)).astype(np.float32)
+    np.testing.assert_allclose(_inverse(matrix) @ matrix, np.eye(n), atol=1e-3)
     np.testing.assert_array_equal(_inverse(matrix), _inverse(matrix).T)
+
+
+@given(st.integers(0, 1000), st.integers(1, 3), st.floats(0.5, 300), st.floats(-50, 50))
+def test_the_mixture_is_that_of_two_normal_distributions_however_far_apart(seed, k, apart, middle):
+    rng = np.random.default_rng(seed)
+    known, scores = np.arange(200) < 40, middle + rng.normal(size=(200, k))
+    scores[known] += apart
+    fitted = _mixture(scores, known)
+    probability, separation = two_normals(scores, known)
+    np.testing.assert_allclose(fitted.probability(scores), probability, atol=1e-4)
+    np.testing.assert_allclose(fitted.separation, separation, rtol=1e-3, atol=1e-6)
+
+
+def test_scores_that_part_exactly_lie_far_apart():
+    known = np.arange(50) < 20
+    assert _mixture(known[:, None].astype(np.float64), known).separation > 1000

@@ -19,6 +19,7 @@ parts of clean classes up to 10 (digits of one hand), and tiny ones of near-dupl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.linalg.lapack import dpotrf, dpotri
+from scipy.linalg.lapack import spotrf, spotri
 from scipy.special import expit
 
 _FOLDS = 5
@@ -182,7 +183,7 @@ class _Seen:
         self._size = max(float(np.trace(gram)) / len(gram), _TINY)
         gram /= self._size
         np.fill_diagonal(gram, gram.diagonal() + view.strictness)
-        self._inverse = _inverse(gram)
+        self._inverse = _inverse(gram.astype(np.float32))  # the penalty keeps it well away from singular
         self._strictness = view.strictness
         corrections = (self._strictness * self._inverse[np.ix_(fold, fold)] - 1 / len(gram) for fold in folds)
         self._corrections = [np.linalg.inv(correction) for correction in corrections]
@@ -190,7 +191,7 @@ class _Seen:
     def scores(self, known: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return how much each input looks like the known ones, judged without it, shape ``(n,)``."""
         goals = _goals(known)
-        missed, scores = self._strictness * (self._inverse @ goals) - goals.mean(), goals.copy()
+        missed, scores = self._strictness * (self._inverse @ goals) - goals.mean(), goals.astype(np.float64)
         for fold, correction in zip(self._folds, self._corrections, strict=True):
             scores[fold] -= correction @ missed[fold]
         return scores
@@ -204,20 +205,20 @@ class _Seen:
         return scores
 
 
-def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def _inverse(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the inverse of a symmetric positive definite matrix by its Cholesky factors, for half of what any other one costs."""
-    factor, failed = dpotrf(matrix, clean=False)
+    factor, failed = spotrf(matrix)
     if failed:  # what is not finite
-        return np.asarray(np.linalg.inv(matrix), np.float64)
-    upper, _ = dpotri(factor)
-    inverse: NDArray[np.float64] = np.triu(upper) + np.triu(upper, 1).T
+        return np.asarray(np.linalg.inv(matrix), np.float32)
+    upper, _ = spotri(factor, overwrite_c=True)  # below the diagonal it is 0
+    inverse: NDArray[np.float32] = upper + upper.T
+    np.fill_diagonal(inverse, upper.diagonal())
     return inverse
 
 
-def _goals(known: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _goals(known: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return what regressions aim at, shape ``(n,)``: known and other inputs weigh the same together."""
-    goals: NDArray[np.float64] = np.where(known, 1 / known.sum(), -1 / (~known).sum()) * len(known) / 2
-    return goals
+    return np.where(known, np.float32(1 / known.sum()), np.float32(-1 / (~known).sum())) * np.float32(len(known) / 2)
 
 
 def _product(values: Any, others: Any) -> NDArray[np.float64]:
@@ -227,19 +228,23 @@ def _product(values: Any, others: Any) -> NDArray[np.float64]:
 
 
 def _mixture(scores: NDArray[np.float64], known: NDArray[np.bool_]) -> Mixture:
-    """Fit the mixture of scores ``(n, k)``, from the known ones on."""
+    """Fit the mixture of scores ``(n, k)``, from the known ones on.
+
+    Both parts have one covariance: that of all scores, less what lies between the two means.
+    """
+    middle = scores.mean(axis=0)
+    centred = scores - middle
+    whole = centred.T @ centred / len(scores)
+    whole_and_ridge = whole + _TINY * max(float(whole.trace()), _TINY) * np.eye(len(whole))
     probability = np.where(known, _SURE, 1 - _SURE)
     for _ in range(_STEPS):
-        before, n = probability, probability.sum()
-        part = n / len(scores)
-        inner = probability @ scores / max(n, _TINY)
-        outer = (1 - probability) @ scores / max(len(scores) - n, _TINY)
-        off, rest = scores - inner, scores - outer
-        covariance = (off.T * probability @ off + rest.T * (1 - probability) @ rest) / len(scores)
-        covariance += _TINY * max(float(np.trace(covariance)), _TINY) * np.eye(len(covariance))
-        weights = np.linalg.solve(covariance, inner - outer)
-        bias = float(np.log(max(part, _TINY) / max(1 - part, _TINY)) - (inner + outer) @ weights / 2)
-        mixture = Mixture(weights, bias, float(np.sqrt(max((inner - outer) @ weights, 0.0))))
+        before, part = probability, float(probability.mean())
+        along = probability @ centred / len(scores)
+        inner, outer = along / max(part, _TINY), -along / max(1 - part, _TINY)
+        apart = inner - outer
+        weights = np.linalg.solve(whole_and_ridge - part * (1 - part) * np.outer(apart, apart), apart)
+        bias = math.log(max(part, _TINY) / max(1 - part, _TINY)) - float((inner + outer) / 2 @ weights + middle @ weights)
+        mixture = Mixture(weights, bias, math.sqrt(max(float(apart @ weights), 0.0)))
         probability = mixture.probability(scores)
         if np.abs(probability - before).max() <= _RESTS:
             break
