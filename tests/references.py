@@ -288,7 +288,7 @@ def cross_fitted(
 
 
 def two_normals(scores: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
-    """Fit two normal distributions of one covariance to ``(n, k)``; return each row's probability of the first, and their distance."""
+    """Fit two normal distributions of one covariance; return the probability that each row is of the first, and their distance."""
     probability = np.where(known, 0.95, 0.05)
     for _ in range(60):
         before, part = probability, probability.mean()
