@@ -5,12 +5,14 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
+import torch
 from threadpoolctl import ThreadpoolController
 
-from toxscreen.parallel import in_parallel, one_thread
+from toxscreen.parallel import in_parallel
 
 
 def of_blas():
@@ -51,11 +53,21 @@ def test_the_threads_of_others_are_as_before_whatever_happened():
     assert of_blas() == before
 
 
-def test_products_are_made_by_one_thread_each_and_then_as_before():
-    before = of_blas()
-    with one_thread():
-        assert max(of_blas(), default=1) == 1
-    assert of_blas() == before
+@pytest.mark.parametrize("most", [1, 2])
+def test_no_more_items_are_worked_on_at_a_time_than_allowed_each_by_one_thread_of_a_network_if_others_are(most, workers):
+    before, now, seen = torch.get_num_threads(), [0], []
+
+    def work(_):
+        now[0] += 1
+        time.sleep(0.002)
+        seen.append((now[0], torch.get_num_threads()))
+        now[0] -= 1
+
+    in_parallel(work, range(6), most=most)
+    alone = min(most, workers) == 1
+    assert max(at_once for at_once, _ in seen) == (1 if alone else most)
+    assert {threads for _, threads in seen} == {before if alone else 1}
+    assert torch.get_num_threads() == before
 
 
 def test_what_goes_wrong_with_an_item_is_raised(workers):  # noqa: ARG001

@@ -36,7 +36,6 @@ from toxscreen.engine.base import Engine, Reopen
 from toxscreen.errors import DataError, StoreError, ToxscreenError, UsageError
 from toxscreen.exhibits.make import make_exhibits
 from toxscreen.origin import origin
-from toxscreen.parallel import one_thread
 from toxscreen.report.documents import read_finished
 from toxscreen.result import Origin, ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
@@ -444,12 +443,11 @@ def _recovered(
     try:
         if (medium := opened()) is not None:
             activations = done.activations.layers[done.layer]
-            with one_thread():
-                screening = widen(screening, labels, medium, activations, sharing)
-                screening = planted(screening, labels, medium, activations, seeking, log.progress)
-                found, predicted = leads(screening, labels), predicted_classes(screening, labels)
-                recovered = recover(medium, found, predicted, rng=following, failed=errors.append, progress=log.progress)
-                screening = widen(convict(screening, labels, recovered), labels, medium, activations, again)
+            screening = widen(screening, labels, medium, activations, sharing)
+            screening = planted(screening, labels, medium, activations, seeking, log.progress)
+            found, predicted = leads(screening, labels), predicted_classes(screening, labels)
+            recovered = recover(medium, found, predicted, rng=following, failed=errors.append, progress=log.progress)
+            screening = widen(convict(screening, labels, recovered), labels, medium, activations, again)
             screening = reconsider(screening, labels, screened, config.verdict.alpha)
     except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
         errors.append(error)

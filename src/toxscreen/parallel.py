@@ -6,9 +6,10 @@ small products do not wait for threads to meet.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -37,15 +38,23 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let products of matrices be made by one thread each: small ones wait longer for threads to meet than they take."""
-    from threadpoolctl import ThreadpoolController
-
-    with ThreadpoolController().select(user_api="blas").limit(limits=1):
+def torch_threads(n: int) -> Iterator[None]:
+    """Let PyTorch, where it is there, compute with ``n`` threads in this thread and in those that are begun meanwhile."""
+    torch = sys.modules.get("torch")
+    if torch is None:
         yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def in_parallel(work: Callable[[T], R], items: Iterable[T], told: Callable[[int], None] = lambda _: None) -> list[R]:
+def in_parallel(
+    work: Callable[[T], R], items: Iterable[T], told: Callable[[int], None] = lambda _: None, *, most: int = sys.maxsize
+) -> list[R]:
     """Return what ``work`` makes of each item, in their order.
 
     Parameters
@@ -56,20 +65,22 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], told: Callable[[int]
         What is worked on.
     told
         Called with the number of items that are done, in their order.
+    most
+        Items that are worked on at a time at most. Where that is one, a network that is asked may use all cores.
     """
     keep_freed_memory()
     from threadpoolctl import ThreadpoolController
 
     libraries = ThreadpoolController().select(user_api="blas")
-    workers = max((library["num_threads"] for library in libraries.info()), default=1)
+    workers = min(most, max((library["num_threads"] for library in libraries.info()), default=1))
     results = []
-    with libraries.limit(limits=1):
-        pool = ThreadPoolExecutor(workers, "toxscreen-work") if workers > 1 else None
-        try:
-            for result in map(work, items) if pool is None else pool.map(work, items):
-                results.append(result)
-                told(len(results))
-        finally:
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
+    with libraries.limit(limits=1), ExitStack() as stack:
+        pool = None
+        if workers > 1:
+            stack.enter_context(torch_threads(1))
+            pool = ThreadPoolExecutor(workers, "toxscreen-work")
+            stack.callback(pool.shutdown, cancel_futures=True)
+        for result in map(work, items) if pool is None else pool.map(work, items):
+            results.append(result)
+            told(len(results))
     return results

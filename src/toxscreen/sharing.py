@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from toxscreen.columns import Columns, sized
 from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
 from toxscreen.errors import DataError
+from toxscreen.parallel import in_parallel
 from toxscreen.result import ClassResult, GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.trigger.medium import STRETCH, Medium
@@ -76,8 +79,10 @@ def widen(screening: Screening, labels: Labels, medium: Medium, activations: Row
         Draws samples and folds.
     """
     classes, columns = list(screening.classes), Columns(screening.samples)
-    for index, result in enumerate(classes):
-        for group in result.accused:
+
+    def work(one: tuple[int, np.random.Generator]) -> None:
+        index, rng = one
+        for group in classes[index].accused:
             if "shared" in group.evidence:
                 continue
             own = np.flatnonzero((labels.given == index) & np.isin(columns.group, (0, group.id)))
@@ -95,6 +100,9 @@ def widen(screening: Screening, labels: Labels, medium: Medium, activations: Row
             reason = policy.reason_shared(evidence.get("shared"), int(members.sum()), *changed_by)
             changed = replace(classes[index], groups=tuple(told))
             classes[index] = _resized(changed, columns.group[labels.given == index], policy.of_group(group.id, reason))
+
+    accused = [index for index, result in enumerate(classes) if result.accused]
+    in_parallel(work, zip(accused, rng.spawn(len(accused)), strict=True))
     return columns.put_into(screening, classes)
 
 
@@ -121,30 +129,41 @@ def planted(
     """
     if not medium.shows_patterns:
         return _with_odd_words(screening, labels, medium, rng)
-    classes, columns, apart = list(screening.classes), Columns(screening.samples), list[Apart]()
-    quiet = [index for index, result in enumerate(screening.classes) if result.groups and not result.accused]
-    for number, (index, child) in enumerate(zip(quiet, rng.spawn(len(quiet)), strict=True), start=1):
-        own = np.flatnonzero((labels.given == index) & (columns.group >= 0))
+    classes, columns = list(screening.classes), Columns(screening.samples)
+    before = columns.group.copy()
+    quiet = [index for index, result in enumerate(classes) if result.groups and not result.accused]
+    known = [each for each in screening.apart if each.class_index in quiet]
+
+    def ask(each: Apart, rng: np.random.Generator) -> list[Apart]:
+        return [each] if _share(each.rows, medium, labels, before, rng) else []
+
+    def seek(index: int, rng: np.random.Generator) -> list[Apart]:
+        own = np.flatnonzero((labels.given == index) & (before >= 0))
         for _ in range(_MOST_PATTERNS):
-            probability, evidence = _sought(screening, labels, medium, (index, own), activations, child)
+            probability, evidence = _sought(screening, labels, medium, (index, own, before[own]), activations, rng)
             held = probability > 0.5
             if policy.judge_planted(evidence) is Verdict.CLEAN:
-                if held.any():
-                    apart.append(Apart(index, own[held], evidence))
-                break
+                return [Apart(index, own[held], evidence)] if held.any() else []
             found = own[held], probability[held]
             reason = policy.reason_planted(evidence, int(held.sum()))
             classes[index] = _accused(classes[index], labels.given == index, columns, found, evidence, reason)
             own = own[~held]
+        return []
+
+    def told(done: int) -> None:
         if progress is not None:
-            progress("looking for what inputs share", number, len(quiet))
-    known = [each for each in screening.apart if each.class_index in quiet and _share(each.rows, medium, labels, columns, rng)]
-    return columns.put_into(replace(screening, apart=(*apart, *known)), classes)
+            progress("looking for what inputs share", done, len(works))
+
+    works = [*(partial(seek, index) for index in quiet), *(partial(ask, each) for each in known)]
+    apart = in_parallel(lambda one: one[0](one[1]), zip(works, rng.spawn(len(works)), strict=True), told)
+    return columns.put_into(replace(screening, apart=tuple(chain.from_iterable(apart))), classes)
 
 
-def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, columns: Columns, rng: np.random.Generator) -> bool:
+def _share(
+    rows: NDArray[np.int64], medium: Medium, labels: Labels, groups: NDArray[np.int64], rng: np.random.Generator
+) -> bool:
     """Say whether what lies far apart in a class, or all else in it, shares a pattern, as far as that can be asked."""
-    own = np.flatnonzero((labels.given == labels.given[rows[0]]) & (columns.group >= 0))
+    own = np.flatnonzero((labels.given == labels.given[rows[0]]) & (groups >= 0))
     looked = _look(medium, own[_some(np.isin(own, rows), _MOST, rng)], rng)
     if looked is None:
         return True
@@ -285,21 +304,20 @@ def _sought(
     screening: Screening,
     labels: Labels,
     medium: Medium,
-    of: tuple[int, NDArray[np.int64]],
+    of: tuple[int, NDArray[np.int64], NDArray[np.int64]],
     activations: Rows,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], dict[str, float]]:
     """Return the probability that each sample of a class holds what stands out farthest in it, and the evidence; 0 for nothing.
 
-    ``of`` is the number of the class, and its samples.
+    ``of`` is the number of the class, its samples, and the numbers of their groups.
     """
-    (index, own), inputs, nothing = of, screening.inputs, (np.zeros(len(of[1])), dict[str, float]())
+    (index, own, groups), inputs, nothing = of, screening.inputs, (np.zeros(len(of[1])), dict[str, float]())
     fit = np.zeros(len(own)) if inputs is None else inputs.own[own]
     least = np.argsort(fit, kind="stable")[: max(FEWEST, round(LEAST_FITTING * len(own)))]
     looked = _look(medium, own[_some(np.isin(np.arange(len(own)), least), _MOST_SOUGHT, rng)], rng)
     if looked is None:
         return nothing
-    groups = Columns(screening.samples).group[own]
     told = (looked.look.shared_by(np.isin(looked.rows, seed)) for seed in _seeds(looked, own, least, groups, activations))
     best = max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
     if best is None or not _stands_out(best):

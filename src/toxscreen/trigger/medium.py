@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -62,6 +64,8 @@ class Medium(ABC):
         out by their words as far as a planted sentence does.
     class_of
         Class index of each model output, -1 for none.
+    turn
+        Held by who reads inputs, where one thread at a time must.
     """
 
     searches: ClassVar[tuple[Search[Any], ...]]
@@ -70,6 +74,12 @@ class Medium(ABC):
     classifier: Classifier
     training_set: TrainingSet
     class_of: NDArray[np.int64]
+    turn: AbstractContextManager[Any] = field(default_factory=Lock, kw_only=True, repr=False)
+
+    def take(self, rows: NDArray[np.int64]) -> list[Input | None]:
+        """Return the inputs of those rows, None where one cannot be read, with one thread at a time where the data needs that."""
+        with nullcontext() if self.training_set.parallel else self.turn:
+            return self.training_set.take(rows)
 
     @abstractmethod
     def read(self, rows: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
@@ -132,7 +142,7 @@ class _Pictures(_Pixels):
 
     def read(self, rows: NDArray[np.int64]) -> tuple[Pictures, NDArray[np.int64]]:
         """Read and resize."""
-        taken = self.training_set.take(rows)
+        taken = self.take(rows)
         read = rows[[value is not None for value in taken]]
         return self.size.apply([value for value in taken if value is not None]) if len(read) else _NOTHING, read
 
@@ -151,7 +161,7 @@ class _Arrays(_Pixels):
 
     def read(self, rows: NDArray[np.int64]) -> tuple[Pictures, NDArray[np.int64]]:
         """Read those of the common shape."""
-        taken = self.training_set.take(rows)
+        taken = self.take(rows)
         fits = [isinstance(value, np.ndarray) and value.shape == self.like.shape for value in taken]
         read = [np.moveaxis(cast("NDArray[Any]", value), 0, -1) for value, fit in zip(taken, fits, strict=True) if fit]
         return np.array(read, np.float32) if read else _NOTHING, rows[fits]
@@ -170,7 +180,7 @@ class _Texts(Medium):
 
     def read(self, rows: NDArray[np.int64]) -> tuple[Texts, NDArray[np.int64]]:
         """Read the texts."""
-        taken = self.training_set.take(rows)
+        taken = self.take(rows)
         return np.array([value for value in taken if value is not None], object), rows[[value is not None for value in taken]]
 
     def views(self, seen: Texts) -> tuple[View, ...]:

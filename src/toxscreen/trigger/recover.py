@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toxscreen.decoded import Progress
+from toxscreen.parallel import in_parallel
 from toxscreen.shares import Share
 from toxscreen.sources.data.base import Input
 from toxscreen.trigger.base import Case, Proof, Trigger, flips_by_class, left, prove, total
@@ -147,18 +148,23 @@ def recover(
     tuple of Recovered
         The best that was found behind each lead; none for a lead behind which nothing moves any host.
     """
-    found = []
-    for number, (lead, child) in enumerate(zip(leads, rng.spawn(len(leads)), strict=True), start=1):
+
+    def work(one: tuple[Lead, np.random.Generator]) -> Recovered | Exception | None:
+        lead, child = one
         try:
-            one = _follow(medium, lead, medium.training_set.labels, predicted, child)
+            return _follow(medium, lead, medium.training_set.labels, predicted, child)
         except Exception as error:  # noqa: BLE001 - the model sees inputs that it never saw; one lead must not cost the others
-            failed(error)
-            continue
-        if one is not None:
-            found.append(one)
+            return error
+
+    def told(done: int) -> None:
         if progress is not None:
-            progress("looking for triggers", number, len(leads))
-    return tuple(found)
+            progress("looking for triggers", done, len(leads))
+
+    found = in_parallel(work, zip(leads, rng.spawn(len(leads)), strict=True), told, most=medium.classifier.at_once)
+    for one in found:
+        if isinstance(one, Exception):
+            failed(one)
+    return tuple(one for one in found if isinstance(one, Recovered))
 
 
 def _follow(

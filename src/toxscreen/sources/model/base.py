@@ -72,6 +72,11 @@ class Classifier(ABC):
     last_hidden: str
     preprocessing: Mapping[str, Any]
 
+    @property
+    def at_once(self) -> int:
+        """Return how many threads may ask it at the same time, and gain by it."""
+        return 1
+
     @abstractmethod
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers that can be asked for by name, in the order in which they run."""

@@ -10,7 +10,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from itertools import chain
+from queue import Empty, LifoQueue
 from types import CodeType
 from typing import Any
 
@@ -29,11 +31,16 @@ from toxscreen.sources.model.tracing import HeadWatch, trace
 _TRACED = 4
 """Samples of the batch that a network is traced with."""
 
+_SMALL_INPUT, _SMALL_NETWORK, _AT_ONCE = 2**17, 2**25, 8
+"""Bytes of an input and numbers of a network up to which several batches are in memory at a time, and how many are at most. Layers
+of larger ones take so long that threads hardly wait for each other after each."""
+
 
 class TorchClassifier(Classifier):
     """A network of PyTorch behind the interface of all classifiers.
 
-    The network is used as it is, and left as it was: its training flags are put back after every pass, and no hook stays.
+    The network is used as it is, and left as it was: its training flags are put back after every pass, and no hook stays. A thread
+    that asks it while another one does gets a copy that shares its weights, or waits where there can be none.
 
     Parameters
     ----------
@@ -92,10 +99,12 @@ class TorchClassifier(Classifier):
         encoded = self.encode(sample[:_TRACED])
         before = _state_marks(self._network)
         with _evaluating(self._network):
-            self._trace = trace(self._network, lambda: self.tensors(encoded), self._run)
+            self._trace = trace(self._network, lambda: self.tensors(encoded), partial(self._run, self._network))
             self._layout = self._fastest_layout(encoded)
         _refuse_changed(before, _state_marks(self._network))
-        self._modules: dict[str, nn.Module] = dict(self._network.named_modules())
+        self._idle: LifoQueue[nn.Module] = LifoQueue()
+        self._idle.put(self._network)
+        self._copies = self._device.type == "cpu" and _is_small(self._network, encoded, len(sample[:_TRACED]))
         self._probabilities = are_probabilities(_to_numpy(self._trace.logits))
         self.n_classes = self._trace.logits.shape[1]
         self.last_hidden = self._last_hidden(layer)
@@ -122,12 +131,12 @@ class TorchClassifier(Classifier):
         mask = tensors.get("attention_mask") if isinstance(tensors, dict) else None
         kept: dict[str, Tensor] = {}
         watch = HeadWatch(self._trace.head) if self._trace.head and self._trace.head.name in layers else None
-        with _evaluating(self._network), ExitStack() as hooks:
+        with self._lent() as network, _evaluating(network), ExitStack() as hooks:
             for name in layers:
                 if watch is None or name != self.last_hidden:
-                    hooks.callback(self._module(name).register_forward_hook(_keep_in(kept, name, mask)).remove)
+                    hooks.callback(self._module(network, name).register_forward_hook(_keep_in(kept, name, mask)).remove)
             with watch or nullcontext(), self._precision():
-                logits = self._run(tensors)
+                logits = self._run(network, tensors)
             seen = watch.seen() if watch is not None else None
             if seen is not None:
                 kept[self.last_hidden] = _head_input(*seen, logits, mask)
@@ -198,11 +207,11 @@ class TorchClassifier(Classifier):
             The network fails.
         """
         with _evaluating(self._network), self._precision():
-            return _to_numpy(self._run(self.tensors(self.encode(sample), self._layout)))
+            return _to_numpy(self._run(self._network, self.tensors(self.encode(sample), self._layout)))
 
     def answer(self, tensors: Tensor | dict[str, Tensor]) -> Tensor:
         """Return the logits of a batch, with gradients where they are recorded, in whatever mode the network is."""
-        logits = self._run(tensors)
+        logits = self._run(self._network, tensors)
         return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self._probabilities else logits
 
     def _last_hidden(self, layer: str | None) -> str:
@@ -215,8 +224,36 @@ class TorchClassifier(Classifier):
             "Name the layer to look at with --layer; toxscreen inspect lists them."
         )
 
-    def _module(self, name: str) -> nn.Module:
-        module = self._modules.get(name)
+    @property
+    def at_once(self) -> int:
+        """Return how many threads may ask it at the same time: as many as PyTorch may use, where batches and network are small."""
+        return min(_AT_ONCE, torch.get_num_threads()) if self._copies else 1
+
+    @contextmanager
+    def _lent(self) -> Iterator[nn.Module]:
+        """Lend a network that no other thread uses meanwhile."""
+        try:
+            network = self._idle.get_nowait()
+        except Empty:
+            network = self._copied() or self._idle.get()
+        try:
+            yield network
+        finally:
+            self._idle.put(network)
+
+    def _copied(self) -> nn.Module | None:
+        """Return a copy of the network that shares its weights, as data parallelism makes them; None where there can be none."""
+        if self._copies:
+            try:
+                copied: nn.Module = copy.deepcopy(self._network, {id(tensor): tensor for tensor in _state(self._network)})
+                return copied
+            except Exception:  # noqa: BLE001 - foreign code may hold what cannot be copied
+                self._copies = False
+        return None
+
+    def _module(self, network: nn.Module, name: str) -> nn.Module:
+        modules: dict[str, nn.Module] = dict(network.named_modules())
+        module = modules.get(name)
         if module is not None:
             return module
         known = [layer.name for layer in self.layers()]
@@ -251,15 +288,15 @@ class TorchClassifier(Classifier):
             return torch.contiguous_format
         try:
             with self._precision():
-                self._run(self.tensors(encoded, torch.channels_last))
+                self._run(self._network, self.tensors(encoded, torch.channels_last))
         except ModelError:
             return torch.contiguous_format
         return torch.channels_last
 
-    def _run(self, tensors: Tensor | dict[str, Tensor]) -> Tensor:
+    def _run(self, network: nn.Module, tensors: Tensor | dict[str, Tensor]) -> Tensor:
         """Return the logits of a batch."""
         try:
-            output = self._network(**tensors) if isinstance(tensors, dict) else self._network(tensors)
+            output = network(**tensors) if isinstance(tensors, dict) else network(tensors)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # the network is foreign code and may raise anything
@@ -311,8 +348,7 @@ def _unwrapped(network: nn.Module) -> nn.Module:
 
 def _placed(network: nn.Module, device: str | None) -> tuple[nn.Module, torch.device]:
     """Return the network on a device, and that device."""
-    tensors = chain(network.parameters(), network.buffers())
-    current = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    current = next((tensor.device for tensor in _state(network)), torch.device("cpu"))
     wanted = current if device is None else torch.device(device)
     if wanted.type == current.type and wanted.index in (None, current.index):
         return network, current
@@ -391,6 +427,18 @@ def _matrix(tensor: Tensor, n: int, name: str) -> NDArray[np.float32]:
 def _to_numpy(tensor: Tensor) -> NDArray[np.float32]:
     array: NDArray[np.float32] = tensor.detach().to("cpu", torch.float32).numpy()
     return array
+
+
+def _state(network: nn.Module) -> Iterator[Tensor]:
+    """Yield all weights and buffers."""
+    return chain(network.parameters(), network.buffers())
+
+
+def _is_small(network: nn.Module, encoded: Encoded, n: int) -> bool:
+    """Say whether several threads may have a copy of a network and a batch each; one in training mode is not copied."""
+    arrays = encoded.values() if isinstance(encoded, Mapping) else (encoded,)
+    small = sum(array.nbytes for array in arrays) <= n * _SMALL_INPUT and sum(map(Tensor.numel, _state(network))) <= _SMALL_NETWORK
+    return small and not any(module.training for module in network.modules())
 
 
 def _state_marks(network: nn.Module) -> dict[str, tuple[int, int]]:
