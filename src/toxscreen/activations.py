@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from toxscreen import views
 from toxscreen.errors import DataError, ModelError, StoreError, UsageError
-from toxscreen.parallel import keep_freed_memory
+from toxscreen.parallel import keep_freed_memory, torch_shared_by
 from toxscreen.sources.data.base import Batch, NotExamined, TrainingSet
 from toxscreen.sources.model.base import Classifier, Outputs
 
@@ -177,7 +178,10 @@ def plan(training_set: TrainingSet, classifier: Classifier, layers: Sequence[str
 def compute(
     training_set: TrainingSet, classifier: Classifier, plan: Plan, batches: Sequence[NDArray[np.int64]]
 ) -> Generator[Computed]:
-    """Put batches of samples through the model, one after the other; the next ones are decoded meanwhile.
+    """Put batches of samples through the model, in their order.
+
+    Where the model takes several at once, each goes from the data through the model in a thread of its own: so threads meet once a
+    batch, and not after each layer. Otherwise one follows the other, and the next ones are decoded meanwhile.
 
     Parameters
     ----------
@@ -196,19 +200,17 @@ def compute(
         If what the model returns has the wrong shape.
     """
     keep_freed_memory()
-    prepare = partial(_prepare, training_set, classifier, plan.view)
-    workers = max(1, min(_DECODERS, (os.cpu_count() or 1) // 2)) if training_set.parallel else 1
-    with contextlib.closing(_ahead(prepare, batches, workers)) as items:
-        for item in items:
-            not_examined = [*item.unreadable, *_not_handed_out(item, training_set.ids)]
-            layers: dict[str, NDArray[np.float32]] = {}
-            logits = np.zeros((0, classifier.n_classes), np.float32)
-            if len(item.rows):
-                outputs = classifier.forward(item.encoded, plan.layers)
-                layers, logits = _checked(outputs, plan.layers, len(item.rows), classifier)
-                if item.view is not None:
-                    layers[plan.names[-1]] = item.view
-            yield _finite(item.rows, layers, logits, training_set.ids, not_examined)
+    turn = contextlib.nullcontext() if training_set.parallel else Lock()
+    prepare = partial(_prepare, training_set, classifier, plan.view, turn)
+    ask = partial(_ask, training_set, classifier, plan)
+    at_once = classifier.at_once
+    if at_once > 1:
+        with torch_shared_by(at_once), contextlib.closing(_ahead(lambda rows: ask(prepare(rows)), batches, at_once)) as computed:
+            yield from computed
+    else:
+        workers = max(1, min(_DECODERS, (os.cpu_count() or 1) // 2)) if training_set.parallel else 1
+        with contextlib.closing(_ahead(prepare, batches, workers)) as items:
+            yield from map(ask, items)
 
 
 def extract(
@@ -310,13 +312,33 @@ def _matrix(what: str, values: ArrayLike, n: int) -> NDArray[np.float32]:
         return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def _prepare(training_set: TrainingSet, classifier: Classifier, view: views.InputView | None, rows: NDArray[np.int64]) -> _Work:
-    """Return a batch as the model takes it."""
-    batch = training_set.batch(rows)
+def _prepare(
+    training_set: TrainingSet,
+    classifier: Classifier,
+    view: views.InputView | None,
+    turn: contextlib.AbstractContextManager[Any],
+    rows: NDArray[np.int64],
+) -> _Work:
+    """Return a batch as the model takes it; it is read while it is this thread's ``turn``."""
+    with turn:
+        batch = training_set.batch(rows)
     _check_order(training_set, batch, rows)
     encoded = classifier.encode(batch.inputs) if batch.inputs else None
     features = view(batch.inputs) if view is not None and batch.inputs else None
     return _Work(rows, batch.rows, batch.unreadable, encoded, features)
+
+
+def _ask(training_set: TrainingSet, classifier: Classifier, plan: Plan, item: _Work) -> Computed:
+    """Put a batch through the model."""
+    not_examined = [*item.unreadable, *_not_handed_out(item, training_set.ids)]
+    layers: dict[str, NDArray[np.float32]] = {}
+    logits = np.zeros((0, classifier.n_classes), np.float32)
+    if len(item.rows):
+        outputs = classifier.forward(item.encoded, plan.layers)
+        layers, logits = _checked(outputs, plan.layers, len(item.rows), classifier)
+        if item.view is not None:
+            layers[plan.names[-1]] = item.view
+    return _finite(item.rows, layers, logits, training_set.ids, not_examined)
 
 
 def _ahead(make: Callable[[S], T], tasks: Sequence[S], workers: int) -> Generator[T]:

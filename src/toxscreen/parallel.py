@@ -38,14 +38,14 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def torch_threads(n: int) -> Iterator[None]:
-    """Let PyTorch, where it is there, compute with ``n`` threads in this thread and in those that are begun meanwhile."""
+def torch_shared_by(n: int) -> Iterator[None]:
+    """Deal the threads of PyTorch, where it is there, out to ``n`` threads that are begun meanwhile: one for each at least."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield
         return
     before = torch.get_num_threads()
-    torch.set_num_threads(n)
+    torch.set_num_threads(max(1, before // n))
     try:
         yield
     finally:
@@ -66,7 +66,7 @@ def in_parallel(
     told
         Called with the number of items that are done, in their order.
     most
-        Items that are worked on at a time at most. Where that is one, a network that is asked may use all cores.
+        Items that are worked on at a time at most; networks that are asked share the cores.
     """
     keep_freed_memory()
     from threadpoolctl import ThreadpoolController
@@ -77,7 +77,7 @@ def in_parallel(
     with libraries.limit(limits=1), ExitStack() as stack:
         pool = None
         if workers > 1:
-            stack.enter_context(torch_threads(1))
+            stack.enter_context(torch_shared_by(workers))
             pool = ThreadPoolExecutor(workers, "toxscreen-work")
             stack.callback(pool.shutdown, cancel_futures=True)
         for result in map(work, items) if pool is None else pool.map(work, items):

@@ -159,9 +159,7 @@ def planted(
     return columns.put_into(replace(screening, apart=tuple(chain.from_iterable(apart))), classes)
 
 
-def _share(
-    rows: NDArray[np.int64], medium: Medium, labels: Labels, groups: NDArray[np.int64], rng: np.random.Generator
-) -> bool:
+def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, groups: NDArray[np.int64], rng: np.random.Generator) -> bool:
     """Say whether what lies far apart in a class, or all else in it, shares a pattern, as far as that can be asked."""
     own = np.flatnonzero((labels.given == labels.given[rows[0]]) & (groups >= 0))
     looked = _look(medium, own[_some(np.isin(own, rows), _MOST, rng)], rng)
