@@ -8,7 +8,7 @@ samples need to hold one; these are no verdict, but a lead to a trigger.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,6 +52,9 @@ it: a trigger that goes from every class to the next is in a third of a class, a
 
 _Changed = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """The members of a group in its class, as they were and as they would be."""
+
+_Found = tuple[NDArray[np.float64], dict[str, float]]
+"""The probability that each sample of a class holds what is shared, 0 for nothing, and the evidence."""
 
 LEAST_FITTING = 0.06
 """Part of a class that is looked at because it fits its label least: with 5 % of a class poisoned, a third of it was poison in
@@ -121,10 +124,42 @@ def planted(
     """
     if not medium.shows_patterns:
         return _with_odd_words(screening, labels, medium, rng)
-    classes, columns, apart = list(screening.classes), Columns(screening.samples), list[Apart]()
     quiet = [index for index, result in enumerate(screening.classes) if result.groups and not result.accused]
-    for number, (index, child) in enumerate(zip(quiet, rng.spawn(len(quiet)), strict=True), start=1):
-        own = np.flatnonzero((labels.given == index) & (columns.group >= 0))
+    found, apart = _with_patterns(screening, labels, medium, activations, quiet, rng, progress)
+    columns = Columns(found.samples)
+    known = [each for each in screening.apart if each.class_index in quiet and _share(each.rows, medium, labels, columns, rng)]
+    return replace(found, apart=(*apart, *known))
+
+
+def planted_beside(screening: Screening, labels: Labels, medium: Medium, activations: Rows, rng: np.random.Generator) -> Screening:
+    """Return the screening with what else shares a pattern in classes that a trigger convicted: poison may hold one of several.
+
+    Parameters are those of :func:`planted`.
+    """
+    proved = [index for index, result in enumerate(screening.classes) if result.verdict is Verdict.POISONED]
+    return _with_patterns(screening, labels, medium, activations, proved, rng)[0] if medium.shows_patterns else screening
+
+
+def _with_patterns(
+    screening: Screening,
+    labels: Labels,
+    medium: Medium,
+    activations: Rows,
+    among: list[int],
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> tuple[Screening, list[Apart]]:
+    """Look in each of some classes for what shares a pattern, one after the other, outside its accused groups.
+
+    Returns
+    -------
+    tuple of Screening and list of Apart
+        The screening with them, and what shares a pattern and fits its label.
+    """
+    classes, columns, apart = list(screening.classes), Columns(screening.samples), list[Apart]()
+    for number, (index, child) in enumerate(zip(among, rng.spawn(len(among)), strict=True), start=1):
+        accused = [group.id for group in classes[index].accused]
+        own = np.flatnonzero((labels.given == index) & (columns.group >= 0) & ~np.isin(columns.group, accused))
         for _ in range(_MOST_PATTERNS):
             probability, evidence = _sought(screening, labels, medium, (index, own), activations, child)
             held = probability > 0.5
@@ -137,9 +172,8 @@ def planted(
             classes[index] = _accused(classes[index], labels.given == index, columns, found, evidence, reason)
             own = own[~held]
         if progress is not None:
-            progress("looking for what inputs share", number, len(quiet))
-    known = [each for each in screening.apart if each.class_index in quiet and _share(each.rows, medium, labels, columns, rng)]
-    return columns.put_into(replace(screening, apart=(*apart, *known)), classes)
+            progress("looking for what inputs share", number, len(among))
+    return columns.put_into(screening, classes), apart
 
 
 def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, columns: Columns, rng: np.random.Generator) -> bool:
@@ -288,31 +322,57 @@ def _sought(
     of: tuple[int, NDArray[np.int64]],
     activations: Rows,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.float64], dict[str, float]]:
-    """Return the probability that each sample of a class holds what stands out farthest in it, and the evidence; 0 for nothing.
+) -> _Found:
+    """Return what stands out farthest in a class; or a part of it, where it does not and its samples contradict their label.
 
     ``of`` is the number of the class, and its samples.
     """
-    (index, own), inputs, nothing = of, screening.inputs, (np.zeros(len(of[1])), dict[str, float]())
+    (index, own), inputs = of, screening.inputs
+    nothing = np.zeros(len(own)), dict[str, float]()
     fit = np.zeros(len(own)) if inputs is None else inputs.own[own]
     least = np.argsort(fit, kind="stable")[: max(FEWEST, round(LEAST_FITTING * len(own)))]
     looked = _look(medium, own[_some(np.isin(np.arange(len(own)), least), _MOST_SOUGHT, rng)], rng)
     if looked is None:
         return nothing
     groups = Columns(screening.samples).group[own]
-    told = (looked.look.shared_by(np.isin(looked.rows, seed)) for seed in _seeds(looked, own, least, groups, activations))
-    best = max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
-    if best is None or not _stands_out(best):
+    seeds = _seeds(looked, own, least, groups, activations)
+    best = _farthest(looked.look.shared_by(np.isin(looked.rows, seed)) for seed in seeds)
+    if best is None:
         return nothing
-    probability = _probability(medium, looked, best, own)
+    found = _told(inputs, labels, medium, looked, best, of, rng) if _stands_out(best) else nothing
+    if inputs is None or policy.judge_planted(found[1]) is not Verdict.CLEAN:
+        return found
+    holders = best.probability > 0.5
+    if _conflict(inputs, index, looked.rows, holders)["label_conflict_lower"] < policy.POLICY["label_conflict"].value:
+        return found
+    part = _farthest(looked.look.parts(holders))
+    return found if part is None or not _stands_out(part) else _told(inputs, labels, medium, looked, part, of, rng)
+
+
+def _told(
+    inputs: Affinity | None,
+    labels: Labels,
+    medium: Medium,
+    looked: _Looked,
+    shared: Shared,
+    of: tuple[int, NDArray[np.int64]],
+    rng: np.random.Generator,
+) -> _Found:
+    """Say which samples of a class share what was found in some of them, and what speaks against those."""
+    index, own = of
+    probability, evidence = _probability(medium, looked, shared, own), {"shared": shared.separation}
     if inputs is None:
-        return probability, {"shared": best.separation}
+        return probability, evidence
     held = probability > 0.5
-    conflict = _conflict(inputs, index, own, held)
-    rivals = np.bincount(inputs.rival[own[held]], minlength=len(screening.classes))
-    if any(_is_kind_of(rival, medium, looked, best, labels, rng) for rival in np.argsort(-rivals)[:_RIVALS] if rivals[rival]):
-        conflict = {}  # it speaks for a wrong label, and not for a pattern that was planted
-    return probability, {"shared": best.separation, **conflict}
+    rivals = np.bincount(inputs.rival[own[held]], minlength=len(labels.class_names))
+    if any(_is_kind_of(rival, medium, looked, shared, labels, rng) for rival in np.argsort(-rivals)[:_RIVALS] if rivals[rival]):
+        return probability, evidence  # it speaks for a wrong label, and not for a pattern that was planted
+    return probability, {**evidence, **_conflict(inputs, index, own, held)}
+
+
+def _farthest(told: Iterable[Shared | None]) -> Shared | None:
+    """Return what lies farthest from the other samples."""
+    return max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
 
 
 def _is_kind_of(rival: int, medium: Medium, looked: _Looked, shared: Shared, labels: Labels, rng: np.random.Generator) -> bool:
