@@ -8,7 +8,7 @@ samples need to hold one; these are no verdict, but a lead to a trigger.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -55,6 +55,9 @@ it: a trigger that goes from every class to the next is in a third of a class, a
 
 _Changed = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """The members of a group in its class, as they were and as they would be."""
+
+_Found = tuple[NDArray[np.float64], dict[str, float]]
+"""The probability that each sample of a class holds what is shared, 0 for nothing, and the evidence."""
 
 LEAST_FITTING = 0.06
 """Part of a class that is looked at because it fits its label least: with 5 % of a class poisoned, a third of it was poison in
@@ -129,16 +132,45 @@ def planted(
     """
     if not medium.shows_patterns:
         return _with_odd_words(screening, labels, medium, rng)
+    quiet = [index for index, result in enumerate(screening.classes) if result.groups and not result.accused]
+    known = [each for each in screening.apart if each.class_index in quiet]
+    found, apart = _with_patterns(screening, labels, medium, activations, (quiet, known), rng, progress)
+    return replace(found, apart=apart)
+
+
+def planted_beside(screening: Screening, labels: Labels, medium: Medium, activations: Rows, rng: np.random.Generator) -> Screening:
+    """Return the screening with what else shares a pattern in classes that a trigger convicted: poison may hold one of several.
+
+    Parameters are those of :func:`planted`.
+    """
+    proved = [index for index, result in enumerate(screening.classes) if result.verdict is Verdict.POISONED]
+    return _with_patterns(screening, labels, medium, activations, (proved, []), rng)[0] if medium.shows_patterns else screening
+
+
+def _with_patterns(
+    screening: Screening,
+    labels: Labels,
+    medium: Medium,
+    activations: Rows,
+    among: tuple[list[int], list[Apart]],
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> tuple[Screening, tuple[Apart, ...]]:
+    """Look in each of some classes for what shares a pattern, one after the other, outside its accused groups.
+
+    ``among`` are these classes, and what is known to lie far apart in them.
+
+    Returns
+    -------
+    tuple of Screening and tuple of Apart
+        The screening with them, and what shares a pattern and fits its label, or is known and shares one.
+    """
     classes, columns = list(screening.classes), Columns(screening.samples)
     before = columns.group.copy()
-    quiet = [index for index, result in enumerate(classes) if result.groups and not result.accused]
-    known = [each for each in screening.apart if each.class_index in quiet]
-
-    def ask(each: Apart, rng: np.random.Generator) -> list[Apart]:
-        return [each] if _share(each.rows, medium, labels, before, rng) else []
 
     def seek(index: int, rng: np.random.Generator) -> list[Apart]:
-        own = np.flatnonzero((labels.given == index) & (before >= 0))
+        accused = [group.id for group in classes[index].accused]
+        own = np.flatnonzero((labels.given == index) & (before >= 0) & ~np.isin(before, accused))
         for _ in range(_MOST_PATTERNS):
             probability, evidence = _sought(screening, labels, medium, (index, own, before[own]), activations, rng)
             held = probability > 0.5
@@ -150,13 +182,16 @@ def planted(
             own = own[~held]
         return []
 
+    def ask(known: Apart, rng: np.random.Generator) -> list[Apart]:
+        return [known] if _share(known.rows, medium, labels, before, rng) else []
+
     def told(done: int) -> None:
         if progress is not None:
             progress("looking for what inputs share", done, len(works))
 
-    works = [*(partial(seek, index) for index in quiet), *(partial(ask, each) for each in known)]
+    works = [*(partial(seek, index) for index in among[0]), *(partial(ask, known) for known in among[1])]
     apart = in_parallel(lambda one: one[0](one[1]), zip(works, rng.spawn(len(works)), strict=True), told)
-    return columns.put_into(replace(screening, apart=tuple(chain.from_iterable(apart))), classes)
+    return columns.put_into(screening, classes), tuple(chain.from_iterable(apart))
 
 
 def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, groups: NDArray[np.int64], rng: np.random.Generator) -> bool:
@@ -305,30 +340,56 @@ def _sought(
     of: tuple[int, NDArray[np.int64], NDArray[np.int64]],
     activations: Rows,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.float64], dict[str, float]]:
-    """Return the probability that each sample of a class holds what stands out farthest in it, and the evidence; 0 for nothing.
+) -> _Found:
+    """Return what stands out farthest in a class; or a part of it, where it does not and its samples contradict their label.
 
     ``of`` is the number of the class, its samples, and the numbers of their groups.
     """
-    (index, own, groups), inputs, nothing = of, screening.inputs, (np.zeros(len(of[1])), dict[str, float]())
+    (index, own, groups), inputs = of, screening.inputs
+    nothing = np.zeros(len(own)), dict[str, float]()
     fit = np.zeros(len(own)) if inputs is None else inputs.own[own]
     least = np.argsort(fit, kind="stable")[: max(FEWEST, round(LEAST_FITTING * len(own)))]
     looked = _look(medium, own[_some(np.isin(np.arange(len(own)), least), _MOST_SOUGHT, rng)], rng)
     if looked is None:
         return nothing
-    told = (looked.look.shared_by(np.isin(looked.rows, seed)) for seed in _seeds(looked, own, least, groups, activations))
-    best = max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
-    if best is None or not _stands_out(best):
+    seeds = _seeds(looked, own, least, groups, activations)
+    best = _farthest(looked.look.shared_by(np.isin(looked.rows, seed)) for seed in seeds)
+    if best is None:
         return nothing
-    probability = _probability(medium, looked, best, own)
+    found = _told(inputs, labels, medium, looked, best, (index, own), rng) if _stands_out(best) else nothing
+    if inputs is None or policy.judge_planted(found[1]) is not Verdict.CLEAN:
+        return found
+    holders = best.probability > 0.5
+    if _conflict(inputs, index, looked.rows, holders)["label_conflict_lower"] < policy.POLICY["label_conflict"].value:
+        return found
+    part = _farthest(looked.look.parts(holders))
+    return found if part is None or not _stands_out(part) else _told(inputs, labels, medium, looked, part, (index, own), rng)
+
+
+def _told(
+    inputs: Affinity | None,
+    labels: Labels,
+    medium: Medium,
+    looked: _Looked,
+    shared: Shared,
+    of: tuple[int, NDArray[np.int64]],
+    rng: np.random.Generator,
+) -> _Found:
+    """Say which samples of a class share what was found in some of them, and what speaks against those."""
+    index, own = of
+    probability, evidence = _probability(medium, looked, shared, own), {"shared": shared.separation}
     if inputs is None:
-        return probability, {"shared": best.separation}
+        return probability, evidence
     held = probability > 0.5
-    conflict = _conflict(inputs, index, own, held)
-    rivals = np.bincount(inputs.rival[own[held]], minlength=len(screening.classes))
-    if any(_is_kind_of(rival, medium, looked, best, labels, rng) for rival in np.argsort(-rivals)[:_RIVALS] if rivals[rival]):
-        conflict = {}  # it speaks for a wrong label, and not for a pattern that was planted
-    return probability, {"shared": best.separation, **conflict}
+    rivals = np.bincount(inputs.rival[own[held]], minlength=len(labels.class_names))
+    if any(_is_kind_of(rival, medium, looked, shared, labels, rng) for rival in np.argsort(-rivals)[:_RIVALS] if rivals[rival]):
+        return probability, evidence  # it speaks for a wrong label, and not for a pattern that was planted
+    return probability, {**evidence, **_conflict(inputs, index, own, held)}
+
+
+def _farthest(told: Iterable[Shared | None]) -> Shared | None:
+    """Return what lies farthest from the other samples."""
+    return max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
 
 
 def _is_kind_of(rival: int, medium: Medium, looked: _Looked, shared: Shared, labels: Labels, rng: np.random.Generator) -> bool:
