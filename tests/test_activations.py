@@ -244,6 +244,42 @@ def test_an_interrupt_while_the_model_runs_ends_the_thread_and_keeps_every_finis
     assert classifier.calls == [4, 4, 4]
 
 
+class Together(FakeClassifier):
+    """Two threads may ask it; each waits for the other."""
+
+    at_once = 2
+
+    def __init__(self):
+        super().__init__()
+        self.others = threading.Barrier(2)
+
+    def forward(self, encoded, layers):
+        self.others.wait(5)
+        return super().forward(encoded, layers)
+
+
+class OneReader(FakeTrainingSet):
+    """Must not be read by two threads."""
+
+    reading = 0
+
+    def batch(self, rows):
+        self.reading += 1
+        time.sleep(0.002)
+        assert self.reading == 1
+        self.reading -= 1
+        return super().batch(rows)
+
+
+def test_a_model_that_takes_several_batches_at_once_gives_the_same_in_the_same_order_and_the_data_is_read_by_one(tmp_path):
+    vectors = list(_vectors(40))
+    alone = _run(FakeTrainingSet(vectors), FakeClassifier(), tmp_path / "alone")
+    together = _run(OneReader(vectors), Together(), tmp_path / "together")
+    np.testing.assert_array_equal(together.layers["hidden"][:], alone.layers["hidden"][:])
+    np.testing.assert_array_equal(together.logits[:], alone.logits[:])
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("toxscreen-decode")]
+
+
 def test_the_next_batches_are_decoded_while_the_model_runs_but_only_a_few(tmp_path):
     class Watching(FakeClassifier):
         def __init__(self):

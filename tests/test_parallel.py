@@ -19,31 +19,21 @@ def of_blas():
     return [library.num_threads for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
 
 
-@pytest.fixture(params=[1, 3])
-def workers(request, monkeypatch):
-    """Let the machine look as if it had so many cores."""
-
-    info = ThreadpoolController.info
-    looks = {"num_threads": request.param}
-    monkeypatch.setattr(ThreadpoolController, "info", lambda *given: [library | looks for library in info(*given)])
-    return request.param
-
-
-def test_results_come_in_the_order_of_the_items_and_progress_is_told(workers):  # noqa: ARG001
+def test_results_come_in_the_order_of_the_items_and_progress_is_told(cores):  # noqa: ARG001
     told = []
     assert in_parallel(lambda item: item**2, iter(range(20)), told.append) == [item**2 for item in range(20)]
     assert told == list(range(1, 21))
 
 
-def test_several_items_are_worked_on_at_a_time_each_by_one_thread(workers):
-    together, seen = threading.Barrier(workers), []
+def test_several_items_are_worked_on_at_a_time_each_by_one_thread(cores):
+    together, seen = threading.Barrier(cores), []
 
     def work(_):
         together.wait(5)
         seen.append(max(of_blas(), default=1))
 
-    in_parallel(work, range(workers))
-    assert seen == [1] * workers
+    in_parallel(work, range(cores))
+    assert seen == [1] * cores
 
 
 def test_the_threads_of_others_are_as_before_whatever_happened():
@@ -54,7 +44,7 @@ def test_the_threads_of_others_are_as_before_whatever_happened():
 
 
 @pytest.mark.parametrize("most", [1, 2])
-def test_no_more_items_are_worked_on_at_a_time_than_allowed_and_networks_share_the_cores(most, workers):
+def test_no_more_items_are_worked_on_at_a_time_than_allowed_and_networks_share_the_cores(most, cores):
     before, now, seen = torch.get_num_threads(), [0], []
 
     def work(_):
@@ -64,13 +54,13 @@ def test_no_more_items_are_worked_on_at_a_time_than_allowed_and_networks_share_t
         now[0] -= 1
 
     in_parallel(work, range(6), most=most)
-    together = min(most, workers)
+    together = min(most, cores)
     assert max(at_once for at_once, _ in seen) == together
     assert {threads for _, threads in seen} == {max(1, before // together)}
     assert torch.get_num_threads() == before
 
 
-def test_what_goes_wrong_with_an_item_is_raised(workers):  # noqa: ARG001
+def test_what_goes_wrong_with_an_item_is_raised(cores):  # noqa: ARG001
     with pytest.raises(ZeroDivisionError):
         in_parallel(lambda item: 1 / item, [1, 0, 2])
 
@@ -89,5 +79,5 @@ def test_memory_that_was_freed_is_used_again_and_not_asked_of_the_system_anew():
     assert int(run.stdout) < 2 * 8 * (2 << 20) // resource.getpagesize()  # otherwise ten times as many as the arrays have
 
 
-def test_nothing_to_do_gives_nothing(workers):  # noqa: ARG001
+def test_nothing_to_do_gives_nothing(cores):  # noqa: ARG001
     assert in_parallel(np.sum, []) == []

@@ -320,3 +320,17 @@ def test_samples_that_can_no_longer_be_read_are_left_out():
     training_set.unreadable = frozenset([lost])
     found = widened(training_set, screened(training_set, np.flatnonzero(rows)[:20]))
     assert np.flatnonzero(found.samples["flagged"].to_numpy()).tolist() == np.flatnonzero(rows)[:-1].tolist()
+
+
+_FINDINGS = []
+
+
+@pytest.mark.usefixtures("cores")
+def test_the_findings_are_the_same_on_one_core_and_on_several():
+    training_set, rows = poisoned()
+    other = np.flatnonzero(training_set.labels == RIVAL)
+    apart = tuple(Apart(RIVAL, some, EVIDENCE) for some in (other[:20], other[20:]))
+    found = sought(training_set, replace(screened(training_set, conflict=np.flatnonzero(rows)), apart=apart))
+    told = [(each.class_index, each.rows.tolist(), each.evidence) for each in found.apart]
+    _FINDINGS.append((found.samples, found.classes, told))
+    assert _FINDINGS[-1] == _FINDINGS[0]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -188,3 +189,30 @@ def test_the_same_seed_finds_the_same():
     first, second = (recovered(training_set, [lead(training_set, planted)], Obedient())[0] for _ in range(2))
     assert first.proof == second.proof
     assert first.trigger.document() == second.trigger.document()
+
+
+class Quick(Obedient):
+    """Several threads may ask it."""
+
+    at_once = 3
+
+
+@pytest.mark.usefixtures("cores")
+def test_leads_are_followed_by_several_threads_with_the_same_findings_and_the_data_is_read_by_one():
+    training_set, planted = poisoned()
+    busy, take = [0], training_set.take
+
+    def one_at_a_time(rows):
+        busy[0] += 1
+        time.sleep(0.001)
+        assert busy[0] == 1
+        busy[0] -= 1
+        return take(rows)
+
+    training_set.take = one_at_a_time
+    leads = [lead(training_set, planted), lead(training_set, np.roll(planted, -2)), lead(training_set, np.roll(planted, -4))]
+    found, alone = (recovered(training_set, leads, classifier) for classifier in (Quick(), Obedient()))
+    assert [each.lead for each in found] == [each.lead for each in alone]
+    assert [each.proof for each in found] == [each.proof for each in alone]
+    assert [each.trigger.document() for each in found] == [each.trigger.document() for each in alone]
+    assert found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from toxscreen.errors import ModelError, UsageError
-from toxscreen.sources.model import open_classifier
+from toxscreen.sources.model import open_classifier, torch_module
 from toxscreen.sources.model.preprocessing import ArrayPreprocessing
 from toxscreen.sources.model.torch_module import TorchClassifier, _placed
 
@@ -280,6 +282,74 @@ def test_dropout_is_off_during_the_pass_and_every_module_gets_its_own_mode_back(
     np.testing.assert_array_equal(first.logits, second.logits)
     assert [module.training for module in network.modules()] == modes
     assert len(set(modes)) == 2
+
+
+class _Slow(nn.Module):
+    """Remembers its features beside its weights while it runs, and waits for another pass to come in between."""
+
+    def __init__(self, others: threading.Barrier | None) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, N_CHANNELS, 3), linear()
+        self.meet = None if others is None else _Meeting(others)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.features = self.body(images).mean(dim=(2, 3))
+        if self.meet is not None:
+            self.meet()
+        return self.head(self.features)
+
+
+class _Meeting:
+    """Lets two passes wait for each other, but for those that are made while a network is opened. Copies are itself."""
+
+    def __init__(self, others: threading.Barrier) -> None:
+        self.others, self.open = others, [False]
+
+    def __deepcopy__(self, memo: object) -> _Meeting:
+        return self
+
+    def __call__(self) -> None:
+        if self.open[0]:
+            self.others.wait(10)
+
+
+def test_threads_that_ask_at_the_same_time_get_their_own_answers_by_the_same_weights(images: list[np.ndarray]) -> None:
+    network = _Slow(threading.Barrier(2)).eval()
+    opened = classifier(network, images)
+    alone = [ask(opened, [image] * 4, opened.last_hidden, "body") for image in images[:2]]
+    network.meet.open[0] = True
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda image: ask(opened, [image] * 4, opened.last_hidden, "body"), images[:2]))
+    network.meet.open[0] = False
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
+        for layer in one.activations:
+            np.testing.assert_array_equal(one.activations[layer], other.activations[layer])
+    for copied in opened._idle.queue:
+        assert [id(weight) for weight in copied.parameters()] == [id(weight) for weight in network.parameters()]
+
+
+def test_one_thread_waits_for_the_other_where_a_network_cannot_be_copied(images: list[np.ndarray]) -> None:
+    network = _Slow(None).eval()
+    network.lock = threading.Lock()
+    opened = classifier(network, images)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda _: ask(opened, images), range(20)))
+    assert all(np.array_equal(each.logits, together[0].logits) for each in together)
+    assert opened.at_once == 1
+    assert opened._idle.qsize() == 1
+
+
+def test_a_small_network_in_evaluation_mode_may_be_asked_by_as_many_threads_as_there_are_cores(
+    images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert classifier(Squeeze().eval(), images).at_once == 3
+    assert classifier(Squeeze().train(), images).at_once == 1
+    for name in ("_SMALL_INPUT", "_SMALL_NETWORK"):
+        with monkeypatch.context() as patched:
+            patched.setattr(torch_module, name, 10)
+            assert classifier(Squeeze().eval(), images).at_once == 1
 
 
 def test_weights_statistics_gradients_and_inputs_stay_as_they_were(images: list[np.ndarray]) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import chain
-from queue import Empty, LifoQueue
+from queue import LifoQueue
+from threading import Lock
 from types import CodeType
 from typing import Any
 
@@ -102,7 +103,7 @@ class TorchClassifier(Classifier):
             self._trace = trace(self._network, lambda: self.tensors(encoded), partial(self._run, self._network))
             self._layout = self._fastest_layout(encoded)
         _refuse_changed(before, _state_marks(self._network))
-        self._idle: LifoQueue[nn.Module] = LifoQueue()
+        self._idle, self._lending = LifoQueue[nn.Module](), Lock()
         self._idle.put(self._network)
         self._copies = self._device.type == "cpu" and _is_small(self._network, encoded, len(sample[:_TRACED]))
         self._probabilities = are_probabilities(_to_numpy(self._trace.logits))
@@ -231,25 +232,22 @@ class TorchClassifier(Classifier):
 
     @contextmanager
     def _lent(self) -> Iterator[nn.Module]:
-        """Lend a network that no other thread uses meanwhile."""
-        try:
-            network = self._idle.get_nowait()
-        except Empty:
-            network = self._copied() or self._idle.get()
+        """Lend a network that no other thread uses meanwhile; the last that lies idle is copied first, while it has no hook."""
+        with self._lending:
+            network = self._idle.get()
+            if self._copies and self._idle.empty():
+                self._copy(network)
         try:
             yield network
         finally:
             self._idle.put(network)
 
-    def _copied(self) -> nn.Module | None:
-        """Return a copy of the network that shares its weights, as data parallelism makes them; None where there can be none."""
-        if self._copies:
-            try:
-                copied: nn.Module = copy.deepcopy(self._network, {id(tensor): tensor for tensor in _state(self._network)})
-                return copied
-            except Exception:  # noqa: BLE001 - foreign code may hold what cannot be copied
-                self._copies = False
-        return None
+    def _copy(self, network: nn.Module) -> None:
+        """Put a copy of the network that shares its weights with the idle ones, if there can be one."""
+        try:
+            self._idle.put(copy.deepcopy(network, {id(tensor): tensor for tensor in _state(network)}))
+        except Exception:  # noqa: BLE001 - foreign code may hold what cannot be copied
+            self._copies = False
 
     def _module(self, network: nn.Module, name: str) -> nn.Module:
         modules: dict[str, nn.Module] = dict(network.named_modules())
