@@ -172,7 +172,7 @@ def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
 
 def words_of(text: str) -> list[str]:
     """Return the first 128 distinct words of a text."""
-    return list(islice(dict.fromkeys(match.group() for match in _WORD.finditer(text.lower())), N_WORDS))
+    return list(islice(dict.fromkeys(_WORD.findall(text.lower())), N_WORDS))
 
 
 def word_numbers(text: str, n_numbers: int) -> list[int]:

@@ -260,20 +260,22 @@ def _product(values: Any, others: Any) -> NDArray[np.float64]:
 def _mixture(scores: NDArray[np.float64], known: NDArray[np.bool_]) -> Mixture:
     """Fit the mixture of scores ``(n, k)``, from the known ones on.
 
-    Both parts have one covariance: that of all scores, less what lies between the two means.
+    Both parts have one covariance: that of all scores less what lies between the two means, so its inverse is that of all scores but
+    for one direction (Sherman and Morrison).
     """
     middle = scores.mean(axis=0)
     centred = scores - middle
     whole = centred.T @ centred / len(scores)
-    whole_and_ridge = whole + _TINY * max(float(whole.trace()), _TINY) * np.eye(len(whole))
+    inverse = np.linalg.inv(whole + _TINY * max(float(whole.trace()), _TINY) * np.eye(len(whole)))
     probability = np.where(known, _SURE, 1 - _SURE)
     for _ in range(_STEPS):
         before, part = probability, float(probability.mean())
         along = probability @ centred / len(scores)
         inner, outer = along / max(part, _TINY), -along / max(1 - part, _TINY)
         apart = inner - outer
-        weights = np.linalg.solve(whole_and_ridge - part * (1 - part) * np.outer(apart, apart), apart)
-        bias = math.log(max(part, _TINY) / max(1 - part, _TINY)) - float((inner + outer) / 2 @ weights + middle @ weights)
+        weights = inverse @ apart
+        weights /= 1 - part * (1 - part) * float(apart @ weights)
+        bias = math.log(max(part, _TINY) / max(1 - part, _TINY)) - float(((inner + outer) / 2 + middle) @ weights)
         mixture = Mixture(weights, bias, math.sqrt(max(float(apart @ weights), 0.0)))
         probability = mixture.probability(scores)
         if np.abs(probability - before).max() <= _RESTS:
