@@ -274,18 +274,25 @@ def _with_odd_words(screening: Screening, labels: Labels, medium: Medium, rng: n
     inputs = screening.inputs
     if inputs is None:
         return screening
-    classes, columns, apart = list(screening.classes), Columns(screening.samples), list[Apart]()
-    for index, result in enumerate(screening.classes):
-        mine, examined = labels.given == index, columns.group >= 0
+    classes, columns = list(screening.classes), Columns(screening.samples)
+    examined = columns.group >= 0
+
+    def work(one: tuple[int, NDArray[np.int64]]) -> list[Apart]:
+        (index, others), mine = one, labels.given == one[0]
+        result = classes[index]
         own = np.flatnonzero(mine & examined & ~np.isin(columns.group, [each.id for each in result.accused]))
-        others = rng.permutation(np.flatnonzero(~mine & examined))[:_OTHERS]
-        if result.groups and min(len(own), len(others)) >= FEWEST:
-            rows, evidence, which = _odd_words(inputs, medium, index, own, np.sort(others))
-            if policy.judge_words(evidence, len(rows)) is not Verdict.CLEAN:
-                reason = policy.reason_words(evidence, len(rows), medium.named(medium.read(rows)[0], which))
-                classes[index] = _accused(result, mine, columns, (rows, np.ones(len(rows))), evidence, reason)
-            elif evidence.get("label_conflict_lower", 0.0) >= policy.POLICY["label_conflict"].value:
-                apart.append(Apart(index, rows, evidence))
+        if not result.groups or min(len(own), len(others)) < FEWEST:
+            return []
+        rows, evidence, which = _odd_words(inputs, medium, index, own, np.sort(others))
+        if policy.judge_words(evidence, len(rows)) is not Verdict.CLEAN:
+            reason = policy.reason_words(evidence, len(rows), medium.named(medium.read(rows)[0], which))
+            classes[index] = _accused(result, mine, columns, (rows, np.ones(len(rows))), evidence, reason)
+        elif evidence.get("label_conflict_lower", 0.0) >= policy.POLICY["label_conflict"].value:
+            return [Apart(index, rows, evidence)]
+        return []
+
+    drawn = [rng.permutation(np.flatnonzero((labels.given != index) & examined))[:_OTHERS] for index in range(len(classes))]
+    apart = chain.from_iterable(in_parallel(work, enumerate(drawn)))
     return columns.put_into(replace(screening, apart=(*apart, *screening.apart)), classes)
 
 

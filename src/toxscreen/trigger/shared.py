@@ -260,8 +260,8 @@ def _product(values: Any, others: Any) -> NDArray[np.float64]:
 def _mixture(scores: NDArray[np.float64], known: NDArray[np.bool_]) -> Mixture:
     """Fit the mixture of scores ``(n, k)``, from the known ones on.
 
-    Both parts have one covariance: that of all scores less what lies between the two means, so its inverse is that of all scores but
-    for one direction (Sherman and Morrison).
+    Both parts have one covariance: that of all scores less what lies between the two means. So its inverse is that of all scores
+    but for one direction (Sherman and Morrison).
     """
     middle = scores.mean(axis=0)
     centred = scores - middle

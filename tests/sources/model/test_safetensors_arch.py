@@ -72,6 +72,13 @@ def test_the_factory_is_found_beside_the_weights_and_gets_the_number_of_classes(
     assert classifier.location == str(weights)
 
 
+def test_a_network_that_is_built_is_in_evaluation_mode_so_that_several_threads_may_ask_it(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert opened(weights, "architectures_beside:make").at_once == 3
+
+
 def test_the_folder_is_searched_no_longer_once_the_network_is_built(weights: Path) -> None:
     before = list(sys.path)
     opened(weights.parent, "architectures_beside:make")

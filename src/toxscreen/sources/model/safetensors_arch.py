@@ -109,7 +109,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Put weights into a network.
+    """Put weights into a network, which is in evaluation mode then.
 
     Raises
     ------
@@ -135,6 +135,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
     if any(tensor.is_meta for tensor in state.values()):
         network.to_empty(device="cpu")  # only now, as the file's shapes fit
     network.load_state_dict(dict(weights), strict=False)
+    for module in network.modules():
+        module.training = False  # eval() may be overridden and do more
 
 
 def _weights_file(path: Path) -> Path | None:
