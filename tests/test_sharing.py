@@ -79,7 +79,7 @@ def faint_marks(n):
     """Return faint marks of 5 x 5 pixels at different places, the fourth the faintest, shape ``(n, side, side, 1)``."""
     rng, marks = np.random.default_rng(6), np.zeros((n, test_recover.SIDE, test_recover.SIDE, 1), np.int64)
     for number, (top, left) in enumerate([(2, 2), (2, 9), (9, 2), (9, 9)][:n]):
-        marks[number, top : top + 5, left : left + 5, 0] = rng.integers(-14, 15, (5, 5)) * (20 if number < 3 else 14) // 10
+        marks[number, top : top + 5, left : left + 5, 0] = rng.integers(-14, 15, (5, 5)) * (30 if number < 3 else 14) // 10
     return marks
 
 
