@@ -33,6 +33,9 @@ _MOST, _MOST_SOUGHT = 2500, 800
 _KEPT = 0.5
 """Part of a group that must share what the group is found to share; otherwise it is something else in the class."""
 
+_TOLD_APART = 8.0
+"""Standard deviations from which holders are told from others, but for one in 30,000."""
+
 _MOST_PATTERNS = 4
 """Patterns that are sought in one class, one after the other: each sample may hold one of several patches."""
 
@@ -88,7 +91,8 @@ def widen(screening: Screening, labels: Labels, medium: Medium, activations: Row
             own = np.flatnonzero((labels.given == index) & np.isin(columns.group, (0, group.id)))
             members = columns.group[own] == group.id
             looked = _look(medium, own[_some(members, _MOST, rng)], rng)
-            found = looked and _sharing(screening, medium, looked, (index, own, members), activations)
+            proved = group.verdict is Verdict.POISONED
+            found = looked and _sharing(screening, medium, looked, (index, own, members), activations, proved=proved)
             if not found:
                 continue
             probability, evidence = found
@@ -203,15 +207,22 @@ def _sharing(
     looked: _Looked,
     group: tuple[int, NDArray[np.int64], NDArray[np.bool_]],
     activations: Rows,
+    *,
+    proved: bool,
 ) -> tuple[NDArray[np.float64], dict[str, float]] | None:
     """Return the probability that each sample of a class shares what a group of it shares, and the evidence; None for nothing.
 
-    ``group`` is the number of the class, its samples, and which of them are members.
+    ``group`` is the number of the class, its samples, and which of them are members. Of one that is ``proved`` nobody asks whether
+    it is natural, but who else belongs to it: then it is enough that holders are told from others.
     """
     index, own, members = group
     known = np.isin(looked.rows, own[members])
     shared = looked.look.shared_by(known)
-    if shared is not None and _stands_out(shared):
+    found = shared is not None and _stands_out(shared)
+    if proved and not found:
+        shared = looked.look.trusting().shared_by(known)
+        found = shared is not None and shared.separation >= _TOLD_APART
+    if shared is not None and found:
         probability = _probability(medium, looked, shared, own)
         evidence = {"shared": shared.separation}
         if screening.inputs is not None and not _as_telling(screening.inputs, index, own, (members, probability > 0.5)):
