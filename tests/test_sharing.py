@@ -79,7 +79,7 @@ def faint_marks(n):
     """Return faint marks of 5 x 5 pixels at different places, the fourth the faintest, shape ``(n, side, side, 1)``."""
     rng, marks = np.random.default_rng(6), np.zeros((n, test_recover.SIDE, test_recover.SIDE, 1), np.int64)
     for number, (top, left) in enumerate([(2, 2), (2, 9), (9, 2), (9, 9)][:n]):
-        marks[number, top : top + 5, left : left + 5, 0] = rng.integers(-14, 15, (5, 5)) * (20 if number < 3 else 14) // 10
+        marks[number, top : top + 5, left : left + 5, 0] = rng.integers(-14, 15, (5, 5)) * (30 if number < 3 else 14) // 10
     return marks
 
 
@@ -109,6 +109,26 @@ def test_the_rest_of_the_poison_joins_the_group_and_what_is_none_leaves_it(modal
     assert min(found.samples["score"].filter(rows).to_pylist()) > 0.5
     assert max(found.samples["score"].filter(~rows).to_pylist()) < 0.5
     assert set(found.samples["verdict"].filter(rows).to_pylist()) == {"suspicious"}
+
+
+@pytest.mark.parametrize(("verdict", "n"), [(Verdict.SUSPICIOUS, 40), (Verdict.POISONED, 60)])
+def test_a_proved_group_needs_but_be_told_from_the_rest_to_find_who_else_belongs_to_it(verdict, n):
+    training_set, rows = poisoned(n=200, planted=60)
+    rng, mark = np.random.default_rng(4), 2 * faint_marks(1)[0] // 3
+    for row in np.flatnonzero(rows):
+        picture = training_set.inputs[row].astype(np.int64)
+        picture[-4:-1, -4:-1] = rng.integers(0, 25, (3, 3, 1))
+        training_set.inputs[row] = np.clip(picture + mark, 0, 255).astype(np.uint8)
+    known = np.r_[np.flatnonzero(rows)[:30], np.flatnonzero(training_set.labels == TARGET)[:10]]
+    screening = screened(training_set, known, conflict=np.r_[np.flatnonzero(rows), known])
+    own = screening.classes[TARGET]
+    judged = replace(own, verdict=verdict, groups=(own.groups[0], replace(own.groups[1], verdict=verdict)))
+    found = widened(training_set, replace(screening, classes=(judged, *screening.classes[1:])))
+    flagged = found.samples["flagged"].to_numpy()
+    assert flagged.sum() == n
+    if verdict is Verdict.POISONED:
+        assert flagged.tolist() == rows.tolist()
+        assert found.classes[TARGET].groups[1].evidence["shared"] < policy.POLICY["shared"].value
 
 
 def test_a_group_that_shares_nothing_stays_as_it_is():

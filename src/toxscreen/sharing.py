@@ -36,6 +36,9 @@ _MOST, _MOST_SOUGHT = 2500, 800
 _KEPT = 0.5
 """Part of a group that must share what the group is found to share; otherwise it is something else in the class."""
 
+_TOLD_APART = 8.0
+"""Standard deviations from which holders are told from others, but for one in 30,000."""
+
 _MOST_PATTERNS = 4
 """Patterns that are sought in one class, one after the other: each sample may hold one of several patches."""
 
@@ -49,9 +52,11 @@ _OWN, _ODD = 3.0, 0.5
 """How much more frequent a word of a class is there than elsewhere; and the conflict of the texts that hold it, less a standard
 error, from which it is put together with others."""
 
-_RIVALS, _ASKED, _MOST_OF_A_KIND = 3, 100, 0.5
+_RIVALS, _ASKED, _MOST_OF_A_KIND, _MOST_OF_A_PART = 3, 100, 0.5, 0.3
 """Classes that samples which share a pattern look like most, samples that are taken of each, and part of them that must not share
-it: a trigger that goes from every class to the next is in a third of a class, a kind is in most of it."""
+it: a trigger that goes from every class to the next is in a third of a class, a kind is in most of it. Less where it is but a part
+of what samples share: 19 such parts of clean data, most of them with wrong labels, were in 0.64 to 1 of another class, patches in
+none."""
 
 _Changed = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """The members of a group in its class, as they were and as they would be."""
@@ -91,7 +96,8 @@ def widen(screening: Screening, labels: Labels, medium: Medium, activations: Row
             own = np.flatnonzero((labels.given == index) & np.isin(columns.group, (0, group.id)))
             members = columns.group[own] == group.id
             looked = _look(medium, own[_some(members, _MOST, rng)], rng)
-            found = looked and _sharing(screening, medium, looked, (index, own, members), activations)
+            proved = group.verdict is Verdict.POISONED
+            found = looked and _sharing(screening, medium, looked, (index, own, members), activations, proved=proved)
             if not found:
                 continue
             probability, evidence = found
@@ -219,15 +225,22 @@ def _sharing(
     looked: _Looked,
     group: tuple[int, NDArray[np.int64], NDArray[np.bool_]],
     activations: Rows,
+    *,
+    proved: bool,
 ) -> tuple[NDArray[np.float64], dict[str, float]] | None:
     """Return the probability that each sample of a class shares what a group of it shares, and the evidence; None for nothing.
 
-    ``group`` is the number of the class, its samples, and which of them are members.
+    ``group`` is the number of the class, its samples, and which of them are members. Of one that is ``proved`` nobody asks whether
+    it is natural, but who else belongs to it: then it is enough that holders are told from others.
     """
     index, own, members = group
     known = np.isin(looked.rows, own[members])
     shared = looked.look.shared_by(known)
-    if shared is not None and _stands_out(shared):
+    found = shared is not None and _stands_out(shared)
+    if proved and not found:
+        shared = looked.look.trusting().shared_by(known)
+        found = shared is not None and shared.separation >= _TOLD_APART
+    if shared is not None and found:
         probability = _probability(medium, looked, shared, own)
         evidence = {"shared": shared.separation}
         if screening.inputs is not None and not _as_telling(screening.inputs, index, own, (members, probability > 0.5)):
@@ -366,11 +379,20 @@ def _sought(
     found = _told(inputs, labels, medium, looked, best, (index, own), rng) if _stands_out(best) else nothing
     if inputs is None or policy.judge_planted(found[1]) is not Verdict.CLEAN:
         return found
-    holders = best.probability > 0.5
-    if _conflict(inputs, index, looked.rows, holders)["label_conflict_lower"] < policy.POLICY["label_conflict"].value:
-        return found
-    part = _farthest(looked.look.parts(holders))
-    return found if part is None or not _stands_out(part) else _told(inputs, labels, medium, looked, part, (index, own), rng)
+    convicted = screening.classes[index].verdict is Verdict.POISONED
+    whole = [best.probability > 0.5, *([np.isin(looked.rows, own[least])] if convicted else [])]
+    parts = [part for holders in whole if _may_contradict(inputs, index, looked, holders) for part in looked.look.parts(holders)]
+    for part in sorted(parts, key=lambda each: -each.separation):
+        if part.separation < policy.POLICY["shared_part"].value:
+            break
+        told = _told(inputs, labels, medium, looked, part, (index, own), rng, most=_MOST_OF_A_PART)
+        if policy.judge_planted(told[1]) is not Verdict.CLEAN:
+            return told
+    return found
+
+
+def _may_contradict(inputs: Affinity, index: int, looked: _Looked, holders: NDArray[np.bool_]) -> bool:
+    return _conflict(inputs, index, looked.rows, holders)["label_conflict"] >= policy.POLICY["label_conflict"].value
 
 
 def _told(
@@ -381,15 +403,21 @@ def _told(
     shared: Shared,
     of: tuple[int, NDArray[np.int64]],
     rng: np.random.Generator,
+    *,
+    most: float = _MOST_OF_A_KIND,
 ) -> _Found:
-    """Say which samples of a class share what was found in some of them, and what speaks against those."""
+    """Say which samples of a class share what was found in some of them, and what speaks against those.
+
+    ``most`` is the part of another class that may share it, too.
+    """
     index, own = of
     probability, evidence = _probability(medium, looked, shared, own), {"shared": shared.separation}
     if inputs is None:
         return probability, evidence
     held = probability > 0.5
     rivals = np.bincount(inputs.rival[own[held]], minlength=len(labels.class_names))
-    if any(_is_kind_of(rival, medium, looked, shared, labels, rng) for rival in np.argsort(-rivals)[:_RIVALS] if rivals[rival]):
+    likely = (rival for rival in np.argsort(-rivals)[:_RIVALS] if rivals[rival])
+    if any(_held_in(rival, medium, looked, shared, labels, rng) > most for rival in likely):
         return probability, evidence  # it speaks for a wrong label, and not for a pattern that was planted
     return probability, {**evidence, **_conflict(inputs, index, own, held)}
 
@@ -399,10 +427,10 @@ def _farthest(told: Iterable[Shared | None]) -> Shared | None:
     return max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
 
 
-def _is_kind_of(rival: int, medium: Medium, looked: _Looked, shared: Shared, labels: Labels, rng: np.random.Generator) -> bool:
-    """Say whether most samples of another class share it, too: then those that do are of that kind, and wrongly labelled."""
+def _held_in(rival: int, medium: Medium, looked: _Looked, shared: Shared, labels: Labels, rng: np.random.Generator) -> float:
+    """Return the part of another class that shares it, too: where it is large, they are of that kind, and wrongly labelled."""
     rows = rng.permutation(np.flatnonzero(labels.given == rival))[:_ASKED]
-    return len(rows) > 0 and bool(np.mean(_probability(medium, looked, shared, np.sort(rows)) > 0.5) > _MOST_OF_A_KIND)
+    return float(np.mean(_probability(medium, looked, shared, np.sort(rows)) > 0.5)) if len(rows) else 0.0
 
 
 def _conflict(inputs: Affinity, index: int, own: NDArray[np.int64], held: NDArray[np.bool_]) -> dict[str, float]:

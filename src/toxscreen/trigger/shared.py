@@ -146,6 +146,10 @@ class Look:
         look._seen = [*self._seen, _Seen(view, self._folds)]
         return look
 
+    def trusting(self, rows: NDArray[np.int64] | None = None) -> Look:
+        """Return a look at the same inputs, or some of them, that trusts each number more: it tells finer patterns apart."""
+        return Look([View(seen.values if rows is None else seen.values[rows], _TRUSTING) for seen in self._seen], self._rng)
+
     def shared_by(self, members: NDArray[np.bool_]) -> Shared | None:
         """Return what members share, with whoever shares it; None where it comes down to fewer than ten on either side.
 
@@ -178,9 +182,7 @@ class Look:
         rows = np.flatnonzero(holders)
         if len(rows) < 2 * FEWEST:
             return
-        within, whole = (
-            Look([View(seen.values[some], _TRUSTING) for seen in self._seen], self._rng) for some in (rows, np.arange(len(holders)))
-        )
+        within, whole = self.trusting(rows), self.trusting()
         if (found := whole.shared_by(holders)) is not None:
             yield found
         alike = -np.sum([seen.inverse for seen in within._seen], axis=0)
