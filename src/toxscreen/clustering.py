@@ -64,6 +64,7 @@ def two_means(points: NDArray[np.floating]) -> NDArray[np.bool_]:
     members = _tails(points[:, :_CUT_THROUGH])
     if n >= _ROUGHLY_FROM and points.dtype != np.float32:  # rounding matters to where it ends, and hardly on the way there
         members, _ = _lloyd((points / (np.abs(points).max() or 1)).astype(np.float32), members)
+        members = np.array(list({each.tobytes(): each for each in members}.values()))  # many starts end in the same halves
     members, inertia = _lloyd(points, members)
     rounding, best = 1e-12 * float(np.vdot(points, points)), 0
     for start, one in enumerate(inertia):
@@ -86,23 +87,23 @@ def _lloyd(points: NDArray[np.floating], members: NDArray[np.bool_]) -> tuple[ND
     n, k = points.shape
     rows = np.ascontiguousarray(np.column_stack([points, np.ones(n, points.dtype)]).T)  # whose sum is the number of them
     everything, total = rows.sum(axis=1, dtype=np.float64), float(np.vdot(points, points))
-    inertia, moving = np.full(len(members), np.inf), np.arange(len(members))
-    for _ in range(_LLOYD_ITERATIONS):
-        now = members[moving]
-        sums = products(now, rows.T)
-        split = (sums[:, k] > 0) & (sums[:, k] < n)
-        inertia[moving[~split]] = np.inf
-        moving, now, sums = moving[split], now[split], sums[split]
-        if not len(moving):
-            break
-        sizes, others = sums[:, k:], everything - sums
-        inside, outside = sums[:, :k] / sizes, others[:, :k] / others[:, k:]
-        inertia[moving] = total - (sizes * inside**2 + others[:, k:] * outside**2).sum(axis=1)
-        border = ((inside**2 - outside**2).sum(axis=1, keepdims=True) / 2).astype(points.dtype)
-        nearer = (inside - outside).astype(points.dtype) @ rows[:k] > border
-        members[moving] = nearer
-        moving = moving[(nearer != now).any(axis=1)]
-    return members, inertia
+    moving, ends = np.arange(len(members)), products(members, rows.T)
+    sums = ends.copy()
+    with np.errstate(divide="ignore", invalid="ignore"):  # an empty side has no mean, and nothing is nearer to it
+        for _ in range(_LLOYD_ITERATIONS):
+            others = everything - sums
+            inside, outside = sums[:, :k] / sums[:, k:], others[:, :k] / others[:, k:]
+            border = ((inside**2 - outside**2).sum(axis=1, keepdims=True) / 2).astype(points.dtype)
+            nearer = (inside - outside).astype(points.dtype) @ rows[:k] > border
+            before, sums = sums, products(nearer, rows.T)
+            members[moving], ends[moving] = nearer, sums
+            changed = (sums != before).any(axis=1)  # of the sums alone the next halves are made
+            if not changed.any():
+                break
+            moving, sums = moving[changed], sums[changed]
+        others = everything - ends
+        explained = (ends[:, :k] ** 2 / ends[:, k:] + others[:, :k] ** 2 / others[:, k:]).sum(axis=1)
+    return members, np.where(np.isnan(explained), np.inf, total - explained)
 
 
 def products(members: NDArray[np.bool_], points: NDArray[np.floating]) -> NDArray[np.float64]:
