@@ -90,27 +90,30 @@ def _lloyd(points: NDArray[np.floating], members: NDArray[np.bool_]) -> tuple[ND
     moving, ends = np.arange(len(members)), products(members, rows.T)
     sums = ends.copy()
     with np.errstate(divide="ignore", invalid="ignore"):  # an empty side has no mean, and nothing is nearer to it
-        for _ in range(_LLOYD_ITERATIONS):
+        for left in reversed(range(_LLOYD_ITERATIONS)):
             others = everything - sums
             inside, outside = sums[:, :k] / sums[:, k:], others[:, :k] / others[:, k:]
             border = ((inside**2 - outside**2).sum(axis=1, keepdims=True) / 2).astype(points.dtype)
-            nearer = (inside - outside).astype(points.dtype) @ rows[:k] > border
+            along = (inside - outside).astype(points.dtype) @ rows[:k]
+            nearer = np.greater(along, border, out=np.empty_like(along))  # as numbers, which are multiplied next
             before, sums = sums, products(nearer, rows.T)
-            members[moving], ends[moving] = nearer, sums
             changed = (sums != before).any(axis=1)  # of the sums alone the next halves are made
-            if not changed.any():
-                break
+            if left and changed.all():
+                continue
+            members[moving], ends[moving] = nearer, sums
             moving, sums = moving[changed], sums[changed]
+            if not len(moving):
+                break
         others = everything - ends
         explained = (ends[:, :k] ** 2 / ends[:, k:] + others[:, :k] ** 2 / others[:, k:]).sum(axis=1)
     return members, np.where(np.isnan(explained), np.inf, total - explained)
 
 
-def products(members: NDArray[np.bool_], points: NDArray[np.floating]) -> NDArray[np.float64]:
+def products(members: NDArray[np.bool_ | np.floating], points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the sum of the members' points for memberships ``(s, n)``, shape ``(s, k)``: a product, for picking copies."""
     sums = np.zeros((len(members), points.shape[1]))
     for block in (slice(start, start + _BLOCK) for start in range(0, len(points), _BLOCK)):
-        sums += members[:, block].astype(points.dtype) @ points[block]
+        sums += members[:, block].astype(points.dtype, copy=False) @ points[block]
     return sums
 
 

@@ -56,8 +56,9 @@ rows and features that are multiplied at a time: a product with twenty vectors t
 _SMALLEST, _LARGEST = 1e-15, 1e15
 """Sums, of rows and of their products, that float32 can be trusted with."""
 
-_WHOLE_UP_TO = 100
-"""Size of a matrix up to which all its vectors are found as soon as the leading ones, and other threads need not wait."""
+_WHOLE_UP_TO = 128
+"""Size of a matrix up to which all its vectors are found, and no thread is kept from the interpreter meanwhile: to find the leading
+ones alone keeps them, and is hardly faster."""
 
 _RANK_TOLERANCE = 1e-10
 """Part of the largest variance below which a component is rounding error (float32 activations, squared)."""
@@ -278,7 +279,7 @@ def _times(points: NDArray[np.floating], block: NDArray[np.floating]) -> NDArray
     """Return the product of the places of rows ``(b, k)`` and the rows ``(b, d)``, shape ``(k, d)``, made tile by tile."""
     (n, d), k, (rows, features) = block.shape, points.shape[1], _TILE
     high, wide = n - n % rows, d - d % features
-    if k * rows * features > _SMALL_PRODUCT or not high or not wide:
+    if not (high and wide and 0 < k * rows * features <= _SMALL_PRODUCT):
         return np.asarray(points.T @ block)
     tiles = block[:high, :wide].reshape(-1, rows, wide // features, features).transpose(0, 2, 1, 3)
     sums = (points[:high].reshape(-1, 1, rows, k).transpose(0, 1, 3, 2) @ tiles).sum(axis=0)

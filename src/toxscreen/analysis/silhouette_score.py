@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from toxscreen.analysis.base import UNCALIBRATED, Activations, ClassRule, Decision, Group, Ruling, beyond
 from toxscreen.clustering import two_means
 from toxscreen.config import ReductionConfig
+from toxscreen.parallel import in_turn
 from toxscreen.reduction import reduce
 from toxscreen.result import Verdict
 
@@ -44,8 +45,9 @@ class SilhouetteScore(ClassRule):
     def judge(self, activations: Activations, rng: np.random.Generator) -> Decision:
         """Judge one class by how well its two halves lie apart."""
         reduction = reduce(activations, self.reduction, rng)
-        members = two_means(reduction.points)
-        score = silhouette(reduction.points, members, rng)
+        with in_turn(reduction.points.size):
+            members = two_means(reduction.points)
+            score = silhouette(reduction.points, members, rng)
         evidence = {"relative_size": float(members.mean()), "silhouette_score": score}
         group = Group(members, members * beyond(score, self.threshold), evidence)
         found = f"Its two groups have a silhouette of {score:.2f}, and {self.rule} accuses above {self.threshold:.2f}."
