@@ -12,9 +12,11 @@ import torch
 
 import toxscreen.audit
 import toxscreen.training
+from tests import test_sharing
 from tests.clouds import clouds, plant
 from tests.fakes import FakeClassifier, FakeTrainingSet
 from tests.quick import pictures, texts, write_pictures, write_table
+from tests.trigger import test_recover
 from toxscreen import views
 from toxscreen.audit import NO_INPUTS, audit, audit_arrays
 from toxscreen.config import ConfirmationConfig, ExtractionConfig, ReductionConfig, ScanConfig, VerdictConfig
@@ -467,6 +469,21 @@ def test_a_finding_is_kept_before_the_model_is_asked_about_triggers_and_nothing_
     assert result.pending == ()
     assert result.verdict is (Verdict.SUSPICIOUS if planted else Verdict.CLEAN)
     assert any("Looking for triggers failed" in note and "out of memory" in note for note in result.notes)
+
+
+def test_a_class_with_a_proved_trigger_is_looked_at_for_another_pattern_that_the_model_has_not_learned(monkeypatch):
+    training_set, rows = test_sharing.poisoned(planted=60)
+    for picture, vivid in zip(training_set.inputs, test_recover.poisoned(n=90, planted=60)[0].inputs, strict=True):
+        picture[0, 0] = vivid[0, 0]  # the model reads the class there
+    first, second = np.split(np.flatnonzero(rows), 2)
+    for number in second:
+        picture = training_set.inputs[number]
+        picture[1:4, -4:-1], picture[-4:-1, -4:-1] = picture[-4:-1, -4:-1].copy(), picture[1:4, -4:-1].copy()
+    screening = test_sharing.screened(training_set, first, conflict=np.flatnonzero(rows))
+    monkeypatch.setattr("toxscreen.audit.screen", lambda *_, **__: screening)
+    result = audit(training_set, test_recover.Obedient())
+    assert result.samples["flagged"].to_numpy().tolist() == rows.tolist()
+    assert [group.verdict for group in result.classes[0].accused] == [Verdict.POISONED, Verdict.SUSPICIOUS]
 
 
 def test_data_that_grew_is_put_through_the_model_only_as_far_as_it_is_new_and_that_is_told(tmp_path):

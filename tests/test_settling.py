@@ -19,7 +19,7 @@ from toxscreen.errors import TrainerError
 from toxscreen.report.documents import read_run
 from toxscreen.result import GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
-from toxscreen.settling import acquit, convict, leads, settle, suspects, vouching
+from toxscreen.settling import acquit, convict, leads, new_leads, settle, suspects, vouching
 from toxscreen.shares import Share
 from toxscreen.trigger.base import Proof
 from toxscreen.trigger.patterns import Pattern
@@ -180,6 +180,15 @@ def test_both_sides_of_a_group_that_lies_far_apart_are_followed():
     np.testing.assert_array_equal(second.ordinary, first.members)
     assert first.apart == FAR
     assert "label_conflict" not in second.apart  # that of the other side
+
+
+def test_groups_that_were_accused_before_are_no_new_leads():
+    screening, labels, _ = screened()
+    (known,) = leads(screening, labels)
+    unaccused = replace(screening, classes=tuple(replace(each, groups=each.groups[:1]) for each in screening.classes))
+    assert not new_leads(screening, screening, labels)
+    (lead,) = new_leads(unaccused, screening, labels)
+    assert (lead.class_index, lead.group) == (known.class_index, known.group)
 
 
 def test_a_proved_trigger_makes_its_group_poisoned_and_takes_in_all_that_hold_it():

@@ -13,7 +13,7 @@ from toxscreen.conflict import Affinity
 from toxscreen.errors import DataError
 from toxscreen.result import SAMPLES_SCHEMA, ClassResult, ClassView, GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
-from toxscreen.sharing import planted, widen
+from toxscreen.sharing import planted, planted_beside, widen
 from toxscreen.trigger.medium import open_medium
 
 RIVAL = 2
@@ -75,6 +75,14 @@ def sought(training_set, screening, modality="image", activations=None):
     return planted(screening, labelled(training_set), medium(training_set, modality), points, np.random.default_rng(0))
 
 
+def faint_marks(n):
+    """Return faint marks of 5 x 5 pixels at different places, the fourth the faintest, shape ``(n, side, side, 1)``."""
+    rng, marks = np.random.default_rng(6), np.zeros((n, test_recover.SIDE, test_recover.SIDE, 1), np.int64)
+    for number, (top, left) in enumerate([(2, 2), (2, 9), (9, 2), (9, 9)][:n]):
+        marks[number, top : top + 5, left : left + 5, 0] = rng.integers(-14, 15, (5, 5)) * (30 if number < 3 else 14) // 10
+    return marks
+
+
 def labelled(training_set):
     return Labels(training_set.ids, training_set.labels, training_set.class_names)
 
@@ -101,6 +109,26 @@ def test_the_rest_of_the_poison_joins_the_group_and_what_is_none_leaves_it(modal
     assert min(found.samples["score"].filter(rows).to_pylist()) > 0.5
     assert max(found.samples["score"].filter(~rows).to_pylist()) < 0.5
     assert set(found.samples["verdict"].filter(rows).to_pylist()) == {"suspicious"}
+
+
+@pytest.mark.parametrize(("verdict", "n"), [(Verdict.SUSPICIOUS, 40), (Verdict.POISONED, 60)])
+def test_a_proved_group_needs_but_be_told_from_the_rest_to_find_who_else_belongs_to_it(verdict, n):
+    training_set, rows = poisoned(n=200, planted=60)
+    rng, mark = np.random.default_rng(4), 2 * faint_marks(1)[0] // 3
+    for row in np.flatnonzero(rows):
+        picture = training_set.inputs[row].astype(np.int64)
+        picture[-4:-1, -4:-1] = rng.integers(0, 25, (3, 3, 1))
+        training_set.inputs[row] = np.clip(picture + mark, 0, 255).astype(np.uint8)
+    known = np.r_[np.flatnonzero(rows)[:30], np.flatnonzero(training_set.labels == TARGET)[:10]]
+    screening = screened(training_set, known, conflict=np.r_[np.flatnonzero(rows), known])
+    own = screening.classes[TARGET]
+    judged = replace(own, verdict=verdict, groups=(own.groups[0], replace(own.groups[1], verdict=verdict)))
+    found = widened(training_set, replace(screening, classes=(judged, *screening.classes[1:])))
+    flagged = found.samples["flagged"].to_numpy()
+    assert flagged.sum() == n
+    if verdict is Verdict.POISONED:
+        assert flagged.tolist() == rows.tolist()
+        assert found.classes[TARGET].groups[1].evidence["shared"] < policy.POLICY["shared"].value
 
 
 def test_a_group_that_shares_nothing_stays_as_it_is():
@@ -179,6 +207,36 @@ def test_several_patterns_of_one_class_are_found_one_after_the_other():
     found = sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)))
     assert found.samples["flagged"].to_numpy().tolist() == rows.tolist()
     assert sum(group.n for group in found.classes[TARGET].accused) == 60
+
+
+def test_faint_patterns_of_which_each_sample_holds_one_are_found_though_together_they_do_not_stand_out():
+    training_set, rows = poisoned(n=200, planted=90)
+    rng, marks, number = np.random.default_rng(4), faint_marks(4), iter(range(90))
+    for row, picture in enumerate(training_set.inputs):
+        if rows[row]:
+            picture[-4:-1, -4:-1] = rng.integers(0, 25, (3, 3, 1))
+        look = marks[3] * (rows[row] or training_set.labels[row] == RIVAL) + (marks[next(number) % 3] if rows[row] else 0)
+        training_set.inputs[row] = np.clip(picture + look, 0, 255).astype(np.uint8)
+    found = sought(training_set, screened(training_set, conflict=np.flatnonzero(rows)))
+    assert found.samples["flagged"].to_numpy()[rows].mean() > 0.95
+    assert found.samples["flagged"].to_numpy()[~rows].mean() < 0.01
+
+
+def test_further_patterns_are_sought_beside_a_proved_group_alone():
+    training_set, rows = poisoned(planted=60)
+    first, second = np.split(np.flatnonzero(rows), 2)
+    for number in second:
+        picture = training_set.inputs[number]
+        picture[1:4, -4:-1], picture[-4:-1, -4:-1] = picture[-4:-1, -4:-1].copy(), picture[1:4, -4:-1].copy()
+    suspicious = screened(training_set, first, conflict=np.flatnonzero(rows))
+    own = suspicious.classes[TARGET]
+    groups = (own.groups[0], replace(own.groups[1], verdict=Verdict.POISONED))
+    proved = replace(suspicious, classes=(replace(own, verdict=Verdict.POISONED, groups=groups), *suspicious.classes[1:]))
+    for screening, expected in ((suspicious, first), (proved, np.flatnonzero(rows))):
+        arguments = labelled(training_set), medium(training_set, "image"), noise(training_set), np.random.default_rng(0)
+        found = planted_beside(screening, *arguments)
+        np.testing.assert_array_equal(np.flatnonzero(found.samples["flagged"].to_numpy()), expected)
+    assert [group.n for group in found.classes[TARGET].accused] == [30, 30]
 
 
 @pytest.mark.parametrize(("part", "verdict"), [(0.3, Verdict.SUSPICIOUS), (0.7, Verdict.CLEAN)])

@@ -40,8 +40,8 @@ from toxscreen.parallel import one_thread
 from toxscreen.report.documents import read_finished
 from toxscreen.result import Origin, ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
-from toxscreen.settling import answers_table, convict, leads, predicted_classes, reconsider, settle, suspects
-from toxscreen.sharing import planted, widen
+from toxscreen.settling import answers_table, convict, leads, new_leads, predicted_classes, reconsider, settle, suspects
+from toxscreen.sharing import planted, planted_beside, widen
 from toxscreen.sources.data import find_split, open_training_set
 from toxscreen.sources.data.base import Input, NotExamined, TrainingSet, abridged, spread
 from toxscreen.sources.data.labels import encode_labels, labels_array
@@ -438,7 +438,7 @@ def _recovered(
     log: _Log,
 ) -> tuple[Screening, tuple[Recovered, ...]]:
     """Look for what the inputs share and the triggers behind it; where that fails, what was found before stands."""
-    sharing, seeking, following, again = np.random.default_rng(config.seed).spawn(4)
+    sharing, seeking, following, again, more = np.random.default_rng(config.seed).spawn(5)
     recovered: tuple[Recovered, ...] = ()
     errors: list[Exception] = []
     try:
@@ -450,6 +450,10 @@ def _recovered(
                 found, predicted = leads(screening, labels), predicted_classes(screening, labels)
                 recovered = recover(medium, found, predicted, rng=following, failed=errors.append, progress=log.progress)
                 screening = widen(convict(screening, labels, recovered), labels, medium, activations, again)
+                beside = planted_beside(screening, labels, medium, activations, more)
+                if found := new_leads(screening, beside, labels):
+                    further = recover(medium, found, predicted, rng=more, failed=errors.append)
+                    recovered, screening = (*recovered, *further), convict(beside, labels, further)
             screening = reconsider(screening, labels, screened, config.verdict.alpha)
     except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
         errors.append(error)

@@ -80,6 +80,12 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
     return (*accused[:_MOST_ACCUSED], *followed[:most], *(lead for _, lead in quiet[:most]))
 
 
+def new_leads(before: Screening, after: Screening, labels: Labels) -> tuple[Lead, ...]:
+    """Return the accused groups of ``after`` that ``before`` had not."""
+    known = {(index, group.id) for index, result in enumerate(before.classes) for group in result.accused}
+    return tuple(lead for lead in leads(after, labels) if lead.group is not None and (lead.class_index, lead.group) not in known)
+
+
 def _sides(apart: Apart, fitted: NDArray[np.int64]) -> tuple[Lead, Lead]:
     """Return what lies far apart, and the rest of its class, which may as well be the poison."""
     inside = np.isin(fitted, apart.rows)

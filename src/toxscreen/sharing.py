@@ -8,7 +8,7 @@ samples need to hold one; these are no verdict, but a lead to a trigger.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,9 @@ _MOST, _MOST_SOUGHT = 2500, 800
 _KEPT = 0.5
 """Part of a group that must share what the group is found to share; otherwise it is something else in the class."""
 
+_TOLD_APART = 8.0
+"""Standard deviations from which holders are told from others, but for one in 30,000."""
+
 _MOST_PATTERNS = 4
 """Patterns that are sought in one class, one after the other: each sample may hold one of several patches."""
 
@@ -46,12 +49,17 @@ _OWN, _ODD = 3.0, 0.5
 """How much more frequent a word of a class is there than elsewhere; and the conflict of the texts that hold it, less a standard
 error, from which it is put together with others."""
 
-_RIVALS, _ASKED, _MOST_OF_A_KIND = 3, 100, 0.5
+_RIVALS, _ASKED, _MOST_OF_A_KIND, _MOST_OF_A_PART = 3, 100, 0.5, 0.3
 """Classes that samples which share a pattern look like most, samples that are taken of each, and part of them that must not share
-it: a trigger that goes from every class to the next is in a third of a class, a kind is in most of it."""
+it: a trigger that goes from every class to the next is in a third of a class, a kind is in most of it. Less where it is but a part
+of what samples share: 19 such parts of clean data, most of them with wrong labels, were in 0.64 to 1 of another class, patches in
+none."""
 
 _Changed = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 """The members of a group in its class, as they were and as they would be."""
+
+_Found = tuple[NDArray[np.float64], dict[str, float]]
+"""The probability that each sample of a class holds what is shared, 0 for nothing, and the evidence."""
 
 LEAST_FITTING = 0.06
 """Part of a class that is looked at because it fits its label least: with 5 % of a class poisoned, a third of it was poison in
@@ -83,7 +91,8 @@ def widen(screening: Screening, labels: Labels, medium: Medium, activations: Row
             own = np.flatnonzero((labels.given == index) & np.isin(columns.group, (0, group.id)))
             members = columns.group[own] == group.id
             looked = _look(medium, own[_some(members, _MOST, rng)], rng)
-            found = looked and _sharing(screening, medium, looked, (index, own, members), activations)
+            proved = group.verdict is Verdict.POISONED
+            found = looked and _sharing(screening, medium, looked, (index, own, members), activations, proved=proved)
             if not found:
                 continue
             probability, evidence = found
@@ -121,10 +130,42 @@ def planted(
     """
     if not medium.shows_patterns:
         return _with_odd_words(screening, labels, medium, rng)
-    classes, columns, apart = list(screening.classes), Columns(screening.samples), list[Apart]()
     quiet = [index for index, result in enumerate(screening.classes) if result.groups and not result.accused]
-    for number, (index, child) in enumerate(zip(quiet, rng.spawn(len(quiet)), strict=True), start=1):
-        own = np.flatnonzero((labels.given == index) & (columns.group >= 0))
+    found, apart = _with_patterns(screening, labels, medium, activations, quiet, rng, progress)
+    columns = Columns(found.samples)
+    known = [each for each in screening.apart if each.class_index in quiet and _share(each.rows, medium, labels, columns, rng)]
+    return replace(found, apart=(*apart, *known))
+
+
+def planted_beside(screening: Screening, labels: Labels, medium: Medium, activations: Rows, rng: np.random.Generator) -> Screening:
+    """Return the screening with what else shares a pattern in classes that a trigger convicted: poison may hold one of several.
+
+    Parameters are those of :func:`planted`.
+    """
+    proved = [index for index, result in enumerate(screening.classes) if result.verdict is Verdict.POISONED]
+    return _with_patterns(screening, labels, medium, activations, proved, rng)[0] if medium.shows_patterns else screening
+
+
+def _with_patterns(
+    screening: Screening,
+    labels: Labels,
+    medium: Medium,
+    activations: Rows,
+    among: list[int],
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> tuple[Screening, list[Apart]]:
+    """Look in each of some classes for what shares a pattern, one after the other, outside its accused groups.
+
+    Returns
+    -------
+    tuple of Screening and list of Apart
+        The screening with them, and what shares a pattern and fits its label.
+    """
+    classes, columns, apart = list(screening.classes), Columns(screening.samples), list[Apart]()
+    for number, (index, child) in enumerate(zip(among, rng.spawn(len(among)), strict=True), start=1):
+        accused = [group.id for group in classes[index].accused]
+        own = np.flatnonzero((labels.given == index) & (columns.group >= 0) & ~np.isin(columns.group, accused))
         for _ in range(_MOST_PATTERNS):
             probability, evidence = _sought(screening, labels, medium, (index, own), activations, child)
             held = probability > 0.5
@@ -137,9 +178,8 @@ def planted(
             classes[index] = _accused(classes[index], labels.given == index, columns, found, evidence, reason)
             own = own[~held]
         if progress is not None:
-            progress("looking for what inputs share", number, len(quiet))
-    known = [each for each in screening.apart if each.class_index in quiet and _share(each.rows, medium, labels, columns, rng)]
-    return columns.put_into(replace(screening, apart=(*apart, *known)), classes)
+            progress("looking for what inputs share", number, len(among))
+    return columns.put_into(screening, classes), apart
 
 
 def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, columns: Columns, rng: np.random.Generator) -> bool:
@@ -167,15 +207,22 @@ def _sharing(
     looked: _Looked,
     group: tuple[int, NDArray[np.int64], NDArray[np.bool_]],
     activations: Rows,
+    *,
+    proved: bool,
 ) -> tuple[NDArray[np.float64], dict[str, float]] | None:
     """Return the probability that each sample of a class shares what a group of it shares, and the evidence; None for nothing.
 
-    ``group`` is the number of the class, its samples, and which of them are members.
+    ``group`` is the number of the class, its samples, and which of them are members. Of one that is ``proved`` nobody asks whether
+    it is natural, but who else belongs to it: then it is enough that holders are told from others.
     """
     index, own, members = group
     known = np.isin(looked.rows, own[members])
     shared = looked.look.shared_by(known)
-    if shared is not None and _stands_out(shared):
+    found = shared is not None and _stands_out(shared)
+    if proved and not found:
+        shared = looked.look.trusting().shared_by(known)
+        found = shared is not None and shared.separation >= _TOLD_APART
+    if shared is not None and found:
         probability = _probability(medium, looked, shared, own)
         evidence = {"shared": shared.separation}
         if screening.inputs is not None and not _as_telling(screening.inputs, index, own, (members, probability > 0.5)):
@@ -288,37 +335,78 @@ def _sought(
     of: tuple[int, NDArray[np.int64]],
     activations: Rows,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.float64], dict[str, float]]:
-    """Return the probability that each sample of a class holds what stands out farthest in it, and the evidence; 0 for nothing.
+) -> _Found:
+    """Return what stands out farthest in a class; or a part of it, where it does not and its samples contradict their label.
 
     ``of`` is the number of the class, and its samples.
     """
-    (index, own), inputs, nothing = of, screening.inputs, (np.zeros(len(of[1])), dict[str, float]())
+    (index, own), inputs = of, screening.inputs
+    nothing = np.zeros(len(own)), dict[str, float]()
     fit = np.zeros(len(own)) if inputs is None else inputs.own[own]
     least = np.argsort(fit, kind="stable")[: max(FEWEST, round(LEAST_FITTING * len(own)))]
     looked = _look(medium, own[_some(np.isin(np.arange(len(own)), least), _MOST_SOUGHT, rng)], rng)
     if looked is None:
         return nothing
     groups = Columns(screening.samples).group[own]
-    told = (looked.look.shared_by(np.isin(looked.rows, seed)) for seed in _seeds(looked, own, least, groups, activations))
-    best = max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
-    if best is None or not _stands_out(best):
+    seeds = _seeds(looked, own, least, groups, activations)
+    best = _farthest(looked.look.shared_by(np.isin(looked.rows, seed)) for seed in seeds)
+    if best is None:
         return nothing
-    probability = _probability(medium, looked, best, own)
+    found = _told(inputs, labels, medium, looked, best, of, rng) if _stands_out(best) else nothing
+    if inputs is None or policy.judge_planted(found[1]) is not Verdict.CLEAN:
+        return found
+    convicted = screening.classes[index].verdict is Verdict.POISONED
+    whole = [best.probability > 0.5, *([np.isin(looked.rows, own[least])] if convicted else [])]
+    parts = [part for holders in whole if _may_contradict(inputs, index, looked, holders) for part in looked.look.parts(holders)]
+    for part in sorted(parts, key=lambda each: -each.separation):
+        if part.separation < policy.POLICY["shared_part"].value:
+            break
+        told = _told(inputs, labels, medium, looked, part, of, rng, most=_MOST_OF_A_PART)
+        if policy.judge_planted(told[1]) is not Verdict.CLEAN:
+            return told
+    return found
+
+
+def _may_contradict(inputs: Affinity, index: int, looked: _Looked, holders: NDArray[np.bool_]) -> bool:
+    return _conflict(inputs, index, looked.rows, holders)["label_conflict"] >= policy.POLICY["label_conflict"].value
+
+
+def _told(
+    inputs: Affinity | None,
+    labels: Labels,
+    medium: Medium,
+    looked: _Looked,
+    shared: Shared,
+    of: tuple[int, NDArray[np.int64]],
+    rng: np.random.Generator,
+    *,
+    most: float = _MOST_OF_A_KIND,
+) -> _Found:
+    """Say which samples of a class share what was found in some of them, and what speaks against those.
+
+    ``most`` is the part of another class that may share it, too.
+    """
+    index, own = of
+    probability, evidence = _probability(medium, looked, shared, own), {"shared": shared.separation}
     if inputs is None:
-        return probability, {"shared": best.separation}
+        return probability, evidence
     held = probability > 0.5
-    conflict = _conflict(inputs, index, own, held)
-    rivals = np.bincount(inputs.rival[own[held]], minlength=len(screening.classes))
-    if any(_is_kind_of(rival, medium, looked, best, labels, rng) for rival in np.argsort(-rivals)[:_RIVALS] if rivals[rival]):
-        conflict = {}  # it speaks for a wrong label, and not for a pattern that was planted
-    return probability, {"shared": best.separation, **conflict}
+    rivals = np.bincount(inputs.rival[own[held]], minlength=len(labels.class_names))
+    likely = (rival for rival in np.argsort(-rivals)[:_RIVALS] if rivals[rival])
+    if any(_held_in(rival, medium, looked, shared, labels, rng) > most for rival in likely):
+        return probability, evidence  # it speaks for a wrong label, and not for a pattern that was planted
+    return probability, {**evidence, **_conflict(inputs, index, own, held)}
 
 
-def _is_kind_of(rival: int, medium: Medium, looked: _Looked, shared: Shared, labels: Labels, rng: np.random.Generator) -> bool:
-    """Say whether most samples of another class share it, too: then those that do are of that kind, and wrongly labelled."""
+def _farthest(told: Iterable[Shared | None]) -> Shared | None:
+    """Return what lies farthest from the other samples."""
+    return max((each for each in told if each is not None), key=lambda each: each.separation, default=None)
+
+
+def _held_in(rival: int, medium: Medium, looked: _Looked, shared: Shared, labels: Labels, rng: np.random.Generator) -> float:
+    """Return the part of another class that shares it, too: where it is large, they are of that kind, and wrongly labelled."""
     rows = rng.permutation(np.flatnonzero(labels.given == rival))[:_ASKED]
-    return len(rows) > 0 and bool(np.mean(_probability(medium, looked, shared, np.sort(rows)) > 0.5) > _MOST_OF_A_KIND)
+    return float(np.mean(_probability(medium, looked, shared, np.sort(rows)) > 0.5)) if len(rows) else 0.0
 
 
 def _conflict(inputs: Affinity, index: int, own: NDArray[np.int64], held: NDArray[np.bool_]) -> dict[str, float]:

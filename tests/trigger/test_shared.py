@@ -61,6 +61,20 @@ def test_a_view_that_tells_nothing_does_not_hide_what_another_tells():
     assert ((shared.probability > 0.5) == holders).all()
 
 
+def test_each_of_several_faint_marks_is_found_among_those_who_show_one_or_another_of_them():
+    rng = np.random.default_rng(3)
+    values, mark = rng.normal(size=(400, 60)), np.repeat([0, 1, 2, -1], [40, 40, 40, 280])
+    values[mark >= 0, :20] += 3  # what all of them have in common
+    for number in range(3):
+        values[mark == number, 20 + 10 * number : 30 + 10 * number] += 2
+    found = [shared.probability > 0.5 for shared in look(values).parts(mark >= 0)]
+    assert {number for number in range(3) for held in found if (held == (mark == number)).mean() > 0.99} == {0, 1, 2}
+
+
+def test_too_few_have_no_parts():
+    assert not [*look(inputs()[0]).parts(np.arange(200) < 2 * FEWEST - 1)]
+
+
 def test_inputs_that_are_all_equal_are_no_error():
     shared = look(np.ones((60, 5))).shared_by(np.arange(60) < 20)
     assert shared is None or np.isfinite(shared.probability).all()

@@ -22,8 +22,8 @@ from toxscreen.benchmark.subject import Subject
 from toxscreen.config import ScanConfig
 from toxscreen.result import Verdict
 from toxscreen.screening import Labels, Screening, screen
-from toxscreen.settling import convict, leads, predicted_classes, reconsider
-from toxscreen.sharing import planted, widen
+from toxscreen.settling import convict, leads, new_leads, predicted_classes, reconsider
+from toxscreen.sharing import planted, planted_beside, widen
 from toxscreen.sources.data import open_training_set
 from toxscreen.trigger.medium import open_medium
 from toxscreen.trigger.recover import recover
@@ -119,12 +119,13 @@ def _settled(subject: Subject, screening: Screening, labels: Labels, piece: str)
     medium = open_medium(subject.classifier, training_set, None)
     if medium is None:
         return screening
-    sharing, seeking, following, again = np.random.default_rng(subject.seed).spawn(4)
+    sharing, seeking, following, again, more = np.random.default_rng(subject.seed).spawn(5)
     layer = subject.activations.layers[subject.layer]
     around = piece != "what the inputs of a group share"
+    patterns = piece != "what is sought in classes that are not accused"
     if around:
         screening = widen(screening, labels, medium, layer, sharing)
-    if piece != "what is sought in classes that are not accused":
+    if patterns:
         screening = planted(screening, labels, medium, layer, seeking)
     if piece != "the trigger":
         predicted, errors = predicted_classes(screening, labels), list[Exception]()
@@ -132,6 +133,10 @@ def _settled(subject: Subject, screening: Screening, labels: Labels, piece: str)
         screening = convict(screening, labels, found)
     if around:
         screening = widen(screening, labels, medium, layer, again)
+    if patterns and piece != "the trigger":
+        beside = planted_beside(screening, labels, medium, layer, more)
+        found = recover(medium, new_leads(screening, beside, labels), predicted, rng=more, failed=errors.append)
+        screening = convict(beside, labels, found)
     if piece == "the second screen":
         return screening
     screened = partial(_screen, subject, conflict=piece != "label conflict")
