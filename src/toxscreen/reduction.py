@@ -49,9 +49,12 @@ _TURNED = 1 << 14
 _SKETCHED = 512
 """Rows whose sums, with random weights, a subspace iteration starts from."""
 
-_SMALL_PRODUCT, _WORTH_CUTTING, _TILE = 10**6, 8, (128, 256)
-"""Multiplications up to which OpenBLAS copies neither factor of a product, rows from which small products are the faster ones, and
-rows and features that are multiplied at a time: a product with twenty vectors takes half of its time for the copy of a block."""
+_SMALL_PRODUCT, _TILE = 10**6, (128, 256)
+"""Multiplications up to which OpenBLAS copies neither factor of a product, and rows and features that are multiplied at a time.
+Otherwise a product with twenty vectors takes half of its time for the copy of a block."""
+
+_WORTH_CUTTING, _FEW_VECTORS = 8, 32
+"""Rows from which small products are the faster ones, and vectors of which more make up for the copy."""
 
 _SMALLEST, _LARGEST = 1e-15, 1e15
 """Sums, of rows and of their products, that float32 can be trusted with."""
@@ -114,7 +117,7 @@ class _Centred:
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.floating]]]:
         """Yield which rows come next, and their places about the centre ``(b, d)``."""
         if self._held is not None:
-            yield from Part.of(self._held).blocks()
+            yield slice(len(self._held)), self._held
             return
         for block, values in self._rows.blocks():
             yield block, np.subtract(values, self._centre, dtype=self.dtype)
@@ -261,7 +264,7 @@ def _iterated(centred: _Centred, start: NDArray[np.float64], n: int) -> NDArray[
 def _orthonormal(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a basis of the columns, orthonormal to six digits, without those that are sums of the others."""
     squares, rotation = np.linalg.eigh(vectors.T @ vectors)
-    kept = squares > _RANK_TOLERANCE * max(squares[-1], np.finfo(np.float64).tiny)
+    kept = squares > _RANK_TOLERANCE * squares.max(initial=np.finfo(np.float64).tiny)
     return np.asarray(vectors @ (rotation[:, kept] / np.sqrt(squares[kept])))
 
 
@@ -269,7 +272,7 @@ def _along(block: NDArray[np.floating], axes: NDArray[np.floating]) -> NDArray[n
     """Return the places of rows ``(b, d)`` along a few axes ``(d, k)``: their product, made a few rows at a time."""
     step = _SMALL_PRODUCT // max(axes.size, 1)
     whole = len(block) - len(block) % max(step, 1)
-    if step < _WORTH_CUTTING or not whole:
+    if step < _WORTH_CUTTING or axes.shape[1] > _FEW_VECTORS or not whole:
         return np.asarray(block @ axes)
     along = (block[:whole].reshape(-1, step, block.shape[1]) @ axes).reshape(whole, -1)
     return along if whole == len(block) else np.concatenate([along, block[whole:] @ axes])
