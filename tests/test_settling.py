@@ -346,6 +346,19 @@ def test_what_most_of_a_class_shares_is_the_class_unless_it_can_be_taken_off(ret
         assert convict(screening, labels, [most]).classes[2].verdict is verdict
 
 
+@pytest.mark.parametrize(("flips", "seclusion", "verdict"), [(95, 1.0, True), (70, 1.0, False), (95, 1.3, False)])
+def test_what_most_of_a_class_shares_is_a_shortcut_if_it_commands_beyond_doubt_and_does_not_keep_to_itself(
+    flips, seclusion, verdict
+):
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    waves = behind(Lead(2, None, rows[35:], rows[:35], apart=FAR), rows[35:], (flips, 100), returns=(20, 55))
+    gone = replace(
+        waves, seclusion=seclusion, proof=replace(waves.proof, control_returns=Share(90, 100))
+    )  # ordinary ones leave, too
+    assert convict(screening, labels, [gone]).classes[2].verdict is (Verdict.SUSPICIOUS if verdict else Verdict.CLEAN)
+
+
 @pytest.mark.parametrize(("returns", "verdict"), [(0, Verdict.CLEAN), (20, Verdict.CLEAN), (30, Verdict.POISONED)])
 def test_a_natural_kind_that_the_model_goes_by_is_no_shortcut_unless_it_is_taken_off_beyond_doubt(returns, verdict):
     screening, labels, _ = screened(planted=0)

@@ -164,8 +164,11 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         ),
         "secluded_odds": Rule(
             50.0,
-            "Unless the odds of leaving the class without the trigger are this many times those of ordinary samples.",
-            "half of a merged class had 12, shirts and sandals 5; poison that is most of its class 300 and more",
+            "Unless the odds of leaving the class without the trigger are this many times those of ordinary samples. Where they do "
+            "not, a trigger whose odds to send other inputs there are as many times its controls' makes them suspicious, though "
+            "ordinary samples leave without it, too.",
+            "half of a merged class had 12, shirts and sandals 5; poison that is most of its class 300 and more; commands of "
+            "natural groups in 14 trainings 8, waves in a perceptron 300",
         ),
         "exre_score": Rule(
             1.0,
@@ -342,9 +345,16 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
         return Verdict.POISONED
     if behind == "suspicious":
         return Verdict.INCONCLUSIVE if command and hardly_needed else Verdict.SUSPICIOUS
-    if obeyed and (command or taken_off):
+    if obeyed and (command or taken_off or (behind == "apart" and commands_beyond_doubt(evidence))):
         return Verdict.INCONCLUSIVE if words else Verdict.SUSPICIOUS
     return Verdict.CLEAN
+
+
+def commands_beyond_doubt(evidence: Mapping[str, float]) -> bool:
+    """Say whether a trigger sends other inputs to the class by the odds of what keeps to itself, beside its controls."""
+    flips, control = evidence["trigger_flips_lower"], evidence["trigger_control_upper"]
+    odds = POLICY["secluded_odds"].value
+    return flips >= POLICY["trigger_flips"].value and flips * (1 - control) >= odds * control * (1 - flips)
 
 
 def can_be_taken_off(evidence: Mapping[str, float], *, beyond_doubt: bool = False) -> bool:
