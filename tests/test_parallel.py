@@ -5,12 +5,13 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from toxscreen.parallel import in_parallel, one_thread
+from toxscreen.parallel import in_parallel, in_turn, one_thread
 
 
 def of_blas():
@@ -42,6 +43,23 @@ def test_several_items_are_worked_on_at_a_time_each_by_one_thread(workers):
 
     in_parallel(work, range(workers))
     assert seen == [1] * workers
+
+
+@pytest.mark.parametrize(("size", "most"), [(1000, 1), (10**6, 3)])
+def test_steps_over_few_numbers_are_made_by_one_thread_at_a_time(monkeypatch, size, most):
+    monkeypatch.setattr(ThreadpoolController, "info", lambda *_: [{"num_threads": 3}])
+    inside, seen, started = [], [], threading.Barrier(3)
+
+    def work(item):
+        started.wait(5)
+        with in_turn(size):
+            inside.append(item)
+            time.sleep(0.1)
+            seen.append(len(inside))
+            inside.remove(item)
+
+    in_parallel(work, range(3))
+    assert max(seen) == most
 
 
 def test_the_threads_of_others_are_as_before_whatever_happened():
