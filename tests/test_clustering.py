@@ -86,6 +86,13 @@ def test_all_starts_at_once_end_where_each_alone_does(seed, n, k, few_values):
     np.testing.assert_array_equal(two_means(points), references.two_means(points, 100))
 
 
+@pytest.mark.parametrize("iterations", [1, 2, 5])
+def test_all_starts_at_once_stop_where_each_alone_is_stopped(monkeypatch, iterations):
+    points = rng().normal(size=(300, 5))
+    monkeypatch.setattr("toxscreen.clustering._LLOYD_ITERATIONS", iterations)
+    np.testing.assert_array_equal(two_means(points), references.two_means(points, iterations))
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1, 1e30])
 @pytest.mark.parametrize("apart", [0.5, 6])
 def test_most_of_the_way_in_float32_leads_to_the_same_halves(apart, scale):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from threadpoolctl import ThreadpoolController
 
-from toxscreen.parallel import in_parallel
+from toxscreen.parallel import in_parallel, in_turn
 
 
 def of_blas():
@@ -34,6 +34,23 @@ def test_several_items_are_worked_on_at_a_time_each_by_one_thread(cores):
 
     in_parallel(work, range(cores))
     assert seen == [1] * cores
+
+
+@pytest.mark.parametrize(("size", "most"), [(1000, 1), (10**6, 3)])
+def test_steps_over_few_numbers_are_made_by_one_thread_at_a_time(monkeypatch, size, most):
+    monkeypatch.setattr(ThreadpoolController, "info", lambda *_: [{"num_threads": 3}])
+    inside, seen, started = [], [], threading.Barrier(3)
+
+    def work(item):
+        started.wait(5)
+        with in_turn(size):
+            inside.append(item)
+            time.sleep(0.1)
+            seen.append(len(inside))
+            inside.remove(item)
+
+    in_parallel(work, range(3))
+    assert max(seen) == most
 
 
 def test_the_threads_of_others_are_as_before_whatever_happened():

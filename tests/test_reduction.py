@@ -57,6 +57,28 @@ def test_a_few_components_of_many_features_are_as_exact_as_they_must_be(falls, r
     np.testing.assert_allclose(up_to_sign(found.points), up_to_sign(points), atol=10 * rtol * np.abs(points).max())
 
 
+@pytest.mark.parametrize("scale", [1, 1e-12, 1e12])
+@pytest.mark.parametrize(("falls", "rtol"), [(0.97, 1e-4), (0.3, 1e-6)])
+def test_a_few_components_of_fewer_rows_than_features_are_as_exact_as_they_must_be(falls, rtol, scale):
+    directions = np.linalg.qr(rng(1).normal(size=(300, 300)))[0][:110] * falls ** np.arange(110)[:, None]
+    activations = ((rng().normal(size=(120, 110)) @ directions + rng(2).normal(size=300)) * scale).astype("f4")
+    points, variances = references.principal_components(activations, 8)
+    found = principal_components(activations, 8, rng())
+    np.testing.assert_allclose(found.variances, variances, rtol=rtol)
+    np.testing.assert_allclose(up_to_sign(found.points), up_to_sign(points), atol=10 * rtol * np.abs(points).max())
+
+
+@pytest.mark.parametrize("shape", [(300, 600), (128, 256), (127, 600), (300, 255)])
+def test_small_products_make_the_same_as_whole_ones(monkeypatch, shape):
+    activations = rng().normal(size=shape).astype("f4") + 3
+    monkeypatch.setattr("toxscreen.reduction._EXACT_UP_TO", 0)
+    small = principal_components(activations, 5, rng(1))
+    monkeypatch.setattr("toxscreen.reduction._SMALL_PRODUCT", 0)
+    whole = principal_components(activations, 5, rng(1))
+    np.testing.assert_allclose(small.points, whole.points, atol=1e-4 * np.abs(whole.points).max())
+    np.testing.assert_allclose(small.variances, whole.variances, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("n", "d", "k"), [(100, 30, 10), (7, 30, 6), (100, 3, 3), (1, 30, 0), (0, 30, 0)])
 def test_there_are_ten_components_at_most_and_never_more_than_rows_less_one_or_features(n, d, k):
     assert reduce(rng().normal(size=(n, d)).astype("f4"), ReductionConfig(), rng()).points.shape == (n, k)
@@ -69,12 +91,13 @@ def test_components_end_at_the_rank(shape):
 
 
 @pytest.mark.parametrize("method", ["pca", "ica"])
-def test_equal_rows_have_no_components(method):
-    constant = np.full((40, 6), 0.1, np.float32)
+@pytest.mark.parametrize("shape", [(40, 6), (120, 300), (300, 120), (400, 500)])
+def test_equal_rows_have_no_components(method, shape):
+    constant = np.full(shape, 0.1, np.float32)
     reduction = reduce(constant, ReductionConfig(method), rng())
-    assert reduction.points.shape == (40, 0)
+    assert reduction.points.shape == (shape[0], 0)
     assert reduction.variances.shape == (0,)
-    assert whiten(reduction).shape == (40, 0)
+    assert whiten(reduction).shape == (shape[0], 0)
 
 
 @pytest.mark.parametrize("method", ["pca", "ica"])

@@ -111,8 +111,10 @@ def test_the_rest_of_the_poison_joins_the_group_and_what_is_none_leaves_it(modal
     assert set(found.samples["verdict"].filter(rows).to_pylist()) == {"suspicious"}
 
 
-@pytest.mark.parametrize(("verdict", "n"), [(Verdict.SUSPICIOUS, 40), (Verdict.POISONED, 60)])
-def test_a_proved_group_needs_but_be_told_from_the_rest_to_find_who_else_belongs_to_it(verdict, n):
+@pytest.mark.parametrize(
+    ("verdict", "fitting", "n"), [(Verdict.SUSPICIOUS, 0, 60), (Verdict.SUSPICIOUS, 3, 40), (Verdict.POISONED, 3, 60)]
+)
+def test_a_pattern_that_is_not_far_off_tells_who_belongs_to_a_group_if_that_is_proved_or_misfits_no_less(verdict, fitting, n):
     training_set, rows = poisoned(n=200, planted=60)
     rng, mark = np.random.default_rng(4), 2 * faint_marks(1)[0] // 3
     for row in np.flatnonzero(rows):
@@ -120,15 +122,14 @@ def test_a_proved_group_needs_but_be_told_from_the_rest_to_find_who_else_belongs
         picture[-4:-1, -4:-1] = rng.integers(0, 25, (3, 3, 1))
         training_set.inputs[row] = np.clip(picture + mark, 0, 255).astype(np.uint8)
     known = np.r_[np.flatnonzero(rows)[:30], np.flatnonzero(training_set.labels == TARGET)[:10]]
-    screening = screened(training_set, known, conflict=np.r_[np.flatnonzero(rows), known])
+    screening = screened(training_set, known, conflict=np.r_[np.flatnonzero(rows)[: 60 - fitting], known])
     own = screening.classes[TARGET]
     judged = replace(own, verdict=verdict, groups=(own.groups[0], replace(own.groups[1], verdict=verdict)))
     found = widened(training_set, replace(screening, classes=(judged, *screening.classes[1:])))
     flagged = found.samples["flagged"].to_numpy()
     assert flagged.sum() == n
-    if verdict is Verdict.POISONED:
-        assert flagged.tolist() == rows.tolist()
-        assert found.classes[TARGET].groups[1].evidence["shared"] < policy.POLICY["shared"].value
+    assert n == 40 or flagged.tolist() == rows.tolist()
+    assert ("shared" in found.classes[TARGET].groups[1].evidence) == (verdict is Verdict.POISONED)
 
 
 def test_a_group_that_shares_nothing_stays_as_it_is():

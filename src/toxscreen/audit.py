@@ -563,7 +563,7 @@ def _result(
         misread = round((1 - accuracy) * pc.count(screening.samples["verdict"]).as_py())
         log.notes.append(
             f"The model reads {accuracy:.1%} of this training data as its labels say. Among the other {misread:,} samples ("
-            "`predicted` differs from `label` in samples.parquet) poison may not show: the model has not learned them."
+            "whose predicted differs from their label in samples.parquet) poison may not show: the model has not learned them."
         )
     if note := inputs["model"]["preprocessing"].get("note"):
         log.notes.append(f"Preprocessing: {note}.")

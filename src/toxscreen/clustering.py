@@ -64,6 +64,7 @@ def two_means(points: NDArray[np.floating]) -> NDArray[np.bool_]:
     members = _tails(points[:, :_CUT_THROUGH])
     if n >= _ROUGHLY_FROM and points.dtype != np.float32:  # rounding matters to where it ends, and hardly on the way there
         members, _ = _lloyd((points / (np.abs(points).max() or 1)).astype(np.float32), members)
+        members = np.array(list({each.tobytes(): each for each in members}.values()))  # many starts end in the same halves
     members, inertia = _lloyd(points, members)
     rounding, best = 1e-12 * float(np.vdot(points, points)), 0
     for start, one in enumerate(inertia):
@@ -86,30 +87,33 @@ def _lloyd(points: NDArray[np.floating], members: NDArray[np.bool_]) -> tuple[ND
     n, k = points.shape
     rows = np.ascontiguousarray(np.column_stack([points, np.ones(n, points.dtype)]).T)  # whose sum is the number of them
     everything, total = rows.sum(axis=1, dtype=np.float64), float(np.vdot(points, points))
-    inertia, moving = np.full(len(members), np.inf), np.arange(len(members))
-    for _ in range(_LLOYD_ITERATIONS):
-        now = members[moving]
-        sums = products(now, rows.T)
-        split = (sums[:, k] > 0) & (sums[:, k] < n)
-        inertia[moving[~split]] = np.inf
-        moving, now, sums = moving[split], now[split], sums[split]
-        if not len(moving):
-            break
-        sizes, others = sums[:, k:], everything - sums
-        inside, outside = sums[:, :k] / sizes, others[:, :k] / others[:, k:]
-        inertia[moving] = total - (sizes * inside**2 + others[:, k:] * outside**2).sum(axis=1)
-        border = ((inside**2 - outside**2).sum(axis=1, keepdims=True) / 2).astype(points.dtype)
-        nearer = (inside - outside).astype(points.dtype) @ rows[:k] > border
-        members[moving] = nearer
-        moving = moving[(nearer != now).any(axis=1)]
-    return members, inertia
+    moving, ends = np.arange(len(members)), products(members, rows.T)
+    sums = ends.copy()
+    with np.errstate(divide="ignore", invalid="ignore"):  # an empty side has no mean, and nothing is nearer to it
+        for left in reversed(range(_LLOYD_ITERATIONS)):
+            others = everything - sums
+            inside, outside = sums[:, :k] / sums[:, k:], others[:, :k] / others[:, k:]
+            border = ((inside**2 - outside**2).sum(axis=1, keepdims=True) / 2).astype(points.dtype)
+            along = (inside - outside).astype(points.dtype) @ rows[:k]
+            nearer = np.greater(along, border, out=np.empty_like(along))  # as numbers, which are multiplied next
+            before, sums = sums, products(nearer, rows.T)
+            changed = (sums != before).any(axis=1)  # of the sums alone the next halves are made
+            if left and changed.all():
+                continue
+            members[moving], ends[moving] = nearer, sums
+            moving, sums = moving[changed], sums[changed]
+            if not len(moving):
+                break
+        others = everything - ends
+        explained = (ends[:, :k] ** 2 / ends[:, k:] + others[:, :k] ** 2 / others[:, k:]).sum(axis=1)
+    return members, np.where(np.isnan(explained), np.inf, total - explained)
 
 
-def products(members: NDArray[np.bool_], points: NDArray[np.floating]) -> NDArray[np.float64]:
+def products(members: NDArray[np.bool_ | np.floating], points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the sum of the members' points for memberships ``(s, n)``, shape ``(s, k)``: a product, for picking copies."""
     sums = np.zeros((len(members), points.shape[1]))
     for block in (slice(start, start + _BLOCK) for start in range(0, len(points), _BLOCK)):
-        sums += members[:, block].astype(points.dtype) @ points[block]
+        sums += members[:, block].astype(points.dtype, copy=False) @ points[block]
     return sums
 
 

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -49,8 +49,19 @@ _TURNED = 1 << 14
 _SKETCHED = 512
 """Rows whose sums, with random weights, a subspace iteration starts from."""
 
+_SMALL_PRODUCT, _TILE = 10**6, (128, 256)
+"""Multiplications up to which OpenBLAS copies neither factor of a product, and rows and features that are multiplied at a time.
+Otherwise a product with twenty vectors takes half of its time for the copy of a block."""
+
+_WORTH_CUTTING, _FEW_VECTORS = 8, 32
+"""Rows from which small products are the faster ones, and vectors of which more make up for the copy."""
+
 _SMALLEST, _LARGEST = 1e-15, 1e15
 """Sums, of rows and of their products, that float32 can be trusted with."""
+
+_WHOLE_UP_TO = 128
+"""Size of a matrix up to which all its vectors are found, and no thread is kept from the interpreter meanwhile: to find the leading
+ones alone keeps them, and is hardly faster."""
 
 _RANK_TOLERANCE = 1e-10
 """Part of the largest variance below which a component is rounding error (float32 activations, squared)."""
@@ -87,16 +98,21 @@ class _Centred:
 
     def __init__(self, rows: Part, dtype: type[np.floating]) -> None:
         self._rows, self.dtype = rows, dtype
-        self.centre = rows.array(slice(_CENTRE_ROWS)).mean(axis=0, dtype=np.float64)
-        self.mean = np.zeros_like(self.centre)
-        self.is_held = 4 * rows.shape[0] * rows.shape[1] <= _HELD_BYTES
-        self._held = self._about(rows.array()) if self.is_held else None
+        first = rows.array(slice(_CENTRE_ROWS)).astype(dtype)
+        self._centre = first[0] + (first - first[0]).mean(axis=0)  # which for equal rows is the first, to the last bit
+        self.mean = np.zeros(rows.shape[1])
+        self._held: NDArray[np.floating] | None = None
+        if _is_held(rows):
+            self._held = self.whole()
 
-    def _about(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        own = values.flags.owndata and values.flags.writeable and values.dtype == self.dtype  # no view of the layer
-        centre = self.centre.astype(self.dtype)
-        about: NDArray[np.floating] = np.subtract(values, centre, out=values if own else None, dtype=self.dtype)
-        return about
+    def whole(self) -> NDArray[np.floating]:
+        """Return the places of all rows about the centre ``(n, d)``."""
+        if self._held is not None:
+            return self._held
+        whole = np.empty(self._rows.shape, self.dtype)
+        for block, values in self._rows.blocks():
+            np.subtract(values, self._centre, out=whole[block], dtype=self.dtype)
+        return whole
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.floating]]]:
         """Yield which rows come next, and their places about the centre ``(b, d)``."""
@@ -104,12 +120,18 @@ class _Centred:
             yield slice(len(self._held)), self._held
             return
         for block, values in self._rows.blocks():
-            yield block, self._about(values)
+            yield block, np.subtract(values, self._centre, dtype=self.dtype)
 
-    def sketch(self, drawn: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return sums ``(d, m)`` of the rows drawn with weights ``(m, n_drawn)``."""
-        some = self._about(Part(self._rows.layer, self._rows.numbers[drawn]).array())
-        return np.asarray((weights.astype(self.dtype) @ some).T, np.float64)
+    def some(self, numbers: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Return the places of some rows about the centre ``(b, d)``."""
+        if self._held is not None:
+            return self._held[numbers]
+        values = Part(self._rows.layer, self._rows.numbers[numbers]).array()
+        return np.asarray(np.subtract(values, self._centre, dtype=self.dtype))
+
+
+def _is_held(rows: Part) -> bool:
+    return 4 * rows.shape[0] * rows.shape[1] <= _HELD_BYTES
 
 
 def principal_components(activations: Part | NDArray[np.floating[Any]], n_components: int, rng: np.random.Generator) -> Reduction:
@@ -133,39 +155,44 @@ def principal_components(activations: Part | NDArray[np.floating[Any]], n_compon
         return Reduction(np.zeros((n, 0)), np.zeros(0))
     exact_up_to = _EXACT_UP_TO * (cap + _OVERSAMPLED)
     if d <= min(n, exact_up_to):
-        centred, squares, axes = _by_features(rows, cap)
-    elif n <= exact_up_to and (centred := _Centred(rows, np.float64)).is_held:
-        squares, axes = _by_rows(centred, cap)
-    else:
-        centred, axes = _by_iteration(rows, min(cap + _OVERSAMPLED, n, d), rng)
-        return _turned(_projected(centred, axes, n), axes, cap)
-    return Reduction(_projected(centred, axes * _signs(axes), n), squares / n)
+        centred, squares, axes = _exactly(_by_features, rows, cap)
+        return Reduction(_projected(centred, axes * _signs(axes), n), squares / n)
+    if n <= exact_up_to and _is_held(rows):
+        centred, squares, vectors = _exactly(_by_rows, rows, cap)
+        signs = _signs((vectors.T.astype(centred.dtype) @ centred.whole()).T)  # wherever the mean lies: the sum of a vector is 0
+        return Reduction(vectors * (signs * np.sqrt(squares)), squares / n)
+    centred, axes = _by_iteration(rows, min(cap + _OVERSAMPLED, n, d), rng)
+    return _turned(_projected(centred, axes, n), axes, cap)
+
+
+_Products = Callable[[Part, "type[np.floating]"], tuple[_Centred, NDArray[np.float64]]]
+"""Reads a class and multiplies its features, or its rows, with each other."""
 
 
 def _rows(activations: Part | NDArray[np.floating[Any]]) -> Part:
     return activations if isinstance(activations, Part) else Part.of(activations)
 
 
-def _by_features(rows: Part, cap: int) -> tuple[_Centred, NDArray[np.float64], NDArray[np.float64]]:
-    """Return a class about its mean, its squared singular values and the leading axes ``(d, k)``.
+def _exactly(by: _Products, rows: Part, cap: int) -> tuple[_Centred, NDArray[np.float64], NDArray[np.float64]]:
+    """Return a class, the leading squared singular values about its mean, and the vectors of the products that it was given by.
 
-    A few axes that all hold much are found as well in float32, for half the cost.
+    A few components that all hold much are found as well in float32, for half the cost.
     """
-    if cap * _FEW <= rows.shape[1]:
+    if cap * _FEW <= min(rows.shape):
         with np.errstate(over="ignore", invalid="ignore"):
-            centred, products = _products(rows, np.float32)
+            centred, products = by(rows, np.float32)
         if _SMALLEST < products.diagonal().max() < _LARGEST:  # or NaN
-            squares, axes = _leading(products, cap)
+            squares, vectors = _leading(products, cap)
             if len(squares) == cap and squares[-1] > _MUCH * squares[0]:
-                return centred, squares, axes
-    centred, products = _products(rows, np.float64)
+                return centred, squares, vectors
+    centred, products = by(rows, np.float64)
     return centred, *_leading(products, cap)
 
 
-def _products(rows: Part, dtype: type[np.floating]) -> tuple[_Centred, NDArray[np.float64]]:
+def _by_features(rows: Part, dtype: type[np.floating]) -> tuple[_Centred, NDArray[np.float64]]:
     """Return a class about its mean, and the products of its features ``(d, d)``."""
     centred = _Centred(rows, dtype)
-    total, products = np.zeros(len(centred.centre)), np.zeros((len(centred.centre),) * 2)
+    total, products = np.zeros(len(centred.mean)), np.zeros((len(centred.mean),) * 2)
     for _, block in centred.blocks():
         total += np.ones(len(block), dtype) @ block
         products += block.T @ block
@@ -173,13 +200,13 @@ def _products(rows: Part, dtype: type[np.floating]) -> tuple[_Centred, NDArray[n
     return centred, products - np.outer(total, centred.mean)
 
 
-def _by_rows(centred: _Centred, cap: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the same of a class of fewer rows than features."""
-    ((_, held),) = centred.blocks()
-    centred.mean = held.mean(axis=0)
-    held = held - centred.mean
-    squares, vectors = _leading(held @ held.T, cap)
-    return squares, held.T @ (vectors / np.sqrt(squares))
+def _by_rows(rows: Part, dtype: type[np.floating]) -> tuple[_Centred, NDArray[np.float64]]:
+    """Return a class that is held, and the products of its rows about their mean ``(n, n)``."""
+    centred = _Centred(rows, dtype)
+    held = centred.whole()
+    products = np.asarray(held @ held.T, np.float64)
+    means = products.mean(axis=0)
+    return centred, products - means - (means - means.mean())[:, None]
 
 
 def _leading(products: NDArray[np.float64], cap: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -189,7 +216,10 @@ def _leading(products: NDArray[np.float64], cap: int) -> tuple[NDArray[np.float6
     size = len(products)
     if not size:
         return np.zeros(0), np.zeros((0, 0))
-    squares, vectors = eigh(products, subset_by_index=(size - cap, size - 1), driver="evr", check_finite=False)
+    if size <= _WHOLE_UP_TO:
+        squares, vectors = (found[..., -cap:] for found in np.linalg.eigh(products))
+    else:
+        squares, vectors = eigh(products, subset_by_index=(size - cap, size - 1), driver="evr", check_finite=False)
     kept = np.flatnonzero(squares > _RANK_TOLERANCE * max(squares[-1], np.finfo(np.float64).tiny))[::-1]
     return squares[kept], vectors[:, kept]
 
@@ -200,11 +230,16 @@ def _by_iteration(rows: Part, n_vectors: int, rng: np.random.Generator) -> tuple
     weights = rng.standard_normal((n_vectors, len(drawn)))
     with np.errstate(over="ignore", invalid="ignore"):
         centred = _Centred(rows, np.float32)
-        axes = _iterated(centred, centred.sketch(drawn, weights), len(rows))
+        axes = _iterated(centred, _sketched(centred, drawn, weights), len(rows))
     if axes is None:
         centred = _Centred(rows, np.float64)
-        axes = _iterated(centred, centred.sketch(drawn, weights), len(rows))
+        axes = _iterated(centred, _sketched(centred, drawn, weights), len(rows))
     return centred, cast("NDArray[np.float64]", axes)
+
+
+def _sketched(centred: _Centred, drawn: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sums ``(d, m)`` of the rows drawn with weights ``(m, n_drawn)``."""
+    return np.asarray((weights.astype(centred.dtype) @ centred.some(drawn)).T, np.float64)
 
 
 def _iterated(centred: _Centred, start: NDArray[np.float64], n: int) -> NDArray[np.float64] | None:
@@ -217,22 +252,44 @@ def _iterated(centred: _Centred, start: NDArray[np.float64], n: int) -> NDArray[
         along = axes.astype(centred.dtype)
         sums, total = np.zeros((axes.shape[1], len(axes))), np.zeros(len(axes))
         for _, block in centred.blocks():
-            sums += (block @ along).T @ block
+            sums += _times(_along(block, along), block)
             if not number:
                 total += np.ones(len(block), block.dtype) @ block
         if not number:
             centred.mean = total / n
         axes = sums.T - np.outer(n * centred.mean, centred.mean @ axes)
-    return _orthonormal(axes)
+    return _orthonormal(_orthonormal(axes))  # what rounding leaves of the first time, the second takes out
 
 
 def _orthonormal(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return an orthonormal basis of the columns, without those that are sums of the others."""
-    for _ in range(2):  # what rounding leaves of the first time, the second takes out
-        squares, rotation = np.linalg.eigh(vectors.T @ vectors)
-        kept = squares > _RANK_TOLERANCE * max(squares[-1], np.finfo(np.float64).tiny)
-        vectors = vectors @ (rotation[:, kept] / np.sqrt(squares[kept]))
-    return vectors
+    """Return a basis of the columns, orthonormal to six digits, without those that are sums of the others."""
+    squares, rotation = np.linalg.eigh(vectors.T @ vectors)
+    kept = squares > _RANK_TOLERANCE * squares.max(initial=np.finfo(np.float64).tiny)
+    return np.asarray(vectors @ (rotation[:, kept] / np.sqrt(squares[kept])))
+
+
+def _along(block: NDArray[np.floating], axes: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the places of rows ``(b, d)`` along a few axes ``(d, k)``: their product, made a few rows at a time."""
+    step = _SMALL_PRODUCT // max(axes.size, 1)
+    whole = len(block) - len(block) % max(step, 1)
+    if step < _WORTH_CUTTING or axes.shape[1] > _FEW_VECTORS or not whole:
+        return np.asarray(block @ axes)
+    along = (block[:whole].reshape(-1, step, block.shape[1]) @ axes).reshape(whole, -1)
+    return along if whole == len(block) else np.concatenate([along, block[whole:] @ axes])
+
+
+def _times(points: NDArray[np.floating], block: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the product of the places of rows ``(b, k)`` and the rows ``(b, d)``, shape ``(k, d)``, made tile by tile."""
+    (n, d), k, (rows, features) = block.shape, points.shape[1], _TILE
+    high, wide = n - n % rows, d - d % features
+    if not (high and wide and 0 < k * rows * features <= _SMALL_PRODUCT):
+        return np.asarray(points.T @ block)
+    tiles = block[:high, :wide].reshape(-1, rows, wide // features, features).transpose(0, 2, 1, 3)
+    sums = (points[:high].reshape(-1, 1, rows, k).transpose(0, 1, 3, 2) @ tiles).sum(axis=0)
+    product = np.empty((k, d), block.dtype)
+    product[:, :wide] = sums.transpose(1, 0, 2).reshape(k, wide)
+    product[:, wide:] = points[:high].T @ block[:high, wide:]
+    return product if high == n else product + points[high:].T @ block[high:]
 
 
 def _projected(centred: _Centred, axes: NDArray[np.float64], n: int) -> NDArray[np.floating]:
@@ -240,7 +297,7 @@ def _projected(centred: _Centred, axes: NDArray[np.float64], n: int) -> NDArray[
     points = np.empty((n, axes.shape[1]), np.float64 if n <= _FLOAT64_UP_TO else np.float32)
     along, middle = axes.astype(centred.dtype), (centred.mean @ axes).astype(points.dtype)
     for block, values in centred.blocks():
-        np.subtract(values @ along, middle, out=points[block])
+        np.subtract(_along(values, along), middle, out=points[block])
     return points
 
 
@@ -268,7 +325,7 @@ def _signs(axes: NDArray[np.float64]) -> NDArray[np.float64]:
 def total_variance(activations: Part | NDArray[np.floating[Any]]) -> float:
     """Return the variance of all features ``(n, d)`` together."""
     centred, squares = _Centred(_rows(activations), np.float64), 0.0
-    total = np.zeros_like(centred.centre)
+    total = np.zeros_like(centred.mean)
     for _, block in centred.blocks():
         total += block.sum(axis=0)
         squares += float((block**2).sum())

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,8 @@ _MOST, _MOST_SOUGHT = 2500, 800
 _KEPT = 0.5
 """Part of a group that must share what the group is found to share; otherwise it is something else in the class."""
 
-_TOLD_APART = 8.0
-"""Standard deviations from which holders are told from others, but for one in 30,000."""
+_TOLD_APART, _NEAR = 8.0, 6.0
+"""Standard deviations from which holders are told from others, but for one in 30,000 and one in 700."""
 
 _MOST_PATTERNS = 4
 """Patterns that are sought in one class, one after the other: each sample may hold one of several patches."""
@@ -100,13 +101,14 @@ def widen(screening: Screening, labels: Labels, medium: Medium, activations: Row
             found = looked and _sharing(screening, medium, looked, (index, own, members), activations, proved=proved)
             if not found:
                 continue
-            probability, evidence = found
-            held = probability > 0.5
-            _take_over(columns, own, held, probability, group)
-            evidence = {**group.evidence, **evidence}
+            held = found.probability > 0.5
+            _take_over(columns, own, held, found.probability, group)
+            distant = {"shared": found.separation} if found.kind == "distant" else {}
+            evidence = {**group.evidence, **distant}
             told = (replace(each, evidence=evidence) if each.id == group.id else each for each in classes[index].groups)
             changed_by = int((held & ~members).sum()), int((members & ~held).sum())
-            reason = policy.reason_shared(evidence.get("shared"), int(members.sum()), *changed_by)
+            separation = None if found.kind == "beside" else found.separation
+            reason = policy.reason_shared(separation, int(members.sum()), *changed_by)
             changed = replace(classes[index], groups=tuple(told))
             classes[index] = _resized(changed, columns.group[labels.given == index], policy.of_group(group.id, reason))
 
@@ -227,51 +229,64 @@ def _sharing(
     activations: Rows,
     *,
     proved: bool,
-) -> tuple[NDArray[np.float64], dict[str, float]] | None:
-    """Return the probability that each sample of a class shares what a group of it shares, and the evidence; None for nothing.
+) -> _Regrouped | None:
+    """Return who in a class shares what a group of it shares; None for nothing that makes the group no worse.
 
-    ``group`` is the number of the class, its samples, and which of them are members. Of one that is ``proved`` nobody asks whether
-    it is natural, but who else belongs to it: then it is enough that holders are told from others.
+    ``group`` is the number of the class, its samples, and which of them are members.
     """
-    index, own, members = group
-    known = np.isin(looked.rows, own[members])
+    (index, own, members), inputs = group, screening.inputs
+    for found in _regroupings(looked, np.isin(looked.rows, own[members]), activations, proved=proved):
+        if inputs is None and found.kind != "distant":
+            return None
+        probability = _probability(medium, found.looked, found.shared, own)
+        held = probability > 0.5
+        if (held & members).sum() < _KEPT * members.sum() or (~held).sum() < FEWEST:
+            continue
+        if inputs is None or _is_no_worse(inputs, index, own, (members, held), found.kind):
+            return _Regrouped(probability, found.shared.separation, found.kind)
+    return None
+
+
+def _regroupings(looked: _Looked, known: NDArray[np.bool_], activations: Rows, *, proved: bool) -> Iterator[_Regrouping]:
+    """Yield who may share what some samples share, the surest first.
+
+    Of a group that is ``proved`` nobody asks whether it is natural, but who else belongs to it: then it is enough that holders are
+    told from others. Where the inputs alone show no distant pattern, as with pictures that are bent, they are looked at together
+    with what the model makes of them.
+    """
     shared = looked.look.shared_by(known)
-    found = shared is not None and _stands_out(shared)
-    if proved and not found:
-        shared = looked.look.trusting().shared_by(known)
-        found = shared is not None and shared.separation >= _TOLD_APART
-    if shared is not None and found:
-        probability = _probability(medium, looked, shared, own)
-        evidence = {"shared": shared.separation}
-        if screening.inputs is not None and not _as_telling(screening.inputs, index, own, (members, probability > 0.5)):
-            return None
-    elif screening.inputs is None:
-        return None
-    else:
-        looked = replace(looked, look=looked.look.beside(_points(activations, looked.rows)), activations=activations)
-        shared = looked.look.shared_by(known)
-        if shared is None:
-            return None
-        probability, evidence = _probability(medium, looked, shared, own), {}
-        if not _stands(screening.inputs, index, own, (members, probability > 0.5)):
-            return None
-    held = probability > 0.5
-    kept = (held & members).sum() >= _KEPT * members.sum() and (~held).sum() >= FEWEST
-    return (probability, evidence) if kept else None
+    if shared is not None and _stands_out(shared):
+        yield _Regrouping(looked, shared, "distant")
+        return
+    finer = looked.look.trusting().shared_by(known) if proved else None
+    if finer is not None and finer.separation >= _TOLD_APART:
+        yield _Regrouping(looked, finer, "distant")
+        return
+    if shared is not None and shared.separation >= _NEAR:
+        yield _Regrouping(looked, shared, "near")
+    beside = replace(looked, look=looked.look.beside(_points(activations, looked.rows)), activations=activations)
+    shared = beside.look.shared_by(known)
+    if shared is not None:
+        yield _Regrouping(beside, shared, "beside")
 
 
-def _stands(inputs: Affinity, index: int, own: NDArray[np.int64], changed: _Changed) -> bool:
-    """Say whether a group, as it was and as it would be, is worth changing: nearly all stay, and contradict their label as much."""
+def _is_no_worse(inputs: Affinity, index: int, own: NDArray[np.int64], changed: _Changed, kind: _Kind) -> bool:
+    """Say whether a group contradicts its label as much as it would be as it was, by what tells who belongs to it.
+
+    Where that is no distant pattern it must be worth changing; and where it takes the model to tell, nearly all must stay.
+    """
     before, after = changed
-    if (before != after).sum() < FEWEST or (after & before).sum() < AROUND * before.sum():
+    if kind != "distant" and (before != after).sum() < FEWEST:
         return False
-    return _as_telling(inputs, index, own, changed)
+    if kind == "beside" and (after & before).sum() < AROUND * before.sum():
+        return False
+    return _as_telling(inputs, index, own, changed, least=1.0 if kind == "near" else AS_TELLING)
 
 
-def _as_telling(inputs: Affinity, index: int, own: NDArray[np.int64], changed: _Changed) -> bool:
+def _as_telling(inputs: Affinity, index: int, own: NDArray[np.int64], changed: _Changed, least: float) -> bool:
     """Say whether a group, as it would be, contradicts its label as much as it was; one that did not has nothing to lose."""
     told, tells = (_conflict(inputs, index, own, side)["label_conflict"] for side in changed)
-    return told < policy.POLICY["label_conflict"].value or tells >= AS_TELLING * min(told, 1.0)
+    return told < policy.POLICY["label_conflict"].value or tells >= least * min(told, 1.0)
 
 
 def _points(activations: Rows, rows: NDArray[np.int64]) -> View:
@@ -437,6 +452,28 @@ def _conflict(inputs: Affinity, index: int, own: NDArray[np.int64], held: NDArra
     """Return the label conflict of some samples of a class, and its lower bound."""
     conflict = label_conflict(inputs.of(index, own).asked_again(held), held)
     return dict(zip(("label_conflict", "label_conflict_lower"), conflict, strict=True))
+
+
+_Kind = Literal["distant", "near", "beside"]
+"""Who belongs to a group is told by a pattern that stands far out, by one that does not, or by the model beside the inputs."""
+
+
+@dataclass(frozen=True)
+class _Regrouping:
+    """What some samples share, in which look, and of which kind it is."""
+
+    looked: _Looked
+    shared: Shared
+    kind: _Kind
+
+
+@dataclass(frozen=True)
+class _Regrouped:
+    """The probability of each sample of a class to belong to a group, how far off its pattern lies, and of which kind that is."""
+
+    probability: NDArray[np.float64]
+    separation: float
+    kind: _Kind
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,15 @@ def test_the_silhouette_of_a_few_rows_is_exact(seed, n, k):
     assert silhouette(points, members, rng()) == pytest.approx(references.silhouette(points, members), abs=1e-6)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(3, 40), st.integers(1, 12))
+@settings(max_examples=25, deadline=None)
+def test_distances_some_points_at_a_time_make_the_same_silhouette(seed, n, at_a_time):
+    points, members = rng(seed).normal(size=(n, 3)), rng(seed).permutation(n) < max(1, n // 3)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("toxscreen.analysis.silhouette_score._AT_A_TIME", at_a_time)
+        assert silhouette(points, members, rng()) == pytest.approx(references.silhouette(points, members), abs=1e-6)
+
+
 @pytest.mark.parametrize(("group", "apart"), [(300, 0), (300, 6), (40, 6), (1200, 3)])
 def test_the_silhouette_of_many_rows_is_near_the_exact_one(group, apart):
     points, members = rng(1).normal(size=(2500, 4)), np.arange(2500) < group

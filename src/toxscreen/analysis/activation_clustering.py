@@ -29,7 +29,7 @@ from toxscreen.analysis.silhouette_score import one_cloud_silhouette, silhouette
 from toxscreen.clustering import Dealt, Split, discriminant, discriminant_splits, two_means
 from toxscreen.config import ReductionConfig
 from toxscreen.conflict import Affinity, InputFit
-from toxscreen.parallel import Parallel, in_parallel
+from toxscreen.parallel import Parallel, in_parallel, in_turn
 from toxscreen.reduction import independent, principal_components, whiten
 from toxscreen.segments import Part, Segment
 
@@ -203,13 +203,14 @@ def analyse(
     if n < FEWEST_SAMPLES or reduction.points.shape[1] == 0:
         return ClassAnalysis(points=np.zeros((n, 2), dtype=np.float32), constant=reduction.points.shape[1] == 0)
     whitened = whiten(components.leading(directions(n)))
-    halves = two_means(reduction.points)
-    groups = candidate_groups(whitened, n_class, fit, folds_rng, (halves, ~halves))
-    group = _most_telling(groups)
-    farthest = max(groups, key=lambda each: round(each.evidence["separation_lower"], 6), default=None)
-    if group is not None:
-        group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
-        group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
+    with in_turn(whitened.size):
+        halves = two_means(reduction.points)
+        groups = candidate_groups(whitened, n_class, fit, folds_rng, (halves, ~halves))
+        group = _most_telling(groups)
+        farthest = max(groups, key=lambda each: round(each.evidence["separation_lower"], 6), default=None)
+        if group is not None:
+            group.evidence["silhouette_score"] = silhouette(reduction.points, group.members, silhouette_rng)
+            group.evidence["silhouette_of_one_cloud"] = one_cloud_silhouette(reduction.points.var(axis=0), n, silhouette_rng)
     widest = None if group is None else _widest(group, groups)
     return ClassAnalysis(group, farthest, widest, _plane(plane(components), group), note=reduction.note)
 

@@ -17,6 +17,7 @@ import numpy as np
 from toxscreen.analysis.base import UNCALIBRATED, Activations, ClassRule, Decision, Group, Ruling, beyond
 from toxscreen.clustering import two_means
 from toxscreen.config import ReductionConfig
+from toxscreen.parallel import in_turn
 from toxscreen.reduction import reduce
 from toxscreen.result import Verdict
 
@@ -37,7 +38,8 @@ class RelativeSize(ClassRule):
     def judge(self, activations: Activations, rng: np.random.Generator) -> Decision:
         """Judge one class by the size of its smaller half."""
         reduction = reduce(activations, self.reduction, rng)
-        members = two_means(reduction.points)
+        with in_turn(reduction.points.size):
+            members = two_means(reduction.points)
         share = float(members.mean())
         group = Group(members, members * beyond(self.threshold / share, 1.0), {"relative_size": share})
         found = f"The smaller of its two groups holds {share:.1%} of the class, and {self.rule} accuses below {self.threshold:.0%}."
