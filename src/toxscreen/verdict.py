@@ -152,8 +152,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "Or the group was suspicious before, and the trigger sends at least this part of other inputs to the class, and its "
             "controls surely at most half as many, and most ordinary samples stay when it is taken off them. What was not "
             "suspicious becomes so by that, where samples lie far apart, or those that hold the trigger do not fit their label; "
-            "of words inconclusive: the name of a news agency commands, too. Where fewer samples of a suspicious group return than "
-            "that, words that command leave it inconclusive.",
+            "of words inconclusive: the name of a news agency commands, too. Where fewer of a suspicious group surely leave than "
+            "what is asked of a trigger, words that command leave it inconclusive.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
         ),
         "seclusion": Rule(
@@ -340,7 +340,7 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     most = POLICY["trigger_flips"].value
     destroys = evidence.get("trigger_control_returns", 0.0) >= POLICY["trigger_returns"].value  # the class goes with it
     command = flips >= most and 2 * control <= flips and not destroys
-    hardly_needed = words and evidence["trigger_returns"] < POLICY["trigger_returns"].value
+    hardly_needed = words and evidence["trigger_returns_lower"] < POLICY["trigger_returns"].value
     if obeyed and ((taken_off and not (words and behind == "apart")) or (command and behind == "suspicious" and not hardly_needed)):
         return Verdict.POISONED
     if behind == "suspicious":
