@@ -108,9 +108,10 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "nothing planted up to 0.62",
         ),
         "fitted_share": Rule(
-            0.5,
+            0.3,
             "The model gives at least this part of a class its own label; otherwise the class is inconclusive.",
-            "a model that misreads most of a class has not learned it, and a backdoor is something learned",
+            "a backdoor is something learned; seven clean trainings whose models read 37 to 76 % right: none of 131 classes "
+            "accused, and 39 of them inconclusive",
         ),
         "misread_ratio": Rule(
             3.0,
