@@ -285,42 +285,31 @@ def test_dropout_is_off_during_the_pass_and_every_module_gets_its_own_mode_back(
 
 
 class _Slow(nn.Module):
-    """Remembers its features beside its weights while it runs, and waits for another pass to come in between."""
+    """Waits for another pass to come in between, where there is one to wait for."""
 
-    def __init__(self, others: threading.Barrier | None) -> None:
+    meet: threading.Barrier | None = None
+
+    def __init__(self) -> None:
         super().__init__()
-        self.body, self.head = nn.Conv2d(3, N_CHANNELS, 3), linear()
-        self.meet = None if others is None else _Meeting(others)
+        self.body, self.head, self.width = nn.Conv2d(3, N_CHANNELS, 3), linear(), N_CHANNELS
 
     def forward(self, images: Tensor) -> Tensor:
-        self.features = self.body(images).mean(dim=(2, 3))
-        if self.meet is not None:
-            self.meet()
-        return self.head(self.features)
+        features = self.body(images).mean(dim=(2, 3))
+        if _Slow.meet is not None:
+            _Slow.meet.wait(10)
+        return self.head(features)
 
 
-class _Meeting:
-    """Lets two passes wait for each other, but for those that are made while a network is opened. Copies are itself."""
-
-    def __init__(self, others: threading.Barrier) -> None:
-        self.others, self.open = others, [False]
-
-    def __deepcopy__(self, memo: object) -> _Meeting:
-        return self
-
-    def __call__(self) -> None:
-        if self.open[0]:
-            self.others.wait(10)
-
-
-def test_threads_that_ask_at_the_same_time_get_their_own_answers_by_the_same_weights(images: list[np.ndarray]) -> None:
-    network = _Slow(threading.Barrier(2)).eval()
+def test_threads_that_ask_at_the_same_time_get_their_own_answers_by_the_same_weights(
+    images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    network = _Slow().eval()
     opened = classifier(network, images)
     alone = [ask(opened, [image] * 4, opened.last_hidden, "body") for image in images[:2]]
-    network.meet.open[0] = True
+    monkeypatch.setattr(_Slow, "meet", threading.Barrier(2))
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(lambda image: ask(opened, [image] * 4, opened.last_hidden, "body"), images[:2]))
-    network.meet.open[0] = False
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one.logits, other.logits)
         for layer in one.activations:
@@ -329,10 +318,39 @@ def test_threads_that_ask_at_the_same_time_get_their_own_answers_by_the_same_wei
         assert [id(weight) for weight in copied.parameters()] == [id(weight) for weight in network.parameters()]
 
 
-def test_one_thread_waits_for_the_other_where_a_network_cannot_be_copied(images: list[np.ndarray]) -> None:
-    network = _Slow(None).eval()
-    network.lock = threading.Lock()
-    opened = classifier(network, images)
+class _Reduced(_Slow):
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+
+def _hooked(network: nn.Module) -> nn.Module:
+    network.body.register_forward_hook(lambda *_: None)
+    return network
+
+
+def _with(name: str, value: object) -> nn.Module:
+    network = _Slow()
+    network.__dict__[name] = value
+    return network
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: _hooked(_Slow()),
+        lambda: _with("lock", threading.Lock()),
+        lambda: _with("seen", {}),
+        lambda: _with("scale", lambda value: value),
+        lambda: _with("features", (1, [])),
+        _Reduced,
+    ],
+)
+def test_one_thread_waits_for_the_other_where_a_copy_of_a_network_may_not_be_its_own(
+    images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, make: Callable[[], nn.Module]
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert classifier(_Slow().eval(), images).at_once == 2
+    opened = classifier(make().eval(), images)
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda _: ask(opened, images), range(20)))
     assert all(np.array_equal(each.logits, together[0].logits) for each in together)

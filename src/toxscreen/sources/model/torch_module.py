@@ -105,7 +105,8 @@ class TorchClassifier(Classifier):
         _refuse_changed(before, _state_marks(self._network))
         self._idle, self._lending = LifoQueue[nn.Module](), Lock()
         self._idle.put(self._network)
-        self._copies = self._device.type == "cpu" and _is_small(self._network, encoded, len(sample[:_TRACED]))
+        small = self._device.type == "cpu" and _is_small(self._network, encoded, len(sample[:_TRACED]))
+        self._copies = small and torch.get_num_threads() > 1 and all(map(_is_its_own, self._network.modules()))
         self._probabilities = are_probabilities(_to_numpy(self._trace.logits))
         self.n_classes = self._trace.logits.shape[1]
         self.last_hidden = self._last_hidden(layer)
@@ -235,8 +236,12 @@ class TorchClassifier(Classifier):
         """Lend a network that no other thread uses meanwhile; the last that lies idle is copied first, while it has no hook."""
         with self._lending:
             network = self._idle.get()
-            if self._copies and self._idle.empty():
-                self._copy(network)
+            try:
+                if self._copies and self._idle.empty():
+                    self._copy(network)
+            except BaseException:  # who waits for it must not wait for ever
+                self._idle.put(network)
+                raise
         try:
             yield network
         finally:
@@ -422,6 +427,10 @@ def _matrix(tensor: Tensor, n: int, name: str) -> NDArray[np.float32]:
     return _to_numpy(tensor)
 
 
+_COPYING = ("__deepcopy__", "__copy__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__getattr__", "__setattr__")
+"""What a module of the user's may define that makes a copy another thing than its weights, modules and values."""
+
+
 def _to_numpy(tensor: Tensor) -> NDArray[np.float32]:
     array: NDArray[np.float32] = tensor.detach().to("cpu", torch.float32).numpy()
     return array
@@ -437,6 +446,28 @@ def _is_small(network: nn.Module, encoded: Encoded, n: int) -> bool:
     arrays = encoded.values() if isinstance(encoded, Mapping) else (encoded,)
     small = sum(array.nbytes for array in arrays) <= n * _SMALL_INPUT and sum(map(Tensor.numel, _state(network))) <= _SMALL_NETWORK
     return small and not any(module.training for module in network.modules())
+
+
+def _is_its_own(module: nn.Module) -> bool:
+    """Say whether a copy of a module has nothing in common with it but its weights.
+
+    A hook, a function or a dict of the user's may hold on to the module that it was made for: two threads would read each other's
+    features. So a module of the user's holds nothing beside its weights but plain values, and copies as any module does.
+    """
+    own, plain = vars(module), vars(nn.Module())
+    if any(own[name] for name in plain if name.endswith("_hooks")) or "forward" in own:
+        return False
+    kind = type(module)
+    if kind.__module__.startswith("torch.nn.modules."):
+        return True
+    usual = all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in _COPYING)
+    return usual and all(_is_plain(value) for name, value in own.items() if name not in plain)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str, torch.dtype, torch.device)
 
 
 def _state_marks(network: nn.Module) -> dict[str, tuple[int, int]]:
