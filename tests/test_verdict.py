@@ -369,7 +369,7 @@ def test_every_reason_is_one_sentence(separation, lower, others):
 @pytest.mark.parametrize(
     ("more", "less", "said"),
     [
-        (0, 0, "the class, and no other sample shows it."),
+        (0, 0, "the class, and no other sample was found to show it."),
         (1, 1, "the class: 1 more sample shows it and belongs to them; 1 of them does not, and left them."),
         (1200, 0, "the class: 1,200 more samples show it and belong to them."),
     ],

@@ -435,7 +435,7 @@ def not_learned(facts: Facts, others: Sequence[float]) -> str | None:
     return (
         f"The model gives {n:,} of its {facts.n:,} samples ({part:.1%}) classes whose samples it does not give this one, where it "
         f"misreads {usual:.1%} of the median class: wrong labels, or poison that this model has not learned. Scan them with a "
-        "model that was trained on all of this data."
+        "model that was trained on all of this data, or trained longer."
     )
 
 
@@ -484,7 +484,7 @@ def reason_shared(separation: float | None, n: int, n_more: int, n_less: int) ->
         )
     out = f"What the inputs of those {n:,} samples share stands {separation:.0f} standard deviations out from the rest of the class"
     if not n_more:
-        said = f"{out}, and no other sample shows it"
+        said = f"{out}, and no other sample was found to show it"
     else:
         said = (
             f"{out}: {n_more:,} more {'sample shows' if n_more == 1 else 'samples show'} it and belong{'s' * (n_more == 1)} to them"
