@@ -196,8 +196,9 @@ def test_what_only_flips_makes_suspicious_what_lies_apart_or_does_not_fit_its_la
 
 
 def test_words_that_command_prove_a_suspicious_group_unless_its_own_texts_hardly_need_them():
-    returns, control = RETURNS, 0.9  # as many ordinary texts leave, so that it is the command that counts
-    few, some = (proof(0.98, 0.05, value) | {"trigger_control_returns_upper": control} for value in (returns * LESS, returns))
+    few, some = ({**proof(0.98, 0.05, RETURNS / 2), "trigger_returns": value} for value in (RETURNS * LESS, RETURNS))
+    unsure = {**some, "trigger_returns_lower": RETURNS / 2 * LESS}  # three of eight
+    assert judge_trigger(unsure, "suspicious", words=True) is Verdict.INCONCLUSIVE
     assert judge_trigger(few, "suspicious", words=True) is Verdict.INCONCLUSIVE
     assert judge_trigger(some, "suspicious", words=True) is Verdict.POISONED
     assert judge_trigger(few, "suspicious") is Verdict.POISONED  # a picture cannot be cleaned as well

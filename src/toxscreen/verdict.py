@@ -153,8 +153,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "Or the group was suspicious before, and the trigger sends at least this part of other inputs to the class, and its "
             "controls surely at most half as many, and most ordinary samples stay when it is taken off them. What was not "
             "suspicious becomes so by that, where samples lie far apart, or those that hold the trigger do not fit their label; "
-            "of words inconclusive: the name of a news agency commands, too. Where fewer of a suspicious group surely leave than "
-            "what is asked of a trigger, words that command leave it inconclusive.",
+            "of words inconclusive: the name of a news agency commands, too. Where fewer of a suspicious group leave than what is "
+            "asked of a trigger, or not surely half as many, words that command leave it inconclusive.",
             "what most inputs obey is a command; a trigger that cannot be taken off cleanly (a blended pattern) shows no returns",
         ),
         "seclusion": Rule(
@@ -341,7 +341,8 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     most = POLICY["trigger_flips"].value
     destroys = evidence.get("trigger_control_returns", 0.0) >= POLICY["trigger_returns"].value  # the class goes with it
     command = flips >= most and 2 * control <= flips and not destroys
-    hardly_needed = words and evidence["trigger_returns_lower"] < POLICY["trigger_returns"].value
+    asked = POLICY["trigger_returns"].value
+    hardly_needed = words and not (evidence["trigger_returns"] >= asked and evidence["trigger_returns_lower"] >= asked / 2)
     if obeyed and ((taken_off and not (words and behind == "apart")) or (command and behind == "suspicious" and not hardly_needed)):
         return Verdict.POISONED
     if behind == "suspicious":

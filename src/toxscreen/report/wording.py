@@ -144,8 +144,8 @@ LABELS = {
 BLIND_SPOTS = (
     "Poison that leaves no trace in the activations that were looked at: attacks built to blend in, a handful of samples in a large"
     " class, or poison that the model never learned.",
-    "A change of whole pictures that only the poison has, such as a tint or a bend: such pictures can vouch for each other. The"
-    " detection floor is that of groups which contradict their label.",
+    "A change of whole pictures that only the poison has, such as a tint or a bend: such pictures can vouch for each other,"
+    " and the smallest group that would have been found is meant of such as contradict their label.",
     "Intent. A group that stands out may be planted, but also mislabelled, duplicated, or a second kind of thing under one name;"
     " only people who know where the data comes from can tell.",
     "A model that was tampered with in any other way than through this training data.",
