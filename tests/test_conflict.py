@@ -101,6 +101,31 @@ def test_brightness_and_contrast_do_not_matter():
     assert plain.own.std() > 0.1
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_where_most_pictures_are_grey_a_tint_does_not_matter(scaled):
+    grey, labels = pictures(150, 150, 150, noise=0.1)
+    view = np.repeat(grey[:, :, None], 3, axis=2)
+    tinted = np.flatnonzero(labels == 1)[:40]
+    view[tinted] = view[tinted] * np.array([1, 0.7, 0.5], np.float32) + np.array([0.2, 0.1, 0], np.float32)
+    given = labels.copy()
+    given[tinted] = 0
+    if scaled:
+        view = (view - np.array([0.5, 0.45, 0.4], np.float32)) / np.array([0.2, 0.25, 0.3], np.float32)
+    view = view.reshape(len(view), -1)
+    fit = ask(view, given, words=False)
+    rows = np.zeros(len(labels), bool)
+    rows[tinted] = True
+    assert conflict(fit, given, rows) > 0.8
+    np.testing.assert_allclose(fit.own, ask(grey, given, words=False).own, atol=0.15)
+
+
+def test_where_pictures_have_colour_it_is_part_of_what_they_show():
+    labels = np.repeat([0, 1], 100)
+    colours = np.array([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2]], np.float32)
+    view = colours[labels][:, None] + rng().normal(size=(200, 64, 1)).astype(np.float32) * 0.1
+    assert ask(view.reshape(200, -1), labels, words=False).own.min() > 0.9
+
+
 def test_the_neighbours_of_many_pictures_are_looked_for_among_a_part_of_them(monkeypatch):
     training_set = plant(clouds([300, 300, 300], rng()), 1, 30, rng(1), source=2)
     monkeypatch.setattr("toxscreen.conflict._REFERENCES", 300)

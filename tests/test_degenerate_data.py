@@ -73,6 +73,19 @@ def test_where_all_labels_are_of_one_class_a_group_apart_is_inconclusive_because
 
 
 @pytest.mark.parametrize("view", [True, False])
+@pytest.mark.parametrize("far", [40, 1e5, 1e30])
+def test_a_group_is_found_beside_one_row_however_far_away(view, far):
+    training_set = plant(clouds([200] * 4, rng()), 2, 20, rng(1), source=1)
+    activations = training_set.activations.copy()
+    ordinary = np.flatnonzero((training_set.labels == 2) & ~training_set.planted)[7]
+    activations[ordinary] *= np.float32(far)
+    screening = screened(Clouds(activations, training_set.cells, training_set.labels, training_set.planted), view=view)
+    assert verdicts(screening) == [Verdict.CLEAN, Verdict.CLEAN, Verdict.SUSPICIOUS, Verdict.CLEAN]
+    assert flagged(screening)[training_set.planted].all()
+    assert flagged(screening)[~training_set.planted].sum() <= 1
+
+
+@pytest.mark.parametrize("view", [True, False])
 def test_a_class_of_constant_activations_is_inconclusive_and_the_others_are_judged(view):
     training_set = plant(clouds([100] * 4, rng()), 2, 12, rng(1), source=1)
     activations = training_set.activations.copy()

@@ -68,6 +68,36 @@ def test_a_few_components_of_fewer_rows_than_features_are_as_exact_as_they_must_
     np.testing.assert_allclose(up_to_sign(found.points), up_to_sign(points), atol=10 * rtol * np.abs(points).max())
 
 
+@pytest.mark.parametrize(("n", "d", "k"), [(300, 40, 6), (60, 400, 10), (1500, 1500, 10)])
+def test_a_row_is_drawn_in_to_the_same_place_however_far_away_it_lies(n, d, k):
+    activations = stretched(n, d)
+    middle = np.median(activations, axis=0)
+    away, found = activations[5] - middle, []
+    for far in (30, 1e6, 1e30):
+        activations[5] = middle + away * np.float32(far)
+        found.append(principal_components(activations, k, rng()))
+    for each in found[1:]:
+        np.testing.assert_allclose(each.variances, found[0].variances, rtol=1e-2)
+        others, expected = np.delete(each.points, 5, axis=0), np.delete(found[0].points, 5, axis=0)
+        np.testing.assert_allclose(others, expected, atol=1e-2 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("shape", [(300, 40), (60, 400)])
+def test_rows_four_times_as_far_from_the_middle_as_half_of_their_class_stay_where_they_are(shape):
+    activations = rng().normal(size=shape).astype(np.float32)
+    activations[:20] *= 4
+    points, _ = references.principal_components(activations, 3)
+    found = principal_components(activations, 3, rng()).points
+    np.testing.assert_allclose(up_to_sign(found), up_to_sign(points), atol=1e-5 * np.abs(points).max())
+
+
+def test_where_most_rows_are_equal_none_is_drawn_in():
+    activations = stretched(100, 12)
+    activations[:60] = activations[0]
+    points, _ = references.principal_components(activations, 6)
+    assert_same_components(principal_components(activations, 6, rng()).points, points)
+
+
 @pytest.mark.parametrize("shape", [(300, 600), (128, 256), (127, 600), (300, 255)])
 def test_small_products_make_the_same_as_whole_ones(monkeypatch, shape):
     activations = rng().normal(size=shape).astype("f4") + 3

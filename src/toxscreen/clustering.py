@@ -76,9 +76,10 @@ def two_means(points: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 def _tails(points: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return which rows lie above each of three quantiles of each component, shape ``(3 k, n)``."""
-    cuts = np.quantile(points, (0.5, 0.05, 0.95), axis=0).T[:, :, None]
     values = np.ascontiguousarray(points.T)[:, None]
-    starts: NDArray[np.bool_] = np.where(cuts < values.max(axis=2, keepdims=True), values > cuts, values >= cuts)
+    ordered = np.sort(values, axis=2)
+    cuts = ordered[:, 0, (np.array((0.5, 0.05, 0.95)) * (len(points) - 1)).astype(int), None]
+    starts: NDArray[np.bool_] = np.where(cuts < ordered[:, :, -1:], values > cuts, values >= cuts)
     return starts.reshape(-1, len(points))
 
 

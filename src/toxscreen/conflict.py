@@ -26,6 +26,7 @@ from scipy import sparse
 from toxscreen.activations import Rows
 from toxscreen.parallel import Parallel, in_parallel
 from toxscreen.sources.data.base import spread
+from toxscreen.views import SIDE
 
 _NEIGHBOURS = 10
 _REFERENCES = 20_000
@@ -70,6 +71,10 @@ _FLATTEST = np.float32(1e-2)
 
 _ASKED_AGAIN = 1000
 """Samples asked on each side when a group is asked again."""
+
+_COLOURLESS = 0.01
+"""Variance between the channels of a picture, in that of its cells, up to which it has no colour: it was grey before it was
+compressed."""
 
 _ENOUGH = 200
 """Members among the references from which none is added: more of them than of their source class would only see each other."""
@@ -226,25 +231,32 @@ class _Cells:
         n_classes: int,
         rng: np.random.Generator,
     ) -> None:
-        self._view, self._labels, self._rows, self._n_classes = view, labels, rows, n_classes
+        self._layer, self._labels, self._rows, self._n_classes = view, labels, rows, n_classes
         each = max(_FEWEST_REFERENCES, _REFERENCES // len(np.unique(labels[rows])))
         shuffled = rng.permutation(rows)
         order = shuffled[np.argsort(labels[shuffled], kind="stable")]
         starts = np.searchsorted(labels[order], labels[order])
         self._references = _dealt(order[np.arange(len(order)) - starts < each])
-        self._search = _Search(_even(view[self._references]))
+        self._grey = bool(np.median(_colour(view[self._references])) <= _COLOURLESS)
+        pictures = self._pictures(self._references)
+        self._search = _Search(_even(pictures))
         self._found = np.full((len(labels), min(_NEIGHBOURS, len(self._references) - 1)), -1, np.int32)
         present = np.unique(labels[rows])
-        usual = [_usual(view[self._references[labels[self._references] == k]]) for k in present]
+        usual = [_usual(pictures[labels[self._references] == k]) for k in present]
         self._usual = present, np.stack([middle for middle, _ in usual]), np.stack([variance for _, variance in usual])
-        self._flattest = _FLATTEST * view[self._references].std() + np.finfo(np.float32).tiny
+        self._flattest = _FLATTEST * pictures.std() + np.finfo(np.float32).tiny
+
+    def _pictures(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the cells of some pictures, ``(b, d)``; where most pictures have no colour, they are compared without."""
+        pictures = self._layer[rows]
+        return pictures.reshape(len(rows), SIDE * SIDE, -1).mean(axis=2) if self._grey else pictures
 
     def look_up(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the rows of the nearest references of each row but itself, ``(b, k)``, where they are not remembered."""
         found = self._found[rows]
         new = found[:, :1].ravel() < 0
         if new.any():
-            found[new] = self._neighbours(self._search, self._references, rows[new], _even(self._view[rows[new]]))
+            found[new] = self._neighbours(self._search, self._references, rows[new], _even(self._pictures(rows[new])))
         return found
 
     def remember(self, rows: NDArray[np.int64], known: NDArray[np.int32]) -> None:
@@ -293,7 +305,7 @@ class _Cells:
 
     def _unmarked(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return the cells that do not tell the group from the rest of its class and every other class; all, if too many do."""
-        inside, outside = self._view[rows[members]], self._view[rows[~members]]
+        inside, outside = self._pictures(rows[members]), self._pictures(rows[~members])
         present, middles, variances = self._usual
         middles = np.vstack([outside.mean(axis=0), middles[present != class_index]])
         variances = np.vstack([outside.var(axis=0), variances[present != class_index]])
@@ -303,8 +315,8 @@ class _Cells:
 
     def _among(self, references: NDArray[np.int64], asked: NDArray[np.bool_]) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
         """Return what looks rows up among other references, by some of the cells alone."""
-        search = _Search(_even(self._view[references][:, asked]))
-        return lambda rows: self._neighbours(search, references, rows, _even(self._view[rows][:, asked]))
+        search = _Search(_even(self._pictures(references)[:, asked]))
+        return lambda rows: self._neighbours(search, references, rows, _even(self._pictures(rows)[:, asked]))
 
     def _neighbours(
         self, search: _Search, references: NDArray[np.int64], rows: NDArray[np.int64], pictures: NDArray[np.float32]
@@ -387,6 +399,15 @@ def _even(view: NDArray[np.float32]) -> NDArray[np.float32]:
     picture = view - view.mean(axis=1, keepdims=True)
     even: NDArray[np.float32] = picture / (picture.std(axis=1, keepdims=True) + np.float32(1e-3))
     return even
+
+
+def _colour(view: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the variance between the channels of each picture, each channel in the unit of most pictures, shape ``(b,)``."""
+    cells = view.reshape(len(view), SIDE * SIDE, -1)
+    usual, spread_within = (np.median(each, axis=0) for each in (cells.mean(axis=1), cells.std(axis=1)))
+    scaled = (cells - usual) / (spread_within + np.finfo(np.float32).tiny)
+    colour: NDArray[np.float32] = scaled.var(axis=2).mean(axis=1)
+    return colour
 
 
 class _Bags:
