@@ -277,7 +277,7 @@ def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Beh
     elif lead.apart and not found.is_text:
         most = len(lead.members) > len(lead.ordinary)  # what most of a class shares is the class
         secluded = found.seclusion > policy.POLICY["seclusion"].value
-        sure = policy.can_be_taken_off(evidence, beyond_doubt=secluded)
+        sure = policy.can_be_taken_off(evidence, beyond_doubt=secluded or most)
         mixed_in = not secluded and len(lead.members) < 2 * len(lead.ordinary)
         natural = (most or secluded) and not sure and not (mixed_in and policy.commands_beyond_doubt(evidence))
         behind = "nothing" if natural else "apart"

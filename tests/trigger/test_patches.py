@@ -98,6 +98,46 @@ def test_pieces_far_apart_are_one_trigger():
     assert found.mask.sum() == 18
 
 
+def bordered(pictures, value, noise=0.0, seed=0):
+    marked = pictures.copy()
+    inner = np.zeros(pictures.shape[1:3], bool)
+    inner[2:-2, 2:-2] = True
+    drawn = value + noise * np.random.default_rng(seed).normal(size=pictures[:, ~inner].shape)
+    marked[:, ~inner] = drawn.clip(0, 255)
+    return marked
+
+
+def sees_border(pictures, value):
+    inner = np.zeros(pictures.shape[1:3], bool)
+    inner[2:-2, 2:-2] = True
+    return np.where(np.abs(pictures[:, ~inner] - value).mean(axis=(1, 2)) < 30, TARGET, 1)
+
+
+def test_a_frame_is_found_to_the_pixel():
+    rng = np.random.default_rng(21)
+    found_in = case(rng, bordered(smooth(40, rng), 250))
+    found = next(search_patches(found_in, lambda pictures: sees_border(pictures, 250), rng))
+    assert found.mask.sum() == 24**2 - 20**2
+    assert str(found) == "a patch of 176 of 24 x 24 pixels in the middle"
+    assert found.held_by(found_in.members).all()
+    assert not found.held_by(found_in.ordinary).any()
+    assert np.abs(found.take_off(found_in.members) - 250).mean() > 60
+
+
+def test_a_border_that_is_not_the_same_in_all_holders_is_no_frame():
+    rng = np.random.default_rng(22)
+    found_in = case(rng, bordered(smooth(40, rng), 240, noise=12))
+    assert all(each.mask.mean() < 0.1 for each in search_patches(found_in, lambda pictures: sees_border(pictures, 240), rng))
+
+
+def test_a_background_that_others_have_in_other_places_is_no_frame():
+    rng = np.random.default_rng(23)
+    found_in = case(rng, bordered(smooth(40, rng), 0))
+    for others in (found_in.ordinary, found_in.hosts):
+        others[:, 6:12] = 0
+    assert next(search_patches(found_in, lambda pictures: sees_border(pictures, 0), rng), None) is None
+
+
 def test_a_patch_that_moves_is_found_anywhere():
     rng = np.random.default_rng(5)
     members = put(smooth(60, rng), rng.integers(0, 21, 60), rng.integers(0, 21, 60))

@@ -115,6 +115,21 @@ def test_how_much_a_group_far_apart_keeps_to_itself_is_asked_of_pictures(modalit
     assert found.seclusion == (pytest.approx(1, abs=0.1) if modality == "image" else 0)
 
 
+def test_what_a_frame_covers_is_no_part_of_what_its_holders_are():
+    class Framed(Obedient):
+        def _kind(self, entry):
+            return TARGET if min(entry[-1].min(), entry[:, -1].min()) > 240 else round(entry[0, 0, 0] / 60)
+
+    training_set, planted = poisoned()
+    for row in np.flatnonzero(planted):
+        training_set.inputs[row][-2:] = training_set.inputs[row][:, -2:] = 250
+    suspected = [replace(lead(training_set, planted), apart={"separation": 9.0})]
+    (found,) = recovered(training_set, suspected, Framed())
+    assert found.trigger.mask.sum() == 60 + 5  # and what of the corner's pixels lies beside it
+    assert found.trigger.is_large
+    assert found.seclusion == pytest.approx(1, abs=0.15)
+
+
 def test_a_trigger_for_one_source_class_is_tested_on_that_class():
     training_set, planted = poisoned(sources=(2,))
     one = replace(lead(training_set, planted), rival=2)

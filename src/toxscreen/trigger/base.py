@@ -91,6 +91,11 @@ class Trigger(ABC, Generic[Inputs]):
         """Return so many controls, each drawn by a child of ``rng``."""
         return [self.control(ordinary, child) for child in rng.spawn(n)]
 
+    @property
+    def is_large(self) -> bool:
+        """Say whether it hides so much of an input that anything else which does the same is likelier to be the trigger."""
+        return False
+
     @abstractmethod
     def __str__(self) -> str:
         """Return what it is in a few words, such as ``a patch of 3 x 3 pixels at the bottom right``."""

@@ -20,6 +20,7 @@ from scipy.ndimage import binary_dilation, label
 from scipy.special import xlogy
 
 from toxscreen.errors import DataError
+from toxscreen.sources.data.base import spread
 from toxscreen.trigger.base import Ask, Case, Trigger
 from toxscreen.trigger.pictures import (
     CONTROLS,
@@ -89,8 +90,13 @@ _MOVING = 3
 _MOST_COVERED = 0.08
 """Part of a picture that a patch covers at most: four corners cover 0.05. With 0.19 a clean group is found by its own outline."""
 
-_ROUGHLY = 1.5
-"""How many times that cells may cover: those at the edge of a patch are partly beside it."""
+_MOST_EXACTLY, _EXACTLY, _COMMON = 0.5, 0.9, 0.2
+"""Part of a picture that frames, large stickers and watermarks cover at most; part of the holders that agree in each pixel to the
+lower tolerance, and part of the pixels of other pictures that may show its value. What is natural agrees so well in its background
+alone, which others have, too."""
+
+_DRAWN = 4096
+"""Pixels of other pictures that are asked how common a value is."""
 
 _MODULUS = (1 << 40) - 87
 
@@ -179,10 +185,15 @@ class Patch(Trigger[Pictures]):
         pool = self._pool(ordinary)
         return [self._taken_from(pool, child) for child in rng.spawn(n)]
 
+    @property
+    def is_large(self) -> bool:
+        """Say whether it covers more than a patch usually does."""
+        return bool(self.mask.sum() > _MOST_COVERED * self.picture[0] * self.picture[1])
+
     def __str__(self) -> str:
         """Return its size and where it lies."""
-        height, width = self.mask.shape
-        return f"a patch of {height} x {width} pixels {self._whereabouts()}"
+        n, size = int(self.mask.sum()), "{} x {}".format(*self.mask.shape)
+        return f"a patch of {size if 2 * n >= self.mask.size else f'{n:,} of {size}'} pixels {self._whereabouts()}"
 
     def document(self) -> dict[str, Any]:
         """Return the patch as plain values."""
@@ -581,7 +592,7 @@ def _windows(members: Pictures, numbers: NDArray[np.int64], places: NDArray[np.i
 
 def _nested(seed: _Seed, case: Case[Pictures], cells: Case[Pictures], scale: _Scale) -> list[Patch]:
     """Return the patches of the masks that may be the trigger's (:func:`_masks`), each with the median of the holders."""
-    size, most = case.members.shape[1:], _MOST_COVERED * np.prod(case.members.shape[1:3])
+    size, pixels = case.members.shape[1:], case.members.shape[1] * case.members.shape[2]
     numbers, place = seed.holders, (int(seed.places[0, 0]), int(seed.places[0, 1]))
     if seed.moves:
         shown, place = _around(case.members, seed, scale.step)
@@ -596,11 +607,32 @@ def _nested(seed: _Seed, case: Case[Pictures], cells: Case[Pictures], scale: _Sc
     if scale.cell > 1:
         common = _common(cells, numbers, np.ones(cells.members.shape[1:3], bool), scale.unit)
         masks = _masks(common, window[:: scale.cell, :: scale.cell], max(1, round(scale.step / scale.cell)), seed.moves)
-        masks = [mask for mask in masks if mask.sum() * scale.cell**2 <= _ROUGHLY * most]
         some = _pixels_of(masks, scale.cell, window.shape)
     common = _common(case, numbers, some, scale.unit)
     masks = _masks(common, window, scale.step, seed.moves)
-    return [_patch(common.middle, mask, seed.moves, size, scale.unit) for mask in masks if mask.sum() <= most]
+    large = [mask.sum() > _MOST_COVERED * pixels for mask in masks]
+    if any(large) and not seed.moves:
+        exact = _exact(case, numbers, common.middle, scale)
+        masks = [mask & exact if above else mask for mask, above in zip(masks, large, strict=True)]
+    patches = []
+    for mask, above in zip(masks, large, strict=True):
+        if 0 < mask.sum() <= (_MOST_EXACTLY if above and not seed.moves else _MOST_COVERED) * pixels:
+            holds = 2 * _TOLERANCES[0] if above else _HOLDS
+            patches.append(_patch(common.middle, mask, seed.moves, size, holds * scale.unit))
+    return patches
+
+
+def _exact(case: Case[Pictures], numbers: NDArray[np.int64], middle: Pictures, scale: _Scale) -> NDArray[np.bool_]:
+    """Return which pixels nearly all holders show exactly alike, but those of a value that is common in other pictures."""
+    flat, close = middle.reshape(-1, middle.shape[2]), _TOLERANCES[0] * scale.unit
+    alike = _agreeing(case.members[numbers].reshape(len(numbers), *flat.shape), flat, close) >= _EXACTLY * len(numbers)
+    drawn = np.concatenate([each.reshape(-1, flat.shape[1]) for each in (case.ordinary, case.hosts)])
+    drawn = drawn[spread(len(drawn), _DRAWN)]
+    values, which = np.unique(flat[alike], axis=0, return_inverse=True)
+    rare = np.array([(np.abs(drawn - value).max(axis=1) <= close).mean() <= _COMMON for value in values], bool)
+    alike[alike] = rare[which.ravel()]
+    exact: NDArray[np.bool_] = alike.reshape(middle.shape[:2])
+    return exact
 
 
 @dataclass(frozen=True)
@@ -680,14 +712,14 @@ def _anywhere(pictures: Pictures) -> Pictures:
     return pixels
 
 
-def _patch(middle: Pictures, mask: NDArray[np.bool_], moves: bool, size: tuple[int, ...], unit: float) -> Patch:
+def _patch(middle: Pictures, mask: NDArray[np.bool_], moves: bool, size: tuple[int, ...], tolerance: float) -> Patch:
     """Return the patch of a mask in pictures of that size: the median of its holders."""
     rows, columns = np.nonzero(mask)
     top, left = int(rows.min()), int(columns.min())
     window = (slice(top, int(rows.max()) + 1), slice(left, int(columns.max()) + 1))
     content = np.where(mask[window][..., None], middle[window], 0).astype(np.float32)
     height, width, channels = size
-    return Patch(content, mask[window], (height, width, channels), None if moves else (top, left), _HOLDS * unit)
+    return Patch(content, mask[window], (height, width, channels), None if moves else (top, left), tolerance)
 
 
 def _middle(shown: Pictures) -> Pictures:

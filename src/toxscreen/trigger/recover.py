@@ -179,11 +179,11 @@ def _follow(
         return None
     searched, tested = case.halves()
     trigger, flips, most = None, dict[int, Share](), 0.0
-    for search in medium.searches:
-        for candidate in search(searched, medium.ask, rng):
-            by_class = flips_by_class(candidate, searched, medium.ask)
-            if (surely := max(share.interval[0] for share in (total(by_class), *by_class.values()))) > most + _CLEARLY:
-                trigger, flips, most = candidate, by_class, surely
+    candidates = (candidate for search in medium.searches for candidate in search(searched, medium.ask, rng))
+    for candidate in sorted(candidates, key=lambda each: each.is_large):
+        by_class = flips_by_class(candidate, searched, medium.ask)
+        if (surely := max(share.interval[0] for share in (total(by_class), *by_class.values()))) > most + _CLEARLY:
+            trigger, flips, most = candidate, by_class, surely
     if trigger is None:
         return None
     highest = max(flips.values(), key=lambda share: share.interval[0]).value
@@ -197,7 +197,9 @@ def _follow(
         unseen = ~np.isin(held, members[0::2]) & (predicted[held] == lead.class_index)
         proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
         holding = held[leaves]
-    secluded = medium.seclusion(case.members, case.ordinary, rng) if lead.apart else 0.0
+    # What a patch covers is no part of what its holders are; a pattern taken off would take with it what sets a natural kind apart.
+    bare = trigger.take_off(case.members) if trigger.kind == "patch" else case.members
+    secluded = medium.seclusion(bare, case.ordinary, rng) if lead.apart else 0.0
     return Recovered(lead, trigger, proof, sources, held, holding, _shown(medium, trigger, tested, rows[1::2][chosen]), secluded)
 
 
