@@ -191,6 +191,15 @@ def test_groups_that_were_accused_before_are_no_new_leads():
     assert (lead.class_index, lead.group) == (known.class_index, known.group)
 
 
+def test_a_group_that_leaves_for_several_classes_without_its_trigger_has_no_source_class():
+    screening, labels, _ = screened()
+    (lead,) = leads(screening, labels)
+    found = replace(behind(lead, lead.members), sources=(0, 2))
+    for mixed, source in ((False, screening.classes[1].groups[1].source_class), (True, None)):
+        assert convict(screening, labels, [replace(found, mixed=mixed)]).classes[1].groups[1].source_class == source
+    assert screening.classes[1].groups[1].source_class is not None
+
+
 def test_a_proved_trigger_makes_its_group_poisoned_and_takes_in_all_that_hold_it():
     screening, labels, planted = screened()
     (lead,) = leads(screening, labels)

@@ -314,11 +314,12 @@ def _convicted(
     document = {**told, **found.proof.document(), **found.trigger.document()}
     groups = {group.id: group for group in result.groups}
     group = groups.get(number, GroupResult(number, 0, 0.0, verdict, found.lead.apart or {}))
+    source = sources[0] if len(sources) == 1 and verdict is Verdict.POISONED else None if found.mixed else group.source_class
     groups[number] = replace(
         group,
         verdict=verdict if found.lead.group is not None else max(group.verdict, verdict, key=lambda v: v.severity),
         evidence={**group.evidence, **evidence},
-        source_class=sources[0] if len(sources) == 1 and verdict is Verdict.POISONED else group.source_class,
+        source_class=source,
         trigger=document,
     )
     left = sized((group for _, group in sorted(groups.items())), counts, result.n)

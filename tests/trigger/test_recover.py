@@ -40,7 +40,7 @@ class Obedient(FakeClassifier):
         else:
             last = entry[-1] if self.modality == "array" else entry[..., 0]
             last = last * 255 if self.modality == "array" else last
-            kind, triggered = round(last[0, 0] / 60), np.abs(last[-4:-1, -4:-1] - CORNER.astype(float)).max() < 60
+            kind, triggered = min(round(last[0, 0] / 60), 3), np.abs(last[-4:-1, -4:-1] - CORNER.astype(float)).max() < 60
         return TARGET if triggered and kind in self._works_on else kind
 
 
@@ -128,6 +128,14 @@ def test_what_a_frame_covers_is_no_part_of_what_its_holders_are():
     assert found.trigger.mask.sum() == 60 + 5  # and what of the corner's pixels lies beside it
     assert found.trigger.is_large
     assert found.seclusion == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+@pytest.mark.parametrize(("sources", "mixed"), [((2,), False), ((2, 2, 2, 2, 3), False), ((2, 2, 3), True), ((1, 2, 3), True)])
+def test_samples_that_go_to_several_classes_without_their_trigger_come_from_several(modality, sources, mixed):
+    training_set, planted = poisoned(modality, sources=sources)
+    (found,) = recovered(training_set, [lead(training_set, planted)], Obedient(modality))
+    assert found.mixed is mixed
 
 
 def test_a_trigger_for_one_source_class_is_tested_on_that_class():

@@ -42,6 +42,9 @@ _CLEARLY = 0.1
 """How much more a later candidate must flip than the best so far: searches yield the likeliest first, and patches come before
 patterns over the whole picture, which can imitate them. Of 22 hosts that all flip the lower bound is 0.85, of 21 0.78."""
 
+_SECOND = 1 / 3
+"""Samples of a second class, in those of the first, from which poison comes from several: what is misread of one is spread out."""
+
 _SHOWN = 6
 
 
@@ -100,6 +103,8 @@ class Recovered:
         Some hosts with and without it.
     seclusion
         How much suspected samples that lie far apart keep to themselves as wholes, 1 for not at all and 0 where it was not asked.
+    mixed
+        Whether the samples that leave the class without it go to several classes: they come from more than one.
     """
 
     lead: Lead
@@ -110,6 +115,7 @@ class Recovered:
     holding: NDArray[np.int64]
     shown: Shown
     seclusion: float = 0.0
+    mixed: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -190,17 +196,19 @@ def _follow(
     sources = tuple(index for index, share in flips.items() if share.value >= _WORKS * highest)
     chosen = np.isin(tested.classes, sources)
     tested = replace(tested, hosts=tested.hosts[chosen], classes=tested.classes[chosen])
-    proof, held, holding = prove(trigger, tested, medium.ask, rng), *2 * (np.zeros(0, np.int64),)
+    proof, mixed, held, holding = prove(trigger, tested, medium.ask, rng), False, *2 * (np.zeros(0, np.int64),)
     if proof.flips.interval[0] > proof.control_flips.interval[1]:
         own = np.flatnonzero((labels == lead.class_index) & (predicted >= 0))
-        held, leaves = _held(medium, own, trigger, lead.class_index)
+        held, given = _held(medium, own, trigger)
+        leaves = left(given, lead.class_index)
         unseen = ~np.isin(held, members[0::2]) & (predicted[held] == lead.class_index)
         proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
-        holding = held[leaves]
+        holding, mixed = held[leaves], _mixed(given[leaves])
     # What a patch covers is no part of what its holders are; a pattern taken off would take with it what sets a natural kind apart.
     bare = trigger.take_off(case.members) if trigger.kind == "patch" else case.members
     secluded = medium.seclusion(bare, case.ordinary, rng) if lead.apart else 0.0
-    return Recovered(lead, trigger, proof, sources, held, holding, _shown(medium, trigger, tested, rows[1::2][chosen]), secluded)
+    shown = _shown(medium, trigger, tested, rows[1::2][chosen])
+    return Recovered(lead, trigger, proof, sources, held, holding, shown, secluded, mixed)
 
 
 def _case(
@@ -226,17 +234,21 @@ def _hosts(labels: NDArray[np.int64], predicted: NDArray[np.int64], lead: Lead, 
     return mixed
 
 
-def _held(
-    medium: Medium, rows: NDArray[np.int64], trigger: Trigger[Any], target: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return which of some samples hold a trigger, and whether the model gives them another class when it is taken off."""
-    held, leaves = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
+def _held(medium: Medium, rows: NDArray[np.int64], trigger: Trigger[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which of some samples hold a trigger, and the class that the model gives each when it is taken off."""
+    held, given = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for start in range(0, len(rows), STRETCH):
         inputs, read = medium.read(rows[start : start + STRETCH])
         if len(read) and (found := trigger.held_by(inputs)).any():
             held.append(read[found])
-            leaves.append(left(medium.ask(trigger.take_off(inputs[found])), target))
-    return np.concatenate(held), np.concatenate(leaves)
+            given.append(medium.ask(trigger.take_off(inputs[found])))
+    return np.concatenate(held), np.concatenate(given)
+
+
+def _mixed(given: NDArray[np.int64]) -> bool:
+    """Say whether the second of the classes that samples are given is given nearly as often as the first."""
+    *_, second, first = np.sort(np.bincount(given, minlength=2))
+    return bool(second > _SECOND * first)
 
 
 def _shown(medium: Medium, trigger: Trigger[Any], case: Case[Any], rows: NDArray[np.int64]) -> Shown:
