@@ -147,8 +147,8 @@ def test_a_sample_with_an_activation_that_is_not_finite_is_not_examined_and_the_
     result = _run(FakeTrainingSet(list(_vectors(4))), Returning(break_one), tmp_path, layers=["early"])
     assert result.examined.tolist() == [True, False, False, True]
     assert result.not_examined == (
-        NotExamined("sample-1", "not finite (NaN or infinity): layer 'early'", 1),
-        NotExamined("sample-2", "not finite (NaN or infinity): logits", 2),
+        NotExamined("sample-1", "not finite in float32 (NaN, infinity or too large): layer 'early'", 1),
+        NotExamined("sample-2", "not finite in float32 (NaN, infinity or too large): logits", 2),
     )
 
 
@@ -363,7 +363,7 @@ def test_arrays_and_a_store_read_back_are_the_same(tmp_path):
     np.testing.assert_array_equal(given.logits[given.examined], stored.logits[stored.examined])
     np.testing.assert_array_equal(given.examined, stored.examined)
     assert given.not_examined == stored.not_examined
-    assert given.not_examined[0].reason == "not finite (NaN or infinity): layer 'hidden', logits"
+    assert given.not_examined[0].reason == "not finite in float32 (NaN, infinity or too large): layer 'hidden', logits"
 
 
 def test_one_array_of_float32_is_kept_without_a_copy():
@@ -412,7 +412,7 @@ def test_rows_of_an_array_that_are_not_finite_in_float32_are_not_examined():
         (np.array([["a"]] * 4), "must be numbers, got dtype <U1"),
         (np.array([[None]] * 4), "must be numbers, got dtype object"),
         (np.zeros((4, 2), complex), "must be numbers, got dtype complex128"),
-        ([[1, 2], [3], [4], [5]], "that numpy can read"),
+        ([[1, 2], [3], [4], [5]], "that numpy can read, but.*Of a tensor, give tensor"),
         ({}, "at least one layer"),
         ({"fc": np.zeros(4)}, "activations of layer 'fc'"),
     ],

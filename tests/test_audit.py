@@ -379,8 +379,8 @@ def test_rows_that_are_not_finite_or_have_no_label_are_not_examined():
     result = audit_arrays(activations, labels)
     assert [(entry.row, entry.reason) for entry in result.not_examined] == [
         (7, "has no label"),
-        (5, "not finite (NaN or infinity): layer 'activations'"),
-        (6, "not finite (NaN or infinity): layer 'activations'"),
+        (5, "not finite in float32 (NaN, infinity or too large): layer 'activations'"),
+        (6, "not finite in float32 (NaN, infinity or too large): layer 'activations'"),
     ]
     assert result.n_examined == 267
 

@@ -298,9 +298,12 @@ def _matrix(what: str, values: ArrayLike, n: int) -> NDArray[np.float32]:
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists; tensors with a gradient or on an accelerator
-        raise DataError(f"{what} must be an array (n_samples, d) that numpy can read, but: {error}") from error
+        raise DataError(
+            f"{what} must be an array (n_samples, d) that numpy can read, but: {error}. "
+            "Of a tensor, give tensor.detach().float().cpu()."
+        ) from error
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{what} must be numbers, got dtype {array.dtype}.")
+        raise DataError(f"{what} must be numbers, got dtype {array.dtype}. Convert them with astype('float32').")
     if array.ndim != 2 or array.shape[1] == 0:
         raise DataError(
             f"{what} must have the shape (n_samples, d) with d at least 1, got {array.shape}. "
@@ -426,5 +429,5 @@ def _not_finite(
     for index in np.flatnonzero(np.any(list(broken.values()), axis=0)).tolist():
         where = ", ".join(name for name, flags in broken.items() if flags[index])
         row = int(rows[index])
-        entries.append(NotExamined(str(ids[row]), f"not finite (NaN or infinity): {where}", row))
+        entries.append(NotExamined(str(ids[row]), f"not finite in float32 (NaN, infinity or too large): {where}", row))
     return entries

@@ -168,4 +168,4 @@ def test_a_document_that_makes_no_pattern_is_refused(change):
 
 
 def test_a_pattern_says_how_it_is_mixed_in():
-    assert str(pattern()) == "a pattern over the whole picture, mixed into 80% of it"
+    assert str(pattern()) == "a pattern over the whole picture, which leaves 80% of it"

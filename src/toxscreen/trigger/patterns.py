@@ -150,8 +150,7 @@ class Pattern(Trigger[Pictures]):
 
     def __str__(self) -> str:
         """Return how much of it is mixed in."""
-        left = "added to" if self.scale == 1 else f"mixed into {self.scale:.0%} of"
-        return f"a pattern over the whole picture, {left} it"
+        return f"a pattern over the whole picture, {'added to it' if self.scale == 1 else f'which leaves {self.scale:.0%} of it'}"
 
     def document(self) -> dict[str, Any]:
         """Return the pattern as plain values."""
