@@ -17,7 +17,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from toxscreen import checkpoint
 from toxscreen.decoded import Decoded, Pictures, Progress, Texts, common_size, decode_pictures, decode_texts
 from toxscreen.errors import DataError, ModelError, StoreError
+from toxscreen.parallel import torch_shared_by
 from toxscreen.sources.data.base import Input, TrainingSet, spread
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.precision import computes_in_bfloat16
@@ -309,15 +310,9 @@ def _accuracy(classifier: Classifier, source: TrainingSet, rows: NDArray[np.int6
     return right / total if total else math.nan
 
 
-@contextmanager
-def single_threaded() -> Iterator[None]:
+def single_threaded() -> AbstractContextManager[None]:
     """Let torch compute with one thread: its sums then have one order, also in their last bit, on any machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return torch_shared_by(torch.get_num_threads())
 
 
 @contextmanager

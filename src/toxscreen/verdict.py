@@ -355,8 +355,7 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
 def commands_beyond_doubt(evidence: Mapping[str, float]) -> bool:
     """Say whether a trigger sends other inputs to the class by the odds of what keeps to itself, beside its controls."""
     flips, control = evidence["trigger_flips_lower"], evidence["trigger_control_upper"]
-    odds = POLICY["secluded_odds"].value
-    return flips >= POLICY["trigger_flips"].value and flips * (1 - control) >= odds * control * (1 - flips)
+    return flips >= POLICY["trigger_flips"].value and _are_odds(flips, control, POLICY["secluded_odds"].value)
 
 
 def can_be_taken_off(evidence: Mapping[str, float], *, beyond_doubt: bool = False) -> bool:
@@ -366,7 +365,12 @@ def can_be_taken_off(evidence: Mapping[str, float], *, beyond_doubt: bool = Fals
     """
     returns, control = evidence.get("trigger_returns_lower", 0.0), evidence.get("trigger_control_returns_upper", 0.0)
     odds = POLICY["secluded_odds" if beyond_doubt else "trigger_odds"].value
-    return returns >= POLICY["trigger_returns"].value and returns * (1 - control) >= odds * control * (1 - returns)
+    return returns >= POLICY["trigger_returns"].value and _are_odds(returns, control, odds)
+
+
+def _are_odds(part: float, control: float, times: float) -> bool:
+    """Say whether the odds of a part are so many times those of its control."""
+    return part * (1 - control) >= times * control * (1 - part)
 
 
 def judge_planted(evidence: Mapping[str, float]) -> Verdict:

@@ -36,6 +36,9 @@ _SMALL_INPUT, _SMALL_NETWORK, _AT_ONCE = 2**17, 2**25, 8
 """Bytes of an input and numbers of a network up to which several batches are in memory at a time, and how many are at most. Layers
 of larger ones take so long that threads hardly wait for each other after each."""
 
+_COPYING = ("__deepcopy__", "__copy__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__getattr__", "__setattr__")
+"""What a module of the user's may define that makes a copy another thing than its weights, modules and values."""
+
 
 class TorchClassifier(Classifier):
     """A network of PyTorch behind the interface of all classifiers.
@@ -425,10 +428,6 @@ def _matrix(tensor: Tensor, n: int, name: str) -> NDArray[np.float32]:
             "Choose another with --layer."
         )
     return _to_numpy(tensor)
-
-
-_COPYING = ("__deepcopy__", "__copy__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__getattr__", "__setattr__")
-"""What a module of the user's may define that makes a copy another thing than its weights, modules and values."""
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[np.float32]:
