@@ -50,7 +50,7 @@ def screened(training_set, members=(), conflict=()):
         own = classes[TARGET]
         group = GroupResult(1, len(members), len(members) / own.n, Verdict.SUSPICIOUS, EVIDENCE)
         left = replace(own.groups[0], n=own.n - len(members))
-        classes[TARGET] = replace(own, verdict=Verdict.SUSPICIOUS, reasons=("Accused.",), groups=(left, group))
+        classes[TARGET] = replace(own, verdict=Verdict.SUSPICIOUS, reasons=("Group 1: accused.",), groups=(left, group))
     rows = np.flatnonzero(labels == TARGET)
     view = ClassView(TARGET, rows, flagged[rows].astype(np.int64), np.zeros((len(rows), 2), np.float32))
     fit = Affinity(np.where(misfits, 0.0, 0.9).astype(np.float32), np.full(n, RIVAL), np.zeros(len(names)))
@@ -102,7 +102,7 @@ def test_the_rest_of_the_poison_joins_the_group_and_what_is_none_leaves_it(modal
     assert group.verdict is Verdict.SUSPICIOUS
     assert group.evidence["shared"] >= policy.POLICY["shared"].value
     assert group.evidence["separation"] == EVIDENCE["separation"]
-    assert own.reasons[0] == "Accused."
+    assert own.reasons[0] == "Group 1: accused."
     assert own.reasons[1].startswith("Group 1: what the inputs of those 17 samples share")
     assert own.reasons[1].endswith("class: 16 more samples show it and belong to them; 3 of them do not, and left them.")
     assert found.views[0].groups.sum() == 30

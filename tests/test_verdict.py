@@ -49,7 +49,7 @@ def is_one_sentence(text):
 
 def test_each_rule_says_what_it_means_and_where_it_comes_from():
     screen = {"label_conflict", "separation", "apart", "standing_out", "fitted_share", "misread_share", "misread_ratio"}
-    screen |= {"shared", "shared_part", "odd_rest", "odd_words", "seclusion", "secluded_odds"}
+    screen |= {"shared", "shared_part", "odd_rest", "odd_words", "seclusion", "secluded_odds", "most_odds"}
     screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "clean_tail_shape"}
     screen |= {"trigger_flips", "trigger_margin", "trigger_returns", "trigger_odds"}
     confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy", "exre_recall"}
@@ -176,8 +176,10 @@ def test_what_only_flips_proves_poison_in_a_suspicious_group_alone():
 def test_what_keeps_to_itself_must_leave_without_its_trigger_beyond_doubt():
     half_of_a_merged_class, most_of_a_class = proof(0.56, 0.19, 0.7, 0.16), proof(0.9, 0.02, 0.95, 0.04)
     assert can_be_taken_off(half_of_a_merged_class)
-    assert not can_be_taken_off(half_of_a_merged_class, beyond_doubt=True)
-    assert can_be_taken_off(most_of_a_class, beyond_doubt=True)
+    assert not can_be_taken_off(half_of_a_merged_class, "secluded_odds")
+    assert can_be_taken_off(most_of_a_class, "secluded_odds")
+    assert not can_be_taken_off({"trigger_returns_lower": 0.32, "trigger_control_returns_upper": 0.125}, "most_odds")  # a natural bar
+    assert can_be_taken_off({"trigger_returns_lower": 0.966, "trigger_control_returns_upper": 0.49}, "most_odds")  # four are left
 
 
 def test_taking_off_tells_nothing_where_it_takes_the_class_from_ordinary_samples_too():

@@ -277,7 +277,7 @@ def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Beh
     elif lead.apart and not found.is_text:
         most = len(lead.members) > len(lead.ordinary)  # what most of a class shares is the class
         secluded = found.seclusion > policy.POLICY["seclusion"].value
-        sure = policy.can_be_taken_off(evidence, beyond_doubt=secluded or most)
+        sure = policy.can_be_taken_off(evidence, "secluded_odds" if secluded else "most_odds" if most else "trigger_odds")
         mixed_in = not secluded and len(lead.members) < 2 * len(lead.ordinary)
         natural = (most or secluded) and not sure and not (mixed_in and policy.commands_beyond_doubt(evidence))
         behind = "nothing" if natural else "apart"
@@ -325,8 +325,7 @@ def _convicted(
     left = sized((group for _, group in sorted(groups.items())), counts, result.n)
     worst = max((group.verdict for group in left), key=lambda v: v.severity)
     reason = policy.of_group(number, policy.reason_trigger(verdict, evidence, behind, str(found.trigger)))
-    said = [each for each in result.reasons if each != policy.NOTHING_APART] if worst is not Verdict.CLEAN else result.reasons
-    reasons = tuple(dict.fromkeys((*said, reason)))
+    reasons = policy.with_reason(result.reasons, reason) if worst is not Verdict.CLEAN else (*result.reasons, reason)
     return replace(result, verdict=worst, groups=left, reasons=reasons)
 
 
@@ -365,4 +364,5 @@ def _settled(
 
     groups = tuple(changed(group) if group.id == number else group for group in result.groups)
     worst = max((group.verdict for group in groups), key=lambda v: v.severity)
-    return replace(result, verdict=worst, groups=groups, reasons=(*result.reasons, policy.of_group(number, reason)))
+    reasons = policy.with_reason(result.reasons, policy.of_group(number, reason))
+    return replace(result, verdict=worst, groups=groups, reasons=reasons)

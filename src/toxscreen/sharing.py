@@ -571,5 +571,4 @@ def _take_over(
 def _resized(result: ClassResult, groups: NDArray[np.int64], reason: str) -> ClassResult:
     """Return a class with one more reason, after the numbers ``groups`` of its samples' groups changed."""
     counts = np.bincount(groups[groups >= 0], minlength=1 + max(group.id for group in result.groups))
-    said = [each for each in result.reasons if each != policy.NOTHING_APART]
-    return replace(result, groups=sized(result.groups, counts, result.n), reasons=(*said, reason))
+    return replace(result, groups=sized(result.groups, counts, result.n), reasons=policy.with_reason(result.reasons, reason))

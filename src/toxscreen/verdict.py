@@ -148,6 +148,12 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "trials on pictures: planted triggers had 9 and more (33 where four ordinary samples are left), the mean of a clean "
             "kind of shirt 1.6",
         ),
+        "most_odds": Rule(
+            10.0,
+            "And so many times theirs where those that hold it are most of their class, and lie far apart though they fit their "
+            "label: what most of a class shares is the class, or comes with its source.",
+            "a bar over nine tenths of the dresses had 3.3; poison that was 60 to 91 % of its class 30 and more",
+        ),
         "trigger_flips": Rule(
             0.5,
             "Or the group was suspicious before, and the trigger sends at least this part of other inputs to the class, and its "
@@ -207,6 +213,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
 
 _LEAST_P_VALUE = 1e-9
 """No p-value is smaller: the tail was seen down to some 1e-3."""
+
+_OF_A_GROUP = "Group "
 
 NOTHING_APART = "No group of its samples both stands far apart and contradicts the label."
 ACQUITTED = (
@@ -358,14 +366,13 @@ def commands_beyond_doubt(evidence: Mapping[str, float]) -> bool:
     return flips >= POLICY["trigger_flips"].value and _are_odds(flips, control, POLICY["secluded_odds"].value)
 
 
-def can_be_taken_off(evidence: Mapping[str, float], *, beyond_doubt: bool = False) -> bool:
+def can_be_taken_off(evidence: Mapping[str, float], odds: str = "trigger_odds") -> bool:
     """Say whether samples of a group leave the class when its trigger is taken off them; False where none was recovered.
 
-    ``beyond_doubt`` asks for the odds of what keeps to itself.
+    ``odds`` names the number of the policy that says by how much more than ordinary ones.
     """
     returns, control = evidence.get("trigger_returns_lower", 0.0), evidence.get("trigger_control_returns_upper", 0.0)
-    odds = POLICY["secluded_odds" if beyond_doubt else "trigger_odds"].value
-    return returns >= POLICY["trigger_returns"].value and _are_odds(returns, control, odds)
+    return returns >= POLICY["trigger_returns"].value and _are_odds(returns, control, POLICY[odds].value)
 
 
 def _are_odds(part: float, control: float, times: float) -> bool:
@@ -446,7 +453,14 @@ def not_learned(facts: Facts, others: Sequence[float]) -> str | None:
 
 def of_group(number: int, said: str) -> str:
     """Return a reason with the number of the group that it is about: a class may have several."""
-    return f"Group {number}: {said[:1].lower()}{said[1:]}"
+    return f"{_OF_A_GROUP}{number}: {said[:1].lower()}{said[1:]}"
+
+
+def with_reason(reasons: Sequence[str], reason: str) -> tuple[str, ...]:
+    """Return the reasons for the verdict of a class with one more: what is said of its groups, then what else was found."""
+    said = dict.fromkeys((*reasons, reason))
+    said.pop(NOTHING_APART, None)
+    return tuple(sorted(said, key=lambda each: not each.startswith(_OF_A_GROUP)))
 
 
 def reason(verdict: Verdict, evidence: Mapping[str, float], sizes: tuple[int, int], others: Sequence[float]) -> str:

@@ -118,7 +118,7 @@ def test_a_frame_is_found_to_the_pixel():
     found_in = case(rng, bordered(smooth(40, rng), 250))
     found = next(search_patches(found_in, lambda pictures: sees_border(pictures, 250), rng))
     assert found.mask.sum() == 24**2 - 20**2
-    assert str(found) == "a patch of 176 of 24 x 24 pixels in the middle"
+    assert str(found) == "a patch of 176 of 24 x 24 pixels all over the picture"
     assert found.held_by(found_in.members).all()
     assert not found.held_by(found_in.ordinary).any()
     assert np.abs(found.take_off(found_in.members) - 250).mean() > 60

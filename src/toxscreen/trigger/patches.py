@@ -238,6 +238,8 @@ class Patch(Trigger[Pictures]):
     def _whereabouts(self) -> str:
         if self.place is None:
             return "anywhere"
+        if self.mask.shape == self.picture[:2]:
+            return "all over the picture"
         middles = [
             (start + size / 2) / whole for start, size, whole in zip(self.place, self.mask.shape, self.picture, strict=False)
         ]
