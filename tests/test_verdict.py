@@ -178,8 +178,10 @@ def test_what_keeps_to_itself_must_leave_without_its_trigger_beyond_doubt():
     assert can_be_taken_off(half_of_a_merged_class)
     assert not can_be_taken_off(half_of_a_merged_class, "secluded_odds")
     assert can_be_taken_off(most_of_a_class, "secluded_odds")
-    assert not can_be_taken_off({"trigger_returns_lower": 0.32, "trigger_control_returns_upper": 0.125}, "most_odds")  # a natural bar
-    assert can_be_taken_off({"trigger_returns_lower": 0.966, "trigger_control_returns_upper": 0.49}, "most_odds")  # four are left
+    natural_bar = {"trigger_returns_lower": 0.32, "trigger_control_returns_upper": 0.125}
+    four_others_left = {"trigger_returns_lower": 0.966, "trigger_control_returns_upper": 0.49}
+    assert not can_be_taken_off(natural_bar, "most_odds")
+    assert can_be_taken_off(four_others_left, "most_odds")
 
 
 def test_taking_off_tells_nothing_where_it_takes_the_class_from_ordinary_samples_too():

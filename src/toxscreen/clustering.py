@@ -76,10 +76,11 @@ def two_means(points: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 def _tails(points: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return which rows lie above each of three quantiles of each component, shape ``(3 k, n)``."""
-    values = np.ascontiguousarray(points.T)[:, None]
-    ordered = np.sort(values, axis=2)
-    cuts = ordered[:, 0, (np.array((0.5, 0.05, 0.95)) * (len(points) - 1)).astype(int), None]
-    starts: NDArray[np.bool_] = np.where(cuts < ordered[:, :, -1:], values > cuts, values >= cuts)
+    values = np.ascontiguousarray(points.T)
+    places = [int(part * (len(points) - 1)) for part in (0.5, 0.05, 0.95, 1)]
+    cuts, most = np.split(np.stack([np.sort(each)[places] for each in values]), [3], axis=1)
+    below = np.nextafter(most, -np.inf, dtype=values.dtype)  # above it lies what is equal to the most
+    starts: NDArray[np.bool_] = values[:, None] > np.where(cuts < most, cuts, below)[:, :, None]
     return starts.reshape(-1, len(points))
 
 
