@@ -97,7 +97,7 @@ def _lloyd(points: NDArray[np.floating], members: NDArray[np.bool_]) -> tuple[ND
             inside, outside = sums[:, :k] / sums[:, k:], others[:, :k] / others[:, k:]
             border = ((inside**2 - outside**2).sum(axis=1, keepdims=True) / 2).astype(points.dtype)
             along = (inside - outside).astype(points.dtype) @ rows[:k]
-            nearer = np.greater(along, border, out=np.empty_like(along))  # as numbers, which are multiplied next
+            nearer = np.greater(along, border, out=along)  # as numbers, which are multiplied next
             before, sums = sums, products(nearer, rows.T)
             changed = (sums != before).any(axis=1)  # of the sums alone the next halves are made
             if left and changed.all():
