@@ -268,7 +268,7 @@ def test_a_published_rule_can_be_chosen(pictures, tmp_path):
     rule = ("--analysis", "spectral-signatures")
     done = run("scan", pictures.data, "--model", pictures.model, *rule, "--out", tmp_path / "run", "--json", *STEPWISE)
     assert done.exit_code == 1
-    assert all("Spectral Signatures" in found["reasons"][0] for found in json.loads(done.stdout)["classes"])
+    assert all("Spectral Signatures" in " ".join(found["reasons"]) for found in json.loads(done.stdout)["classes"])
 
 
 def test_a_traceback_is_shown_with_debug_alone(tmp_path):
