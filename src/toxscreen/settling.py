@@ -325,8 +325,7 @@ def _convicted(
     left = sized((group for _, group in sorted(groups.items())), counts, result.n)
     worst = max((group.verdict for group in left), key=lambda v: v.severity)
     reason = policy.of_group(number, policy.reason_trigger(verdict, evidence, behind, str(found.trigger)))
-    reasons = policy.with_reason(result.reasons, reason) if worst is not Verdict.CLEAN else (*result.reasons, reason)
-    return replace(result, verdict=worst, groups=left, reasons=reasons)
+    return replace(result, verdict=worst, groups=left, reasons=policy.with_reason(result.reasons, reason))
 
 
 def answers_table(labels: Labels, confirmation: Confirmation) -> pa.Table:

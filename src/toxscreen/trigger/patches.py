@@ -614,7 +614,8 @@ def _nested(seed: _Seed, case: Case[Pictures], cells: Case[Pictures], scale: _Sc
     masks = _masks(common, window, scale.step, seed.moves)
     large = [mask.sum() > _MOST_COVERED * pixels for mask in masks]
     if any(large) and not seed.moves:
-        exact = _exact(case, numbers, common.middle, scale)
+        about = np.logical_or.reduce([mask for mask, above in zip(masks, large, strict=True) if above])
+        exact = _exact(case, numbers, common.middle, about, scale)
         masks = [mask & exact if above else mask for mask, above in zip(masks, large, strict=True)]
     patches = []
     for mask, above in zip(masks, large, strict=True):
@@ -624,16 +625,22 @@ def _nested(seed: _Seed, case: Case[Pictures], cells: Case[Pictures], scale: _Sc
     return patches
 
 
-def _exact(case: Case[Pictures], numbers: NDArray[np.int64], middle: Pictures, scale: _Scale) -> NDArray[np.bool_]:
-    """Return which pixels nearly all holders show exactly alike, but those of a value that is common in other pictures."""
-    flat, close = middle.reshape(-1, middle.shape[2]), _TOLERANCES[0] * scale.unit
-    alike = _agreeing(case.members[numbers].reshape(len(numbers), *flat.shape), flat, close) >= _EXACTLY * len(numbers)
-    drawn = np.concatenate([each.reshape(-1, flat.shape[1]) for each in (case.ordinary, case.hosts)])
-    drawn = drawn[spread(len(drawn), _DRAWN)]
-    values, which = np.unique(flat[alike], axis=0, return_inverse=True)
+def _exact(
+    case: Case[Pictures], numbers: NDArray[np.int64], middle: Pictures, some: NDArray[np.bool_], scale: _Scale
+) -> NDArray[np.bool_]:
+    """Return which of some pixels nearly all holders show exactly alike, but those of a value that is common in other pictures."""
+    rows, columns = np.nonzero(some)
+    close = _TOLERANCES[0] * scale.unit
+    alike = _agreeing(case.members[numbers[:, None], rows, columns], middle[some], close) >= _EXACTLY * len(numbers)
+    ordinary, hosts = (each.reshape(-1, middle.shape[2]) for each in (case.ordinary, case.hosts))
+    places = spread(len(ordinary) + len(hosts), _DRAWN)
+    first = places < len(ordinary)
+    drawn = np.concatenate([ordinary[places[first]], hosts[places[~first] - len(ordinary)]])
+    values, which = np.unique(middle[some][alike], axis=0, return_inverse=True)
     rare = np.array([(np.abs(drawn - value).max(axis=1) <= close).mean() <= _COMMON for value in values], bool)
     alike[alike] = rare[which.ravel()]
-    exact: NDArray[np.bool_] = alike.reshape(middle.shape[:2])
+    exact = np.zeros_like(some)
+    exact[some] = alike
     return exact
 
 

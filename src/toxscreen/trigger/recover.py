@@ -40,7 +40,8 @@ _WORKS = 0.5
 
 _CLEARLY = 0.1
 """How much more a later candidate must flip than the best so far: searches yield the likeliest first, and patches come before
-patterns over the whole picture, which can imitate them. Of 22 hosts that all flip the lower bound is 0.85, of 21 0.78."""
+patterns over the whole picture, which can imitate them, and these before patches that cover much of it. Of 22 hosts that all flip
+the lower bound is 0.85, of 21 0.78."""
 
 _SECOND = 1 / 3
 """Samples of a second class, in those of the first, from which poison comes from several: what is misread of one is spread out."""
@@ -204,9 +205,10 @@ def _follow(
         unseen = ~np.isin(held, members[0::2]) & (predicted[held] == lead.class_index)
         proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
         holding, mixed = held[leaves], _mixed(given[leaves])
-    # What a patch covers is no part of what its holders are; a pattern taken off would take with it what sets a natural kind apart.
-    bare = trigger.take_off(case.members) if trigger.kind == "patch" else case.members
-    secluded = medium.seclusion(bare, case.ordinary, rng) if lead.apart else 0.0
+    secluded = 0.0
+    if lead.apart:  # what a patch covers is no part of its holders; a pattern would take with it what sets a natural kind apart
+        bare = trigger.take_off(case.members) if trigger.kind == "patch" else case.members
+        secluded = medium.seclusion(bare, case.ordinary, rng)
     shown = _shown(medium, trigger, tested, rows[1::2][chosen])
     return Recovered(lead, trigger, proof, sources, held, holding, shown, secluded, mixed)
 
