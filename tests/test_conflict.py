@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -117,6 +119,14 @@ def test_where_most_pictures_are_grey_a_tint_does_not_matter(scaled):
     rows[tinted] = True
     assert conflict(fit, given, rows) > 0.8
     np.testing.assert_allclose(fit.own, ask(grey, given, words=False).own, atol=0.15)
+
+
+def test_pictures_of_one_colour_each_are_asked_without_a_warning():
+    labels = np.repeat([0, 1], 30)
+    view = np.repeat(255 * labels, 192).reshape(60, 192).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(ask(view, labels, words=False).own).all()
 
 
 def test_where_pictures_have_colour_it_is_part_of_what_they_show():

@@ -405,8 +405,9 @@ def _colour(view: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the variance between the channels of each picture, each channel in the unit of most pictures, shape ``(b,)``."""
     cells = view.reshape(len(view), SIDE * SIDE, -1)
     usual, spread_within = (np.median(each, axis=0) for each in (cells.mean(axis=1), cells.std(axis=1)))
-    scaled = (cells - usual) / (spread_within + np.finfo(np.float32).tiny)
-    colour: NDArray[np.float32] = scaled.var(axis=2).mean(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # where most pictures are of one colour each, there is no unit
+        scaled = (cells - usual) / (spread_within + np.finfo(np.float32).tiny)
+        colour: NDArray[np.float32] = scaled.var(axis=2).mean(axis=1)
     return colour
 
 
