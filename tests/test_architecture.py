@@ -39,6 +39,7 @@ FLOW = (
     "columns",
     "sharing",
     "settling",
+    "following",
     "exhibits",
     "report",
     "repairing",

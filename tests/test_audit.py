@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import toxscreen.audit
+import toxscreen.following
 import toxscreen.training
 from tests import test_sharing
 from tests.clouds import clouds, plant
@@ -462,7 +463,7 @@ def test_a_finding_is_kept_before_the_model_is_asked_about_triggers_and_nothing_
         kept.append(load(tmp_path).pending if (tmp_path / "result.json").exists() else None)
         raise ValueError("out of memory")
 
-    monkeypatch.setattr("toxscreen.audit.recover", recovers)
+    monkeypatch.setattr("toxscreen.following.recover", recovers)
     training_set, classifier, _ = subject(planted=planted)
     result = audit(training_set, classifier, folder=tmp_path)
     assert kept == [("triggers",) if planted else None]
@@ -569,8 +570,8 @@ def computed(monkeypatch):
 
         return watching
 
-    for name in ("screen", "recover", "make_exhibits"):
-        monkeypatch.setattr(f"toxscreen.audit.{name}", watched(name, getattr(toxscreen.audit, name)))
+    for module, name in ((toxscreen.audit, "screen"), (toxscreen.following, "recover"), (toxscreen.audit, "make_exhibits")):
+        monkeypatch.setattr(module, name, watched(name, getattr(module, name)))
     return made
 
 
@@ -696,10 +697,10 @@ def test_a_finding_of_a_scan_that_was_killed_is_not_handed_out_nor_what_stood_th
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("toxscreen.audit.recover", lambda *_, **__: ())
+    monkeypatch.setattr("toxscreen.following.recover", lambda *_, **__: ())
     audit(training_set, classifier, folder=tmp_path).save(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("toxscreen.audit.recover", killed)
+        patch.setattr("toxscreen.following.recover", killed)
         patch.setattr("toxscreen.audit.read_finished", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             audit(training_set, classifier, config=ScanConfig(seed=seed), folder=tmp_path)
@@ -713,11 +714,11 @@ def test_a_finding_of_a_scan_that_was_killed_is_not_handed_out_nor_what_stood_th
 def test_a_scan_in_which_a_step_failed_is_made_again(monkeypatch, tmp_path):
     training_set, classifier, _ = subject()
     with monkeypatch.context() as patch:
-        patch.setattr("toxscreen.audit.recover", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+        patch.setattr("toxscreen.following.recover", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
         failed = audit(training_set, classifier, folder=tmp_path)
     assert failed.origin is None
     failed.save(tmp_path)
-    monkeypatch.setattr("toxscreen.audit.recover", lambda *_, **__: ())
+    monkeypatch.setattr("toxscreen.following.recover", lambda *_, **__: ())
     result = audit(training_set, classifier, folder=tmp_path)
     assert not any("failed" in note for note in result.notes)
     assert result.origin is not None
@@ -725,7 +726,7 @@ def test_a_scan_in_which_a_step_failed_is_made_again(monkeypatch, tmp_path):
 
 def test_a_trainer_is_code_that_may_have_changed(monkeypatch, tmp_path):
     training_set, classifier, _ = subject()
-    monkeypatch.setattr("toxscreen.audit.recover", lambda *_, **__: ())
+    monkeypatch.setattr("toxscreen.following.recover", lambda *_, **__: ())
     monkeypatch.setattr("toxscreen.audit._confirmed", lambda screening, *_: (screening, None))
     config = ScanConfig(confirmation=ConfirmationConfig(asked=True))
     for trainer, known in ((None, True), (lambda network, _: network, False)):
@@ -734,7 +735,7 @@ def test_a_trainer_is_code_that_may_have_changed(monkeypatch, tmp_path):
 
 
 def test_data_without_fingerprints_and_a_scan_without_a_folder_are_always_computed(monkeypatch, tmp_path, computed):
-    monkeypatch.setattr("toxscreen.audit.recover", lambda *_, **__: ())
+    monkeypatch.setattr("toxscreen.following.recover", lambda *_, **__: ())
     training_set, classifier, _ = subject()
     assert audit(training_set, classifier).origin is None
     monkeypatch.setattr(training_set, "digests", lambda: None)
@@ -745,7 +746,7 @@ def test_data_without_fingerprints_and_a_scan_without_a_folder_are_always_comput
 
 
 def test_what_was_left_out_of_the_data_is_part_of_it(monkeypatch, tmp_path, computed):
-    monkeypatch.setattr("toxscreen.audit.recover", lambda *_, **__: ())
+    monkeypatch.setattr("toxscreen.following.recover", lambda *_, **__: ())
     training_set, classifier, _ = subject()
     audit(training_set, classifier, folder=tmp_path).save(tmp_path)
     computed.clear()

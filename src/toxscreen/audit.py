@@ -35,12 +35,12 @@ from toxscreen.engine import check_engine, open_engine
 from toxscreen.engine.base import Engine, Reopen
 from toxscreen.errors import DataError, StoreError, ToxscreenError, UsageError
 from toxscreen.exhibits.make import make_exhibits
+from toxscreen.following import follow
 from toxscreen.origin import origin
 from toxscreen.report.documents import read_finished
 from toxscreen.result import Origin, ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
-from toxscreen.settling import answers_table, convict, leads, new_leads, predicted_classes, reconsider, settle, suspects
-from toxscreen.sharing import planted, planted_beside, widen
+from toxscreen.settling import answers_table, settle, suspects
 from toxscreen.sources.data import find_split, open_training_set
 from toxscreen.sources.data.base import Input, NotExamined, TrainingSet, abridged, spread
 from toxscreen.sources.data.labels import encode_labels, labels_array
@@ -49,7 +49,7 @@ from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.precision import resolve_precision
 from toxscreen.store import ActivationStore, Manifest, package_versions
 from toxscreen.trigger.medium import Medium, open_medium
-from toxscreen.trigger.recover import Recovered, recover
+from toxscreen.trigger.recover import Recovered
 
 if TYPE_CHECKING:
     from toxscreen.retraining import Trainer
@@ -209,7 +209,7 @@ def audit(
             _keep_finding(screening, told, folder, "triggers", *(["confirmation"] * config.confirmation.asked))
         with log.stage("triggers"):
             medium = partial(open_medium, subject.classifier, training_set, outputs)
-            screening, recovered = _recovered(screening, labels, medium, done, screened, config, log)
+            screening, recovered = _followed(screening, labels, medium, done, screened, config, log)
         answers = None
         if config.confirmation.asked and (found := suspects(screening, labels)):
             if kept:  # and so may a training
@@ -427,7 +427,7 @@ def _keep_finding(screening: Screening, told: Callable[[], ScanResult], folder: 
             replace(told(), pending=pending).save(folder)
 
 
-def _recovered(
+def _followed(
     screening: Screening,
     labels: Labels,
     opened: Callable[[], Medium | None],
@@ -436,29 +436,23 @@ def _recovered(
     config: ScanConfig,
     log: _Log,
 ) -> tuple[Screening, tuple[Recovered, ...]]:
-    """Look for what the inputs share and the triggers behind it; where that fails, what was found before stands."""
-    sharing, seeking, following, again, more = np.random.default_rng(config.seed).spawn(5)
-    recovered: tuple[Recovered, ...] = ()
+    """Look for what the inputs share and the triggers behind it, and note what failed."""
     errors: list[Exception] = []
-    try:
-        if (medium := opened()) is not None:
-            activations = done.activations.layers[done.layer]
-            screening = widen(screening, labels, medium, activations, sharing)
-            screening = planted(screening, labels, medium, activations, seeking, log.progress)
-            found, predicted = leads(screening, labels), predicted_classes(screening, labels)
-            recovered = recover(medium, found, predicted, rng=following, failed=errors.append, progress=log.progress)
-            screening = widen(convict(screening, labels, recovered), labels, medium, activations, again)
-            beside = planted_beside(screening, labels, medium, activations, more)
-            if found := new_leads(screening, beside, labels):
-                further = recover(medium, found, predicted, rng=more, failed=errors.append)
-                recovered, screening = (*recovered, *further), convict(beside, labels, further)
-            screening = reconsider(screening, labels, screened, config.verdict.alpha)
-    except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
-        errors.append(error)
+    followed = follow(
+        screening,
+        labels,
+        opened,
+        done.activations.layers[done.layer],
+        screened,
+        alpha=config.verdict.alpha,
+        seed=config.seed,
+        failed=errors.append,
+        progress=log.progress,
+    )
     if errors:
         log.notes.append(f"Looking for triggers failed, so some may be missing: {_said(errors[0])}")
         log.failed = True
-    return screening, recovered
+    return followed
 
 
 def _confirmed(

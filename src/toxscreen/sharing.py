@@ -101,13 +101,14 @@ def widen(screening: Screening, labels: Labels, medium: Medium, activations: Row
             found = looked and _sharing(screening, medium, looked, (index, own, members), activations, proved=proved)
             if not found:
                 continue
-            held = found.probability > 0.5
-            _take_over(columns, own, held, found.probability, group)
-            distant = {"shared": found.separation} if found.kind == "distant" else {}
+            regrouping, probability = found
+            held = probability > 0.5
+            _take_over(columns, own, held, probability, group)
+            distant = {"shared": regrouping.shared.separation} if regrouping.kind == "distant" else {}
             evidence = {**group.evidence, **distant}
             told = (replace(each, evidence=evidence) if each.id == group.id else each for each in classes[index].groups)
             changed_by = int((held & ~members).sum()), int((members & ~held).sum())
-            separation = None if found.kind == "beside" else found.separation
+            separation = None if regrouping.kind == "beside" else regrouping.shared.separation
             reason = policy.reason_shared(separation, int(members.sum()), *changed_by)
             changed = replace(classes[index], groups=tuple(told))
             classes[index] = _resized(changed, columns.group[labels.given == index], policy.of_group(group.id, reason))
@@ -191,7 +192,7 @@ def _with_patterns(
         return []
 
     def ask(known: Apart, rng: np.random.Generator) -> list[Apart]:
-        return [known] if _share(known.rows, medium, labels, before, rng) else []
+        return [known] if _shares_pattern(known.rows, medium, labels, before, rng) else []
 
     def told(done: int) -> None:
         if progress is not None:
@@ -202,7 +203,9 @@ def _with_patterns(
     return columns.put_into(screening, classes), tuple(chain.from_iterable(apart))
 
 
-def _share(rows: NDArray[np.int64], medium: Medium, labels: Labels, groups: NDArray[np.int64], rng: np.random.Generator) -> bool:
+def _shares_pattern(
+    rows: NDArray[np.int64], medium: Medium, labels: Labels, groups: NDArray[np.int64], rng: np.random.Generator
+) -> bool:
     """Say whether what lies far apart in a class, or all else in it, shares a pattern, as far as that can be asked."""
     own = np.flatnonzero((labels.given == labels.given[rows[0]]) & (groups >= 0))
     looked = _look(medium, own[_some(np.isin(own, rows), _MOST, rng)], rng)
@@ -229,8 +232,8 @@ def _sharing(
     activations: Rows,
     *,
     proved: bool,
-) -> _Regrouped | None:
-    """Return who in a class shares what a group of it shares; None for nothing that makes the group no worse.
+) -> tuple[_Regrouping, NDArray[np.float64]] | None:
+    """Return what a group of a class shares and the probability of each sample to share it; None where that makes it worse.
 
     ``group`` is the number of the class, its samples, and which of them are members.
     """
@@ -243,7 +246,7 @@ def _sharing(
         if (held & members).sum() < _KEPT * members.sum() or (~held).sum() < FEWEST:
             continue
         if inputs is None or _is_no_worse(inputs, index, own, (members, held), found.kind):
-            return _Regrouped(probability, found.shared.separation, found.kind)
+            return found, probability
     return None
 
 
@@ -464,15 +467,6 @@ class _Regrouping:
 
     looked: _Looked
     shared: Shared
-    kind: _Kind
-
-
-@dataclass(frozen=True)
-class _Regrouped:
-    """The probability of each sample of a class to belong to a group, how far off its pattern lies, and of which kind that is."""
-
-    probability: NDArray[np.float64]
-    separation: float
     kind: _Kind
 
 

@@ -11,8 +11,6 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
-
 from toxscreen import views
 from toxscreen.benchmark import tables
 from toxscreen.benchmark.cases import Case
@@ -20,25 +18,16 @@ from toxscreen.benchmark.grid import Settings, Steps
 from toxscreen.benchmark.regimes import in_order
 from toxscreen.benchmark.subject import Subject
 from toxscreen.config import ScanConfig
+from toxscreen.following import PIECES, follow
 from toxscreen.result import Verdict
 from toxscreen.screening import Labels, Screening, screen
-from toxscreen.settling import convict, leads, new_leads, predicted_classes, reconsider
-from toxscreen.sharing import planted, planted_beside, widen
 from toxscreen.sources.data import open_training_set
 from toxscreen.trigger.medium import open_medium
-from toxscreen.trigger.recover import recover
 
 SEEDS = 1
 
-_PIECES = (
-    "nothing",
-    "label conflict",
-    "what the inputs of a group share",
-    "what is sought in classes that are not accused",
-    "the trigger",
-    "the second screen",
-    "all but the screen",
-)
+_CONFLICT, _ALL_BUT = "label conflict", "all but the screen"
+_PIECES = ("nothing", _CONFLICT, *PIECES, _ALL_BUT)
 """What is left out, by name."""
 
 _ROWS = (
@@ -88,9 +77,9 @@ def _told(found: Mapping[str, Any]) -> str:
 
 def _without(subject: Subject, piece: str, screened: Any) -> dict[str, Any]:
     """Return TPR, FPR and the number of clean classes that are accused, without a piece."""
-    screening, labels = screened(conflict=piece != "label conflict")
-    if piece != "all but the screen":
-        screening = _settled(subject, screening, labels, piece)
+    screening, labels = screened(conflict=piece != _CONFLICT)
+    if piece != _ALL_BUT:
+        screening = _followed(subject, screening, labels, piece)
     flagged, poisoned = screening.samples["flagged"].to_numpy(), subject.planted.poisoned
     accused = {i for i, each in enumerate(screening.classes) if each.verdict.severity >= Verdict.SUSPICIOUS.severity}
     return {
@@ -113,31 +102,22 @@ def _screen(subject: Subject, labels: Labels, *, conflict: bool) -> Screening:
     return screen(replace(stored, layers=seen), labels, None, subject.layer, ScanConfig(seed=subject.seed))
 
 
-def _settled(subject: Subject, screening: Screening, labels: Labels, piece: str) -> Screening:
+def _followed(subject: Subject, screening: Screening, labels: Labels, piece: str) -> Screening:
     """Follow what was screened as a scan does, but for one piece."""
     training_set = open_training_set(subject.as_data, class_names=subject.planted.split.class_names)
-    medium = open_medium(subject.classifier, training_set, None)
-    if medium is None:
-        return screening
-    sharing, seeking, following, again, more = np.random.default_rng(subject.seed).spawn(5)
-    layer = subject.activations.layers[subject.layer]
-    around = piece != "what the inputs of a group share"
-    patterns = piece != "what is sought in classes that are not accused"
-    if around:
-        screening = widen(screening, labels, medium, layer, sharing)
-    if patterns:
-        screening = planted(screening, labels, medium, layer, seeking)
-    if piece != "the trigger":
-        predicted, errors = predicted_classes(screening, labels), list[Exception]()
-        found = recover(medium, leads(screening, labels), predicted, rng=following, failed=errors.append)
-        screening = convict(screening, labels, found)
-    if around:
-        screening = widen(screening, labels, medium, layer, again)
-    if patterns and piece != "the trigger":
-        beside = planted_beside(screening, labels, medium, layer, more)
-        found = recover(medium, new_leads(screening, beside, labels), predicted, rng=more, failed=errors.append)
-        screening = convict(beside, labels, found)
-    if piece == "the second screen":
-        return screening
-    screened = partial(_screen, subject, conflict=piece != "label conflict")
-    return reconsider(screening, labels, screened, ScanConfig().verdict.alpha)
+
+    def failed(error: Exception) -> None:
+        raise error
+
+    followed, _ = follow(
+        screening,
+        labels,
+        partial(open_medium, subject.classifier, training_set, None),
+        subject.activations.layers[subject.layer],
+        partial(_screen, subject, conflict=piece != _CONFLICT),
+        alpha=ScanConfig().verdict.alpha,
+        seed=subject.seed,
+        failed=failed,
+        without=next((each for each in PIECES if each == piece), None),
+    )
+    return followed

@@ -1,0 +1,90 @@
+"""Beside steps 8 and 9 of the flow: from what was screened to what its inputs share, the triggers behind it, and who holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import numpy as np
+
+from toxscreen.activations import Rows
+from toxscreen.decoded import Progress
+from toxscreen.screening import Labels, Screening
+from toxscreen.settling import convict, leads, new_leads, predicted_classes, reconsider
+from toxscreen.sharing import planted, planted_beside, widen
+from toxscreen.trigger.medium import Medium
+from toxscreen.trigger.recover import Recovered, recover
+
+Piece = Literal[
+    "what the inputs of a group share",
+    "what is sought in classes that are not accused",
+    "the trigger",
+    "the second screen",
+]
+"""What can be left out, to measure what it is worth."""
+
+PIECES: tuple[Piece, ...] = get_args(Piece)
+
+
+def follow(
+    screening: Screening,
+    labels: Labels,
+    opened: Callable[[], Medium | None],
+    activations: Rows,
+    screened: Callable[[Labels], Screening],
+    *,
+    alpha: float,
+    seed: int,
+    failed: Callable[[Exception], None],
+    without: Piece | None = None,
+    progress: Progress | None = None,
+) -> tuple[Screening, tuple[Recovered, ...]]:
+    """Look for what the inputs share and the triggers behind it; where that fails, what was found before stands.
+
+    Parameters
+    ----------
+    screening, labels
+        What was screened.
+    opened
+        Opens the inputs and the model; it returns None where they cannot be searched.
+    activations
+        That were screened, shape ``(n_samples, d)``.
+    screened
+        Screens them with other labels.
+    alpha
+        The level of the scan.
+    seed
+        The same seed gives the same result.
+    failed
+        Told what went wrong.
+    without
+        What to leave out.
+    progress
+        Told what is done.
+    """
+    sharing, seeking, following, again, more = np.random.default_rng(seed).spawn(5)
+    shared, sought, caught, anew = (piece != without for piece in PIECES)
+    recovered: tuple[Recovered, ...] = ()
+    try:
+        if (medium := opened()) is None:
+            return screening, recovered
+        if shared:
+            screening = widen(screening, labels, medium, activations, sharing)
+        if sought:
+            screening = planted(screening, labels, medium, activations, seeking, progress)
+        if caught:
+            found, predicted = leads(screening, labels), predicted_classes(screening, labels)
+            recovered = recover(medium, found, predicted, rng=following, failed=failed, progress=progress)
+            screening = convict(screening, labels, recovered)
+        if shared:
+            screening = widen(screening, labels, medium, activations, again)
+        if caught and sought:
+            beside = planted_beside(screening, labels, medium, activations, more)
+            if found := new_leads(screening, beside, labels):
+                further = recover(medium, found, predicted, rng=more, failed=failed)
+                recovered, screening = (*recovered, *further), convict(beside, labels, further)
+        if anew:
+            screening = reconsider(screening, labels, screened, alpha)
+    except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
+        failed(error)
+    return screening, recovered
