@@ -121,6 +121,18 @@ def test_where_most_pictures_are_grey_a_tint_does_not_matter(scaled):
     np.testing.assert_allclose(fit.own, ask(grey, given, words=False).own, atol=0.15)
 
 
+def test_a_tint_does_not_matter_where_classes_are_told_without_colours():
+    shapes, labels = pictures(150, 150, 150, noise=0.1)
+    light = rng(4).normal(size=(450, 1, 3)).astype(np.float32) * 0.3
+    view = shapes[:, :, None] * (1 + light) + light[:, :, ::-1]
+    tinted = np.flatnonzero(labels == 1)[:40]
+    view[tinted] = view[tinted] * np.array([1, 0.6, 0.3], np.float32) + np.array([0.6, 0, -0.6], np.float32)
+    given = labels.copy()
+    given[tinted] = 0
+    rows = np.isin(np.arange(450), tinted)
+    assert conflict(ask(view.reshape(450, -1), given, words=False), given, rows) > 0.9
+
+
 def test_pictures_of_one_colour_each_are_asked_without_a_warning():
     labels = np.repeat([0, 1], 30)
     view = np.repeat(255 * labels, 192).reshape(60, 192).astype(np.float32)
