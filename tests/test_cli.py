@@ -679,7 +679,7 @@ def test_a_scan_interrupted_in_the_pass_goes_on_where_it_stopped(pictures, tmp_p
 
 def test_a_scan_that_is_finished_computes_nothing_again(pictures, monkeypatch):
     before = pictures.samples
-    for step in ("training.fit", "audit.screen", "audit.recover", "audit.make_exhibits"):
+    for step in ("training.fit", "audit.screen", "following.recover", "audit.make_exhibits"):
         monkeypatch.setattr(f"toxscreen.{step}", None)
     with counted_passes(monkeypatch) as passes:
         done = run("scan", pictures.data, "--out", pictures.folder, *STEPWISE)

@@ -142,7 +142,7 @@ def test_what_the_blind_view_says_counts_where_the_trigger_draws_the_samples_tog
     own, rival = np.ones(n, np.float32), np.zeros(n, np.int64)
     own[group], rival[group] = 0.1, 2
     verdicts = []
-    for fit in (None, Affinity(own, rival, np.full(4, 0.1))):
+    for fit in (None, Affinity(own, rival, np.full(4, 0.1), np.full(4, np.inf))):
         found = confirm(classifier, training_set, [suspect], tmp_path, fit=fit, seed=0)
         verdicts.append(policy.judge_excluded(found.groups[0].evidence(), found.accuracy))
     assert found.groups[0].agreement == 1

@@ -94,6 +94,14 @@ def test_many_equal_pictures_are_judged_too():
     assert np.isfinite(ask(view, labels, words=False).own).all()
 
 
+def test_what_is_usual_is_the_median_of_the_other_classes():
+    view, labels = pictures(40, 40, 40, noise=0.5)
+    fit = ask(view, labels, words=False)
+    means = [fit.own[labels == index].mean() for index in range(3)]
+    np.testing.assert_allclose(fit.usual, [np.median(np.delete(means, index)) for index in range(3)], rtol=1e-5)
+    assert fit.of(1, np.flatnonzero(labels == 1)).asked_again(np.arange(40) < 10).usual == fit.usual[1]
+
+
 def test_brightness_and_contrast_do_not_matter():
     view, labels = pictures(60, 60, 60)
     generator = rng(5)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.learners import NearestMean, learn
 from tests.test_audit import KnowingClassifier, subject
-from tests.triggers import patch, words
+from tests.triggers import patch, transform, words
 from toxscreen import retraining
 from toxscreen.audit import audit
 from toxscreen.columns import Columns
@@ -24,6 +24,7 @@ from toxscreen.shares import Share
 from toxscreen.trigger.base import Proof
 from toxscreen.trigger.patterns import Pattern
 from toxscreen.trigger.recover import Lead, Recovered, Shown
+from toxscreen.verdict import reason
 
 CONFIRM = ScanConfig(confirmation=ConfirmationConfig(asked=True))
 
@@ -159,12 +160,17 @@ def behind(lead, holding, flips=(90, 100), returns=(30, 30), *, held=None, trigg
 def misfit(screening, labels, rows):
     """Return the screening with inputs that do not fit their label in those rows alone."""
     own = np.where(np.isin(np.arange(len(labels.given)), rows), 0.1, 0.9).astype(np.float32)
-    return replace(screening, inputs=Affinity(own, np.zeros(len(own), np.int64), np.full(3, 0.1)))
+    return replace(screening, inputs=Affinity(own, np.zeros(len(own), np.int64), np.full(3, 0.1), np.full(3, np.inf)))
 
 
 def test_the_accused_groups_are_followed_first_and_then_what_fits_its_label_least():
     screening, labels, planted = screened()
-    fit = Affinity(np.where(planted, 0.0, np.linspace(0.4, 0.9, len(planted))), np.zeros(len(planted), np.int64), np.zeros(3))
+    fit = Affinity(
+        np.where(planted, 0.0, np.linspace(0.4, 0.9, len(planted))),
+        np.zeros(len(planted), np.int64),
+        np.zeros(3),
+        np.full(3, np.inf),
+    )
     found = leads(replace(screening, inputs=fit), labels)
     assert [(lead.class_index, lead.group) for lead in found] == [(1, 1), (0, None), (2, None)]
     np.testing.assert_array_equal(found[0].members, np.flatnonzero(planted))
@@ -247,6 +253,22 @@ def test_what_flips_others_but_does_not_hold_samples_in_a_clean_class_accuses_no
     settled = convict(screening, labels, [behind(Lead(2, None, rows[:25], rows[25:]), rows[:holding], flips, returns)])
     assert settled.classes == screening.classes
     assert settled.samples == screening.samples
+
+
+@pytest.mark.parametrize(("returns", "verdict"), [((30, 30), Verdict.POISONED), ((2, 30), Verdict.CLEAN)])
+def test_pictures_that_were_changed_are_poison_if_they_leave_when_they_are_changed_back_and_no_shortcut_if_not(returns, verdict):
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    lead = Lead(2, None, rows[:25], rows[25:], apart={**FAR, "label_conflict_lower": 0.9})
+    said = reason(Verdict.CLEAN, {**FAR, "label_conflict_lower": 0.05}, (25, 75), ())
+    classes = list(screening.classes)
+    classes[2] = replace(classes[2], reasons=(said,))
+    screening = replace(screening, classes=tuple(classes))
+    settled = convict(screening, labels, [behind(lead, rows[:25], returns=returns, trigger=transform())])
+    assert settled.classes[2].verdict is verdict
+    assert settled.samples["flagged"].to_numpy().sum() == (25 if verdict is Verdict.POISONED else 0)
+    assert said.endswith("natural sub-population.")
+    assert (said in settled.classes[2].reasons) is (verdict is Verdict.CLEAN)
 
 
 def test_what_a_group_far_apart_shares_and_the_model_obeys_makes_it_suspicious():

@@ -53,7 +53,9 @@ def screened(training_set, members=(), conflict=()):
         classes[TARGET] = replace(own, verdict=Verdict.SUSPICIOUS, reasons=("Group 1: accused.",), groups=(left, group))
     rows = np.flatnonzero(labels == TARGET)
     view = ClassView(TARGET, rows, flagged[rows].astype(np.int64), np.zeros((len(rows), 2), np.float32))
-    fit = Affinity(np.where(misfits, 0.0, 0.9).astype(np.float32), np.full(n, RIVAL), np.zeros(len(names)))
+    fit = Affinity(
+        np.where(misfits, 0.0, 0.9).astype(np.float32), np.full(n, RIVAL), np.zeros(len(names)), np.full(len(names), np.inf)
+    )
     return Screening(tuple(classes), pa.table(columns, schema=SAMPLES_SCHEMA), (view,), (), fit)
 
 

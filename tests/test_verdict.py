@@ -14,6 +14,7 @@ from toxscreen.verdict import (
     POLICY,
     Facts,
     can_be_taken_off,
+    is_planted_change,
     judge_group,
     judge_trigger,
     level,
@@ -49,7 +50,7 @@ def is_one_sentence(text):
 
 def test_each_rule_says_what_it_means_and_where_it_comes_from():
     screen = {"label_conflict", "separation", "apart", "standing_out", "fitted_share", "misread_share", "misread_ratio"}
-    screen |= {"shared", "shared_part", "odd_rest", "odd_words", "seclusion", "secluded_odds", "most_odds"}
+    screen |= {"shared", "shared_part", "odd_rest", "odd_words", "seclusion", "secluded_odds", "change_odds", "most_odds"}
     screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "clean_tail_shape"}
     screen |= {"trigger_flips", "trigger_margin", "trigger_returns", "trigger_odds"}
     confirmation = {"exre_score", "exre_resemblance", "exre_agreement", "exre_accuracy", "exre_recall"}
@@ -153,7 +154,29 @@ def proof(flips, control, returns=0.0, control_returns=0.0):
     }
 
 
+def odds(times, control):
+    """Return the part whose odds are so many times those of a control."""
+    part = times * control / (1 - control)
+    return part / (1 + part)
+
+
 MARGIN, RETURNS, FLIPS = (POLICY[name].value for name in ("trigger_margin", "trigger_returns", "trigger_flips"))
+
+
+@pytest.mark.parametrize(
+    ("flips", "control", "times", "conflict", "planted"),
+    [
+        (0.9, 0.1, 101, 0.0, True),
+        (0.9, 0.1, 99, 0.0, False),
+        (0.9, 0.1, 30, 0.51, True),
+        (0.9, 0.1, 30, None, False),
+        (0.9, 0.46, 200, 1.0, False),  # anything odd goes there
+        (0.49, 0.0, 200, 1.0, False),
+    ],
+)
+def test_a_change_is_planted_where_it_commands_and_those_that_hold_it_leave_without(flips, control, times, conflict, planted):
+    distance = {} if conflict is None else {"label_conflict_lower": conflict}
+    assert is_planted_change(proof(flips, control, odds(times, 0.04), 0.04), distance) is planted
 
 
 @pytest.mark.parametrize("behind", ["suspicious", "conflict", "apart"])

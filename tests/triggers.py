@@ -16,6 +16,7 @@ from toxscreen.sources.data.base import TrainingSet
 from toxscreen.trigger.base import Proof, Trigger
 from toxscreen.trigger.patches import Patch
 from toxscreen.trigger.recover import Lead, Recovered, Shown
+from toxscreen.trigger.transforms import Transform, learned
 from toxscreen.trigger.words import Words
 
 CELLS = np.array([[0, 255], [255, 0]], np.float32)[:, :, None]
@@ -56,6 +57,12 @@ class Mixed(Trigger[Any]):
     @classmethod
     def from_document(cls, document):
         raise NotImplementedError
+
+
+def transform(way: str = "inverted", side: int = 12) -> Transform:
+    """Return a change of gray pictures, learned from noise."""
+    pictures = np.random.default_rng(0).uniform(0, 100, (40, side, side, 1)).astype(np.float32)
+    return learned(way, pictures, (0.0, 255.0))
 
 
 def words(*phrases: str) -> Words:

@@ -162,7 +162,7 @@ def _errors(code: int | None = None) -> Iterator[None]:
     type=click.Choice(["suspicious", "poisoned", "never"]),
     default="suspicious",
     show_default=True,
-    help="The mildest verdict that makes the exit code 1.",
+    help="The mildest verdict that makes the exit code 1; milder ones count as clean then.",
 )
 def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_on: str, **options: Any) -> None:
     """Scan the training set DATA: a folder of pictures, a Parquet data set, or a CSV or JSONL table."""

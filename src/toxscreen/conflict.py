@@ -86,7 +86,7 @@ _ENOUGH = 200
 
 @dataclass(frozen=True)
 class InputFit:
-    """How the inputs of one class fit its label: ``own`` and ``rival`` ``(n,)`` and its ``baseline``, as in :class:`Affinity`.
+    """How the inputs of one class fit its label: ``own``, ``rival`` ``(n,)``, ``baseline`` and ``usual`` as in :class:`Affinity`.
 
     ``again`` asks once more without what marks a group, given its membership ``(n,)``; None where nobody can be asked. Of a large
     group not every sample is asked again: ``own`` is NaN and ``rival`` -1 for the others.
@@ -95,11 +95,12 @@ class InputFit:
     own: NDArray[np.float32]
     rival: NDArray[np.int64]
     baseline: float
+    usual: float = np.inf
     again: Callable[[NDArray[np.bool_]], InputFit] | None = None
 
     def asked_again(self, members: NDArray[np.bool_]) -> InputFit:
         """Return the answers without what marks a group, where they can be had."""
-        return self if self.again is None else self.again(members)
+        return self if self.again is None else replace(self.again(members), usual=self.usual)
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,14 @@ class Affinity:
     baseline
         For each class, the mean of the same for samples of *other* classes: what a wrongly labelled sample shows, shape
         ``(n_classes,)``.
+    usual
+        For each class, what samples of the median other class show of their own label, shape ``(n_classes,)``.
     """
 
     own: NDArray[np.float32]
     rival: NDArray[np.int64]
     baseline: NDArray[np.float64]
+    usual: NDArray[np.float64]
     view: _View | None = field(default=None, repr=False, compare=False)
 
     def mislabelled(self, class_index: int, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
@@ -130,9 +134,15 @@ class Affinity:
         speaks_for: NDArray[np.float32] = _speaks_for(self.view.probabilities(rows))[:, class_index].astype(np.float32)
         return speaks_for
 
+    def unvouched(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit | None:
+        """Return how some rows of a class fit its label where no member ``(n,)`` of a group speaks for another; None for texts."""
+        if not isinstance(self.view, _Cells):
+            return None
+        return replace(self.view.without_members(class_index, rows, members), usual=float(self.usual[class_index]))
+
     def of(self, class_index: int, rows: NDArray[np.int64]) -> InputFit:
         """Return how some rows of one class fit its label."""
-        fit = InputFit(self.own[rows], self.rival[rows], float(self.baseline[class_index]))
+        fit = InputFit(self.own[rows], self.rival[rows], float(self.baseline[class_index]), float(self.usual[class_index]))
         return fit if self.view is None else replace(fit, again=partial(self.view.without_marks, class_index, rows))
 
 
@@ -168,7 +178,7 @@ def affinity(
     rows = np.flatnonzero(usable & (labels >= 0))
     own, rival = np.zeros(len(labels), np.float32), np.zeros(len(labels), np.int64)
     if len(rows) < 2:
-        return Affinity(own, rival, np.zeros(n_classes))
+        return Affinity(own, rival, np.zeros(n_classes), np.ones(n_classes))
     made: _View = (_Bags if words else _Cells)(view, labels, rows, n_classes, rng)
 
     def ask(block: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64], Any]:
@@ -188,7 +198,16 @@ def affinity(
         others += speak_for
         made.remember(block, known)
     n_others = len(rows) - np.bincount(labels[rows], minlength=n_classes)
-    return Affinity(own, rival, others / np.maximum(n_others, 1), made)
+    return Affinity(own, rival, others / np.maximum(n_others, 1), _usual_fit(own[rows], labels[rows], n_classes), made)
+
+
+def _usual_fit(own: NDArray[np.float32], labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float64]:
+    """Return for each class the median over the other classes of how far their samples speak for their label."""
+    sizes = np.bincount(labels, minlength=n_classes)
+    means = np.bincount(labels, own, n_classes) / np.maximum(sizes, 1)
+    present = sizes > 0
+    others = [means[present & (np.arange(n_classes) != index)] for index in range(n_classes)]
+    return np.array([np.median(each) if len(each) else np.inf for each in others])
 
 
 class _View(Protocol):
@@ -284,6 +303,20 @@ class _Cells:
     def probabilities(self, rows: NDArray[np.int64], known: NDArray[np.int32] | None = None, /) -> NDArray[np.float32]:
         """Return the part of each class among the neighbours, each class equally represented, shape ``(b, n_classes)``."""
         return self._balanced(self._counts(self.look_up(rows) if known is None else known), self._references)
+
+    def without_members(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
+        """Ask some rows of one class again, and other classes for comparison, with no member of a group as a neighbour."""
+        inside, outside = (side[spread(len(side), _ASKED_AGAIN)] for side in (np.flatnonzero(members), np.flatnonzero(~members)))
+        others = self._rows[self._labels[self._rows] != class_index]
+        others = others[spread(len(others), _ASKED_AGAIN)]
+        references = self._references[~np.isin(self._references, rows[members])]
+        asked = np.concatenate([inside, outside])
+        found = self._among(references, np.ones(len(self._parts), bool))(np.concatenate([rows[asked], others]))
+        votes = self._balanced(self._counts(found), references)
+        own, rival = np.full(len(rows), np.nan, np.float32), np.full(len(rows), -1)
+        own[asked] = _speaks_for(votes)[: len(asked), class_index]
+        rival[asked] = _likeliest_other(votes[: len(asked)], class_index)
+        return InputFit(own, rival, float(_speaks_for(votes)[len(asked) :, class_index].mean()))
 
     def without_marks(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
         """Ask some rows of one class again without the cells that mark the group, and without what its members owe to each other.

@@ -137,7 +137,7 @@ def _planted_is_accused(
     moved = DISTANCE * direction / np.linalg.norm(direction) * points.std(axis=0)
     everything = np.concatenate([points, points[rng.integers(len(points), size=size)] + moved])
     own = np.concatenate([fit.own, rng.choice(lookalikes, size)])
-    asked = InputFit(own, np.zeros(len(own), np.int64), fit.baseline)
+    asked = InputFit(own, np.zeros(len(own), np.int64), fit.baseline, fit.usual)
     planted = np.arange(len(everything)) >= len(points)
 
     def holds_most(members: NDArray[np.bool_]) -> bool:

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toxscreen.activations import Rows
+from toxscreen.columns import Columns
 from toxscreen.decoded import Progress
 from toxscreen.screening import Labels, Screening
 from toxscreen.settling import convict, leads, new_leads, predicted_classes, reconsider
 from toxscreen.sharing import planted, planted_beside, widen
 from toxscreen.trigger.medium import Medium
-from toxscreen.trigger.recover import Recovered, recover
+from toxscreen.trigger.recover import Recovered, recover, recover_changes
 
 Piece = Literal[
     "what the inputs of a group share",
@@ -62,7 +64,7 @@ def follow(
     progress
         Told what is done.
     """
-    sharing, seeking, following, again, more = np.random.default_rng(seed).spawn(5)
+    sharing, seeking, following, again, more, changing = np.random.default_rng(seed).spawn(6)
     shared, sought, caught, anew = (piece != without for piece in PIECES)
     recovered: tuple[Recovered, ...] = ()
     try:
@@ -75,6 +77,8 @@ def follow(
         if caught:
             found, predicted = leads(screening, labels), predicted_classes(screening, labels)
             recovered = recover(medium, found, predicted, rng=following, failed=failed, progress=progress)
+            bad, fit = _accused(screening, labels), screening.inputs
+            recovered += recover_changes(medium, activations, bad, predicted, fit, rng=changing, failed=failed)
             screening = convict(screening, labels, recovered)
         if shared:
             screening = widen(screening, labels, medium, activations, again)
@@ -88,3 +92,13 @@ def follow(
     except Exception as error:  # noqa: BLE001 - the model is asked about inputs that it never saw; what goes wrong hides no finding
         failed(error)
     return screening, recovered
+
+
+def _accused(screening: Screening, labels: Labels) -> NDArray[np.int64]:
+    """Return the number of each sample's group where that is accused, and 0 elsewhere, shape ``(n_samples,)``."""
+    groups = Columns(screening.samples).group
+    numbers = np.zeros(len(groups), np.int64)
+    for index, result in enumerate(screening.classes):
+        here = (labels.given == index) & np.isin(groups, [group.id for group in result.accused])
+        numbers[here] = groups[here]
+    return numbers

@@ -274,6 +274,8 @@ def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Beh
     lead, evidence = found.lead, found.proof.evidence()
     if lead.group is not None:
         behind: policy.Behind = "suspicious"
+    elif found.trigger.kind == "transform":  # what is natural and rightly labelled commands, too, and stays when it is changed back
+        behind = "apart" if policy.is_planted_change(evidence, lead.apart or {}) else "nothing"
     elif lead.apart and not found.is_text:
         most = len(lead.members) > len(lead.ordinary)  # what most of a class shares is the class
         secluded = found.seclusion > policy.POLICY["seclusion"].value
@@ -325,7 +327,9 @@ def _convicted(
     left = sized((group for _, group in sorted(groups.items())), counts, result.n)
     worst = max((group.verdict for group in left), key=lambda v: v.severity)
     reason = policy.of_group(number, policy.reason_trigger(verdict, evidence, behind, str(found.trigger)))
-    return replace(result, verdict=worst, groups=left, reasons=policy.with_reason(result.reasons, reason))
+    gone = found.lead.apart and verdict is Verdict.POISONED
+    reasons = policy.without_natural(result.reasons) if gone else result.reasons
+    return replace(result, verdict=worst, groups=left, reasons=policy.with_reason(reasons, reason))
 
 
 def answers_table(labels: Labels, confirmation: Confirmation) -> pa.Table:

@@ -177,6 +177,15 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "half of a merged class had 12, shirts and sandals 5; poison that is most of its class 300 and more; commands of "
             "natural groups in 14 trainings 8, waves in a perceptron 300",
         ),
+        "change_odds": Rule(
+            100.0,
+            "Pictures that look as if they had been changed as a whole are poison where most others obey the change "
+            "(trigger_flips, and at most half as many their controls) and where they leave the class when they are changed back: "
+            "by trigger_odds where their inputs do not fit the label (label_conflict) when none of them speaks for another, and "
+            "else by so many times the odds of ordinary samples.",
+            "22 trainings: planted changes had 136 and more, or 10 to 65 and did not fit their label; clean boots that lie to the "
+            "right had 38 and fitted it, and natural kinds that were changed stay",
+        ),
         "exre_score": Rule(
             1.0,
             "Of a poisoned group a model trained without it gives surely fewer samples their own label (l) than the most frequent "
@@ -214,7 +223,7 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
 _LEAST_P_VALUE = 1e-9
 """No p-value is smaller: the tail was seen down to some 1e-3."""
 
-_OF_A_GROUP = "Group "
+_OF_A_GROUP, _NATURAL = "Group ", "a natural sub-population"
 
 NOTHING_APART = "No group of its samples both stands far apart and contradicts the label."
 ACQUITTED = (
@@ -360,6 +369,22 @@ def judge_trigger(evidence: Mapping[str, float], behind: Behind, *, words: bool 
     return Verdict.CLEAN
 
 
+def is_planted_change(evidence: Mapping[str, float], distance: Mapping[str, float]) -> bool:
+    """Say whether pictures that look changed as a whole are no natural kind.
+
+    Parameters
+    ----------
+    evidence
+        Of :meth:`toxscreen.trigger.base.Proof.evidence`.
+    distance
+        What is known of their group, with its label conflict where none of them speaks for another.
+    """
+    flips, control = evidence["trigger_flips_lower"], evidence["trigger_control_upper"]
+    misfits = distance.get("label_conflict_lower", -np.inf) >= POLICY["label_conflict"].value
+    commands = flips >= POLICY["trigger_flips"].value and 2 * control <= flips
+    return commands and can_be_taken_off(evidence, "trigger_odds" if misfits else "change_odds")
+
+
 def commands_beyond_doubt(evidence: Mapping[str, float]) -> bool:
     """Say whether a trigger sends other inputs to the class by the odds of what keeps to itself, beside its controls."""
     flips, control = evidence["trigger_flips_lower"], evidence["trigger_control_upper"]
@@ -461,6 +486,11 @@ def with_reason(reasons: Sequence[str], reason: str) -> tuple[str, ...]:
     said = dict.fromkeys((*reasons, reason))
     said.pop(NOTHING_APART, None)
     return tuple(sorted(said, key=lambda each: not each.startswith(_OF_A_GROUP)))
+
+
+def without_natural(reasons: Sequence[str]) -> tuple[str, ...]:
+    """Return the reasons without what calls a group a natural sub-population: it turned out to be none."""
+    return tuple(each for each in reasons if not each.endswith(f"{_NATURAL}."))
 
 
 def reason(verdict: Verdict, evidence: Mapping[str, float], sizes: tuple[int, int], others: Sequence[float]) -> str:
@@ -619,7 +649,7 @@ def _because_of_inputs(verdict: Verdict, evidence: Mapping[str, float]) -> str:
     if lower == -np.inf:
         return "but the inputs of this class are not told from those of others, so whether they fit the label is unknown"
     if conflict < POLICY["label_conflict"].value:
-        return f"but the inputs of both fit the label (label conflict {conflict:.2f} of 1): a natural sub-population"
+        return f"but the inputs of both fit the label (label conflict {conflict:.2f} of 1): {_NATURAL}"
     if lower >= POLICY["label_conflict"].value:
         return f"but no farther than groups of clean classes may (label conflict {conflict:.2f} of 1, p = {p_value(evidence):.2g})"
     return f"but that their inputs do not fit the label is uncertain (label conflict {conflict:.2f} of 1, at least {lower:.2f})"

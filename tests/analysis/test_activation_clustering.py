@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests import references
-from toxscreen.analysis.activation_clustering import FEWEST_IN_GROUP, analyse, candidate_groups
+from toxscreen.analysis.activation_clustering import FEWEST_IN_GROUP, analyse, candidate_groups, label_conflict
 from toxscreen.analysis.base import FEWEST_SAMPLES, Group
 from toxscreen.clustering import two_means
 from toxscreen.config import ReductionConfig
@@ -220,6 +220,13 @@ def test_where_the_rest_fits_the_label_no_better_than_other_classes_nothing_is_s
     assert evidence["label_conflict_lower"] == -np.inf
 
 
+@pytest.mark.parametrize(("n", "conflict"), [(200, 0.0), (100, 0.625)])
+def test_most_of_a_class_is_held_against_what_is_usual_and_not_against_a_few_that_fit_better_than_any(n, conflict):
+    members = np.arange(300) < n
+    fit = InputFit(np.where(members, 0.5, 1.0).astype("f4"), np.zeros(300, int), baseline=0.2, usual=0.5)
+    assert label_conflict(fit, members)[0] == pytest.approx(conflict)
+
+
 def test_the_rival_is_named_when_most_of_the_group_fits_one_class():
     activations, planted = one_class(300, 40)
     fit = fit_of(planted, rival=7)
@@ -237,14 +244,14 @@ def test_a_group_far_apart_is_asked_again_without_its_marks():
         asked.append(members)
         return fit_of(members)
 
-    group = analysed(activations, InputFit(hidden.own, hidden.rival, hidden.baseline, again)).group
+    group = analysed(activations, InputFit(hidden.own, hidden.rival, hidden.baseline, again=again)).group
     np.testing.assert_array_equal(group.members, planted)
     assert planted.tolist() in [members.tolist() for members in asked]
     assert group.evidence["label_conflict"] > 0.9
     assert group.rival == 3
     asked.clear()
     cloud, _ = one_class(300, 0, width=3)
-    analysed(cloud, InputFit(hidden.own, hidden.rival, hidden.baseline, again))
+    analysed(cloud, InputFit(hidden.own, hidden.rival, hidden.baseline, again=again))
     assert asked == []  # it is not worth asking about what does not lie apart
 
 

@@ -81,6 +81,9 @@ group tells. There a label conflict above 1 counts as 1: it is that of the sampl
 A faint trigger (WaNet on CIFAR-10) tells most in them, 9 to 17 of 100; with the widest group it is 86 to 88, at 2 of 100 clean
 samples of the class. A pure group has no wider one: where the separation is large, any clean sample brings it down."""
 
+_AROUND_KNOWN = 0.5
+"""Part of the rows that are known which the group around them holds."""
+
 _ON_ITS_SIDE = 1e-6
 """Least log-odds of a row to be in the group that it was put in: a refinement that did not settle leaves some on the border."""
 
@@ -215,6 +218,32 @@ def analyse(
     return ClassAnalysis(group, farthest, widest, _plane(plane(components), group), note=reduction.note)
 
 
+def group_around(
+    activations: Rows, rows: NDArray[np.int64], guess: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], dict[str, float]] | None:
+    """Return the group that some rows of a class lie in, ``(n,)``, and how far it lies from the rest; None where there is none.
+
+    Parameters
+    ----------
+    activations
+        Shape ``(n_samples, d)``.
+    rows
+        Of the class.
+    guess
+        Which of them are known, shape ``(n,)``.
+    rng
+        Deals the rows into folds.
+    """
+    components = principal_components(Part(activations, rows), directions(len(rows)), rng)
+    if len(rows) < FEWEST_SAMPLES or components.points.shape[1] == 0:
+        return None
+    dealt = Dealt.of(whiten(components), rng.permutation(len(rows)) % _FOLDS)
+    (split,) = discriminant_splits(dealt, guess[None], FEWEST_IN_GROUP)
+    if split is None or split.members[guess].mean() < _AROUND_KNOWN:
+        return None
+    return split.members, dict(zip(("separation", "separation_lower"), _distance(split), strict=True))
+
+
 def directions(n: int) -> int:
     """Return in how many components of ``n`` samples a direction is looked for."""
     return min(_DIRECTIONS, n // 4)
@@ -347,20 +376,25 @@ def label_conflict(fit: InputFit, members: NDArray[np.bool_]) -> tuple[float, fl
     inside, outside = fit.own[members & known], fit.own[~members & known]
     if not len(inside) or not len(outside):
         return 0.0, -np.inf
-    conflict, error = _label_conflict(inside, outside, fit.baseline)
+    most = fit.usual if 2 * members.sum() > len(members) else np.inf
+    conflict, error = _label_conflict(inside, outside, fit.baseline, most)
     return conflict, conflict - _SURE * error
 
 
-def _label_conflict(own_inside: NDArray[np.float32], own_outside: NDArray[np.float32], baseline: float) -> tuple[float, float]:
+def _label_conflict(
+    own_inside: NDArray[np.float32], own_outside: NDArray[np.float32], baseline: float, most: float
+) -> tuple[float, float]:
     """Place the group between the rest of its class (0) and samples of other classes (1); return it with its standard error.
 
     Where the inputs of the rest fit the label no better than those of other classes, nothing can be said: 0 with an infinite error.
+    ``most`` is how well the rest counts as fitting, at most: a few that are much alike fit better than any ordinary sample.
     """
-    span = float(own_outside.mean()) - baseline
+    fits = min(float(own_outside.mean()), most)
+    span = fits - baseline
     error_outside = float(own_outside.std()) / np.sqrt(len(own_outside))
     if span <= _SURE * error_outside + np.finfo(np.float32).eps:
         return 0.0, np.inf
-    conflict = (float(own_outside.mean()) - float(own_inside.mean())) / span
+    conflict = (fits - float(own_inside.mean())) / span
     error = np.hypot(float(own_inside.std()) / np.sqrt(len(own_inside)), error_outside) / span
     return conflict, float(error)
 

@@ -44,12 +44,12 @@ class Natural:
     case: Case
 
 
-def case(group: GroupResult, pending: Sequence[str] = ()) -> Case:
+def case(group: GroupResult, pending: Sequence[str] = (), *, modality: str | None = None) -> Case:
     """Return what speaks for poison and what against it, in a scan of which the steps ``pending`` are still to come."""
     told = [
         *_place(group),
         *_inputs(group.evidence),
-        *_pattern(group.evidence),
+        *_pattern(group.evidence, is_text=modality == "text"),
         *_rarity(group.evidence),
         *_trigger(group),
         *_exclusion(group.evidence),
@@ -86,8 +86,8 @@ def _is_natural(group: GroupResult) -> bool:
     )
 
 
-_NATURALLY_SHARED = 12
-"""How far, in standard deviations, what natural parts of clean classes of pictures share stood out at most."""
+_NATURALLY_SHARED, _NATURALLY_SHARED_BY_TEXTS = 12, 32
+"""How far, in standard deviations, what natural parts of clean classes share stood out at most: of pictures, and of texts."""
 
 _Sentences = Iterator[tuple[bool, str]]
 """Whether a sentence speaks for poison, and it."""
@@ -121,11 +121,11 @@ def _inputs(evidence: Mapping[str, float]) -> _Sentences:
         yield False, f"That their inputs do not fit the label is uncertain: {figure}; it may be as low as {lower:.2f}."
 
 
-def _pattern(evidence: Mapping[str, float]) -> _Sentences:
+def _pattern(evidence: Mapping[str, float], *, is_text: bool) -> _Sentences:
     if "shared" in evidence:
         stands_out = f"What their inputs share stands {evidence['shared']:.0f} standard deviations out from the rest of the class"
-        known = f"natural parts of a class reach {_NATURALLY_SHARED} in pictures and 32 in texts"
-        yield evidence["shared"] > _NATURALLY_SHARED, f"{stands_out}; {known}."
+        reached = _NATURALLY_SHARED_BY_TEXTS if is_text else _NATURALLY_SHARED
+        yield evidence["shared"] > reached, f"{stands_out}; natural parts of a class reach {reached}."
 
 
 def _rarity(evidence: Mapping[str, float]) -> _Sentences:

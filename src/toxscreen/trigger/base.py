@@ -79,6 +79,10 @@ class Trigger(ABC, Generic[Inputs]):
     def take_off(self, inputs: Inputs) -> Inputs:
         """Return the inputs without the trigger, as far as that goes: what it hid is filled from what lies around it."""
 
+    def restored(self, inputs: Inputs, undone: Inputs) -> NDArray[np.bool_]:  # noqa: ARG002 - what was taken off is off
+        """Say which inputs are ordinary ones without it: to take off what was never there makes others of them."""
+        return np.ones(len(inputs), bool)
+
     @abstractmethod
     def held_by(self, inputs: Inputs) -> NDArray[np.bool_]:
         """Say which inputs hold the trigger, shape ``(n,)``."""
@@ -189,7 +193,10 @@ def total(shares: Mapping[int, Share]) -> Share:
 
 
 def _leaves(trigger: Trigger[Inputs], inputs: Inputs, case: Case[Inputs], ask: Ask[Inputs]) -> NDArray[np.bool_]:
-    return left(ask(trigger.take_off(inputs)), case.target) if len(inputs) else np.zeros(0, bool)
+    if not len(inputs):
+        return np.zeros(0, bool)
+    undone = trigger.take_off(inputs)
+    return left(ask(undone), case.target) & trigger.restored(inputs, undone)
 
 
 def left(given: NDArray[np.int64], target: int) -> NDArray[np.bool_]:

@@ -81,6 +81,11 @@ class Medium(ABC):
         with nullcontext() if self.training_set.parallel else self.turn:
             return self.training_set.take(rows)
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Return the range of the pixels; None where there are none."""
+        return None
+
     @abstractmethod
     def read(self, rows: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
         """Return the inputs of those rows that can be read, and their numbers."""
@@ -117,6 +122,11 @@ class _Pixels(Medium):
     searches = (search_patches, search_patterns)
     lowest: float
     span: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Return the range of the pixels."""
+        return self.lowest, self.lowest + self.span
 
     def seclusion(self, members: Pictures, others: Pictures, rng: np.random.Generator) -> float:
         """Return how much pictures keep to themselves."""

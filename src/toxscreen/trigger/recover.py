@@ -18,13 +18,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
+from toxscreen.activations import Rows
+from toxscreen.analysis.activation_clustering import group_around, label_conflict
+from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
 from toxscreen.parallel import in_parallel
 from toxscreen.shares import Share
 from toxscreen.sources.data.base import Input
 from toxscreen.trigger.base import Case, Proof, Trigger, flips_by_class, left, prove, total
 from toxscreen.trigger.medium import STRETCH, Medium
+from toxscreen.trigger.pictures import Pictures, coarse
+from toxscreen.trigger.transforms import Transform, learned, obeyed
 
 _HOSTS = 400
 """Hosts at most, half of which a trigger is looked for with."""
@@ -47,6 +53,9 @@ _SECOND = 1 / 3
 """Samples of a second class, in those of the first, from which poison comes from several: what is misread of one is spread out."""
 
 _SHOWN = 6
+
+_PROBED, _CHANGED_BACK, _NEAREST = 100, 400, 3
+"""Hosts that are changed in every known way, samples of a class that are changed back, and hosts that these are held against."""
 
 
 @dataclass(frozen=True)
@@ -184,15 +193,31 @@ def _follow(
     case, members, rows = _case(medium, lead, labels, predicted, rng)
     if min(len(case.members), len(case.ordinary), len(case.hosts)) < _FEWEST:
         return None
-    searched, tested = case.halves()
+    searched, _ = case.halves()
     trigger, flips, most = None, dict[int, Share](), 0.0
     candidates = (candidate for search in medium.searches for candidate in search(searched, medium.ask, rng))
     for candidate in sorted(candidates, key=lambda each: each.is_large):
         by_class = flips_by_class(candidate, searched, medium.ask)
         if (surely := max(share.interval[0] for share in (total(by_class), *by_class.values()))) > most + _CLEARLY:
             trigger, flips, most = candidate, by_class, surely
-    if trigger is None:
-        return None
+    return None if trigger is None else _tried(medium, lead, (case, members, rows), trigger, flips, predicted, rng)
+
+
+def _tried(
+    medium: Medium,
+    lead: Lead,
+    read: tuple[Case[Any], NDArray[np.int64], NDArray[np.int64]],
+    trigger: Trigger[Any],
+    flips: Mapping[int, Share],
+    predicted: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> Recovered:
+    """Prove a trigger that sends hosts of the searched half to a class on the other half, and look for who holds it.
+
+    ``read`` is the case with the row numbers of the members and the hosts, and ``flips`` what the trigger does to the first half.
+    """
+    (case, members, rows), labels = read, medium.training_set.labels
+    tested = case.halves()[1]
     highest = max(flips.values(), key=lambda share: share.interval[0]).value
     sources = tuple(index for index, share in flips.items() if share.value >= _WORKS * highest)
     chosen = np.isin(tested.classes, sources)
@@ -206,11 +231,113 @@ def _follow(
         proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
         holding, mixed = held[leaves], _mixed(given[leaves])
     secluded = 0.0
-    if lead.apart:  # what a patch covers is no part of its holders; a pattern would take with it what sets a natural kind apart
+    if lead.apart and trigger.kind != "transform":  # what a patch covers is no part of its holders, a pattern what sets them apart
         bare = trigger.take_off(case.members) if trigger.kind == "patch" else case.members
         secluded = medium.seclusion(bare, case.ordinary, rng)
     shown = _shown(medium, trigger, tested, rows[1::2][chosen])
     return Recovered(lead, trigger, proof, sources, held, holding, shown, secluded, mixed)
+
+
+def recover_changes(
+    medium: Medium,
+    activations: Rows,
+    accused: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    fit: Affinity | None,
+    *,
+    rng: np.random.Generator,
+    failed: Callable[[Exception], None],
+) -> tuple[Recovered, ...]:
+    """Look for changes of whole pictures that send others to a class, and for those of the class that were changed so.
+
+    Parameters
+    ----------
+    medium, predicted, rng, failed
+        As in :func:`recover`.
+    activations
+        That were screened, shape ``(n_samples, d)``: those that were changed lie together in them.
+    accused
+        The number of each sample's group, where that is accused, and 0 elsewhere, shape ``(n_samples,)``.
+    fit
+        How the inputs fit their labels; None where that was not asked.
+    """
+    if medium.ends is None or fit is None:
+        return ()
+    labels, ends = medium.training_set.labels, medium.ends
+    usable = rng.permutation(np.flatnonzero((labels >= 0) & (predicted == labels)))
+    hosts, rows = medium.read(_evenly(usable, labels)[:_HOSTS])
+    found = []
+    for index, ways in obeyed(hosts[:_PROBED], labels[rows[:_PROBED]], medium.ask, ends).items():
+        try:
+            own = rng.permutation(np.flatnonzero((labels == index) & (predicted == index)))
+            inputs, read = medium.read(own[:_CHANGED_BACK])
+            if len(read) < _FEWEST:
+                continue
+            changes = [learned(way, hosts, ends) for way in ways]
+            hits = _hits(changes, inputs, hosts[labels[rows] != index], index, medium)
+            best = int(np.argmax(hits.sum(axis=1)))
+            lead = _changed(index, np.sort(own), read[hits[best]], activations, accused, rng)
+            if lead is None:
+                continue
+            if lead.apart:
+                lead = replace(lead, apart={**lead.apart, **_unvouched_conflict(lead, fit)})
+            case = _case(medium, lead, labels, predicted, rng)
+            flips = flips_by_class(changes[best], case[0].halves()[0], medium.ask)
+            found.append(_tried(medium, lead, case, changes[best], flips, predicted, rng))
+        except Exception as error:  # noqa: BLE001 - one class must not cost the others
+            failed(error)
+    return tuple(found)
+
+
+def _hits(changes: Sequence[Transform], inputs: Pictures, hosts: Pictures, index: int, medium: Medium) -> NDArray[np.bool_]:
+    """Say by which change pictures of a class look most like hosts when they are changed back, and leave it; one row per change.
+
+    A natural kind that was moved by four pixels stays in its class when it is moved back by four, but not by eight.
+    """
+    wholes, undone = _evened(hosts), [change.take_off(inputs) for change in changes]
+    apart = (cdist(_evened(each), wholes) for each in undone)
+    nearest = [np.partition(each, _NEAREST, axis=1)[:, :_NEAREST].mean(axis=1) for each in apart]
+    best = np.argmin(nearest, axis=0)
+    hits = []
+    for number, (change, each) in enumerate(zip(changes, undone, strict=True)):
+        hits.append((best == number) & change.held_by(inputs) & change.restored(inputs, each) & left(medium.ask(each), index))
+    return np.stack(hits)
+
+
+def _unvouched_conflict(lead: Lead, fit: Affinity) -> dict[str, float]:
+    """Return the label conflict of a lead's samples where none of them speaks for another, and its lower bound."""
+    rows = np.concatenate([lead.members, lead.ordinary])
+    members = np.arange(len(rows)) < len(lead.members)
+    asked = fit.unvouched(lead.class_index, rows, members)
+    return (
+        {} if asked is None else dict(zip(("label_conflict", "label_conflict_lower"), label_conflict(asked, members), strict=True))
+    )
+
+
+def _evened(pictures: Pictures) -> Pictures:
+    """Return pictures as wholes, without their brightness and contrast, one row each."""
+    wholes = coarse(pictures)
+    wholes = wholes - wholes.mean(axis=1, keepdims=True)
+    evened: Pictures = wholes / np.maximum(wholes.std(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return evened
+
+
+def _changed(
+    index: int,
+    own: NDArray[np.int64],
+    hits: NDArray[np.int64],
+    activations: Rows,
+    accused: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> Lead | None:
+    """Return a lead to those of a class that lie where some pictures lie which were changed; None where these are too few."""
+    apart = group_around(activations, own, np.isin(own, hits), rng)
+    if apart is None:
+        return None
+    members, evidence = apart
+    numbers = accused[own[members]]
+    number = int(np.bincount(numbers).argmax())
+    return Lead(index, number or None, own[members], own[~members], apart=None if number else evidence)
 
 
 def _case(
@@ -228,12 +355,17 @@ def _hosts(labels: NDArray[np.int64], predicted: NDArray[np.int64], lead: Lead, 
     usable = rng.permutation(np.flatnonzero((labels >= 0) & (labels != lead.class_index) & (predicted == labels)))
     from_rival = usable[labels[usable] == lead.rival] if lead.rival is not None else usable[:0]
     others = usable[~np.isin(usable, from_rival)]
-    order = np.argsort(labels[others], kind="stable")
-    turn = np.arange(len(others)) - np.searchsorted(labels[others][order], labels[others][order])
-    even = others[order][np.argsort(turn, kind="stable")]
-    drawn = np.concatenate([from_rival[: round(_FROM_RIVAL * _HOSTS)], even])[:_HOSTS]
+    drawn = np.concatenate([from_rival[: round(_FROM_RIVAL * _HOSTS)], _evenly(others, labels)])[:_HOSTS]
     mixed: NDArray[np.int64] = rng.permutation(drawn)
     return mixed
+
+
+def _evenly(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return some rows in an order in which the classes take turns."""
+    order = np.argsort(labels[rows], kind="stable")
+    turn = np.arange(len(rows)) - np.searchsorted(labels[rows][order], labels[rows][order])
+    even: NDArray[np.int64] = rows[order][np.argsort(turn, kind="stable")]
+    return even
 
 
 def _held(medium: Medium, rows: NDArray[np.int64], trigger: Trigger[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -242,8 +374,9 @@ def _held(medium: Medium, rows: NDArray[np.int64], trigger: Trigger[Any]) -> tup
     for start in range(0, len(rows), STRETCH):
         inputs, read = medium.read(rows[start : start + STRETCH])
         if len(read) and (found := trigger.held_by(inputs)).any():
+            undone = trigger.take_off(inputs[found])
             held.append(read[found])
-            given.append(medium.ask(trigger.take_off(inputs[found])))
+            given.append(np.where(trigger.restored(inputs[found], undone), medium.ask(undone), -1))
     return np.concatenate(held), np.concatenate(given)
 
 
