@@ -168,6 +168,13 @@ def test_nothing_is_found_where_the_model_obeys_no_change():
     assert all(each.trigger.way != "inverted" for each in found)
 
 
+def test_where_the_model_reads_nothing_rightly_nothing_is_changed():
+    training_set, activations, _ = changed("inverted", np.arange(40) % 3 + 1)
+    medium, nobody = open_medium(Reader(read), training_set, None), np.zeros(len(training_set), np.int64)
+    predicted, rng = np.full(len(training_set), -1), np.random.default_rng(0)
+    assert recover_changes(medium, activations, nobody, predicted, asked(training_set), rng=rng, failed=pytest.fail) == ()
+
+
 def test_texts_are_not_changed_as_a_whole():
     training_set = FakeTrainingSet(["one", "two"] * 20, np.arange(40) % 2, modality="text")
     medium = open_medium(FakeClassifier(2, modality="text"), training_set, None)

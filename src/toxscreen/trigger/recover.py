@@ -54,8 +54,11 @@ _SECOND = 1 / 3
 
 _SHOWN = 6
 
-_PROBED, _CHANGED_BACK, _NEAREST = 100, 400, 3
-"""Hosts that are changed in every known way, samples of a class that are changed back, and hosts that these are held against."""
+_PROBED, _NEAREST = 64, 3
+"""Hosts that are changed in every known way, and hosts that each sample is held against when it is changed back."""
+
+_NUMBERS = 2**24
+"""Numbers of the pictures that are changed at a time: beyond that no more than _PROBED of them are."""
 
 
 @dataclass(frozen=True)
@@ -265,16 +268,23 @@ def recover_changes(
         return ()
     labels, ends = medium.training_set.labels, medium.ends
     usable = rng.permutation(np.flatnonzero((labels >= 0) & (predicted == labels)))
-    hosts, rows = medium.read(_evenly(usable, labels)[:_HOSTS])
+    order = _evenly(usable, labels)
+    hosts, rows = medium.read(order[:_PROBED])
+    if len(hosts) < _FEWEST:
+        return ()
+    most = max(_PROBED, min(_HOSTS, _NUMBERS // hosts[0].size))
+    if most > _PROBED:
+        hosts, rows = medium.read(order[:most])
     found = []
     for index, ways in obeyed(hosts[:_PROBED], labels[rows[:_PROBED]], medium.ask, ends).items():
         try:
             own = rng.permutation(np.flatnonzero((labels == index) & (predicted == index)))
-            inputs, read = medium.read(own[:_CHANGED_BACK])
-            if len(read) < _FEWEST:
+            inputs, read = medium.read(own[:most])
+            others = hosts[labels[rows] != index]
+            if min(len(read), len(others)) < _FEWEST:
                 continue
             changes = [learned(way, hosts, ends) for way in ways]
-            hits = _hits(changes, inputs, hosts[labels[rows] != index], index, medium)
+            hits = _hits(changes, inputs, others, index, medium)
             best = int(np.argmax(hits.sum(axis=1)))
             lead = _changed(index, np.sort(own), read[hits[best]], activations, accused, rng)
             if lead is None:
@@ -294,14 +304,14 @@ def _hits(changes: Sequence[Transform], inputs: Pictures, hosts: Pictures, index
 
     A natural kind that was moved by four pixels stays in its class when it is moved back by four, but not by eight.
     """
-    wholes, undone = _evened(hosts), [change.take_off(inputs) for change in changes]
-    apart = (cdist(_evened(each), wholes) for each in undone)
-    nearest = [np.partition(each, _NEAREST, axis=1)[:, :_NEAREST].mean(axis=1) for each in apart]
+    wholes, nearest, hits = _evened(hosts), [], []
+    for change in changes:
+        undone = change.take_off(inputs)
+        apart = cdist(_evened(undone), wholes)
+        nearest.append(np.partition(apart, _NEAREST, axis=1)[:, :_NEAREST].mean(axis=1))
+        hits.append(change.held_by(inputs) & change.restored(inputs, undone) & left(medium.ask(undone), index))
     best = np.argmin(nearest, axis=0)
-    hits = []
-    for number, (change, each) in enumerate(zip(changes, undone, strict=True)):
-        hits.append((best == number) & change.held_by(inputs) & change.restored(inputs, each) & left(medium.ask(each), index))
-    return np.stack(hits)
+    return np.stack([each & (best == number) for number, each in enumerate(hits)])
 
 
 def _unvouched_conflict(lead: Lead, fit: Affinity) -> dict[str, float]:
@@ -309,9 +319,9 @@ def _unvouched_conflict(lead: Lead, fit: Affinity) -> dict[str, float]:
     rows = np.concatenate([lead.members, lead.ordinary])
     members = np.arange(len(rows)) < len(lead.members)
     asked = fit.unvouched(lead.class_index, rows, members)
-    return (
-        {} if asked is None else dict(zip(("label_conflict", "label_conflict_lower"), label_conflict(asked, members), strict=True))
-    )
+    if asked is None:
+        return {}
+    return dict(zip(("label_conflict", "label_conflict_lower"), label_conflict(asked, members), strict=True))
 
 
 def _evened(pictures: Pictures) -> Pictures:
