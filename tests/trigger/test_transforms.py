@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from toxscreen.conflict import affinity
 from toxscreen.errors import DataError
 from toxscreen.sources.model.base import Outputs
 from toxscreen.trigger.medium import open_medium
+from toxscreen.trigger.pictures import written
 from toxscreen.trigger.recover import recover_changes
 from toxscreen.trigger.transforms import WAYS, Transform, learned, obeyed
 from toxscreen.verdict import can_be_taken_off
@@ -187,3 +189,11 @@ def test_values_that_make_no_change_are_refused(changes):
     assert Transform.from_document(document).document() == document
     with pytest.raises(DataError):
         Transform.from_document({**document, **changes})
+
+
+def test_a_file_that_names_huge_pictures_takes_no_memory():
+    document = {**transform().document(), "picture": [4096, 4096, 16], "weights": written(np.zeros(2 * 64 * 16, np.float32))}
+    tracemalloc.start()
+    assert Transform.from_document(document).picture == (4096, 4096, 16)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()

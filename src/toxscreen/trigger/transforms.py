@@ -247,7 +247,9 @@ class Transform(Trigger[Pictures]):
                 f"A trigger's way must be one of {', '.join(WAYS)}, and its lowest value below its highest, got {way!r:.60}, "
                 f"{lowest:g} and {highest:g}. Write the trigger anew."
             )
-        n_numbers = _numbers(np.zeros((1, *picture), np.float32)).shape[1]
+        height, width, channels = picture
+        cell = _cell(picture)
+        n_numbers = 2 * -(-height // cell) * -(-width // cell) * channels
         return cls(way, picture, read_numbers(document, "weights", (n_numbers,)), read_number(document, "bias"), lowest, highest)
 
 
@@ -291,8 +293,13 @@ def obeyed(hosts: Pictures, classes: NDArray[np.int64], ask: Ask[Pictures], ends
     return found
 
 
+def _cell(picture: tuple[int, ...]) -> int:
+    """Return the pixels a side of a cell of pictures of that shape."""
+    return -(-max(picture[:2]) // _SIDE)
+
+
 def _numbers(pictures: Pictures) -> Pictures:
     """Return the means and the mean details of cells, one row per picture."""
-    cell = -(-max(pictures.shape[1:3]) // _SIDE)
+    cell = _cell(pictures.shape[1:])
     parts = [reduced(each, cell).reshape(len(pictures), -1) for each in (pictures, np.abs(details(pictures)))]
     return np.concatenate(parts, axis=1)
