@@ -306,17 +306,12 @@ class _Cells:
 
     def without_members(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
         """Ask some rows of one class again, and other classes for comparison, with no member of a group as a neighbour."""
-        inside, outside = (side[spread(len(side), _ASKED_AGAIN)] for side in (np.flatnonzero(members), np.flatnonzero(~members)))
-        others = self._rows[self._labels[self._rows] != class_index]
-        others = others[spread(len(others), _ASKED_AGAIN)]
+        inside, outside, others = self._asked(class_index, members)
         references = self._references[~np.isin(self._references, rows[members])]
         asked = np.concatenate([inside, outside])
         found = self._among(references, np.ones(len(self._parts), bool))(np.concatenate([rows[asked], others]))
         votes = self._balanced(self._counts(found), references)
-        own, rival = np.full(len(rows), np.nan, np.float32), np.full(len(rows), -1)
-        own[asked] = _speaks_for(votes)[: len(asked), class_index]
-        rival[asked] = _likeliest_other(votes[: len(asked)], class_index)
-        return InputFit(own, rival, float(_speaks_for(votes)[len(asked) :, class_index].mean()))
+        return _fit_of(votes, asked, len(rows), class_index)
 
     def without_marks(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> InputFit:
         """Ask some rows of one class again without the cells that mark the group, and without what its members owe to each other.
@@ -327,9 +322,7 @@ class _Cells:
         for nobody else.
         """
         asked = self._unmarked(class_index, rows, members)
-        inside, outside = (side[spread(len(side), _ASKED_AGAIN)] for side in (np.flatnonzero(members), np.flatnonzero(~members)))
-        others = self._rows[self._labels[self._rows] != class_index]
-        others = others[spread(len(others), _ASKED_AGAIN)]
+        inside, outside, others = self._asked(class_index, members)
         references = self._references[:: max(1, len(self._references) // _REFERENCES)]
         is_member = np.zeros(len(self._labels), dtype=bool)
         is_member[rows[members]] = True
@@ -348,11 +341,15 @@ class _Cells:
             vouching[: len(inside)] -= np.minimum(vouching[: len(inside)], foreign.sum(axis=1) * members_for_each)
         counts[: len(inside), class_index] += vouching[: len(inside)]
         votes = self._balanced(counts, references)
-        asked_rows = np.concatenate([inside, outside])
-        own, rival = np.full(len(rows), np.nan, np.float32), np.full(len(rows), -1)
-        own[asked_rows] = _speaks_for(votes)[: len(asked_rows), class_index]
-        rival[asked_rows] = _likeliest_other(votes[: len(asked_rows)], class_index)
-        return InputFit(own, rival, float(_speaks_for(votes)[len(asked_rows) :, class_index].mean()))
+        return _fit_of(votes, np.concatenate([inside, outside]), len(rows), class_index)
+
+    def _asked(
+        self, class_index: int, members: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the places of some members and of some others of a class, and the rows of some samples of other classes."""
+        inside, outside = (side[spread(len(side), _ASKED_AGAIN)] for side in (np.flatnonzero(members), np.flatnonzero(~members)))
+        others = self._rows[self._labels[self._rows] != class_index]
+        return inside, outside, others[spread(len(others), _ASKED_AGAIN)]
 
     def _unmarked(self, class_index: int, rows: NDArray[np.int64], members: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return the cells that do not tell the group from the rest of its class and every other class; all, if too many do."""
@@ -393,6 +390,15 @@ class _Cells:
         votes = counts / np.maximum(sizes, 1).astype(np.float32)
         parts: NDArray[np.float32] = votes / np.maximum(votes.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return parts
+
+
+def _fit_of(votes: NDArray[np.float32], asked: NDArray[np.int64], n: int, class_index: int) -> InputFit:
+    """Return how ``n`` samples of a class fit it by the votes on those that were asked, and behind these on other classes."""
+    speaks_for = _speaks_for(votes)[:, class_index]
+    own, rival = np.full(n, np.nan, np.float32), np.full(n, -1)
+    own[asked] = speaks_for[: len(asked)]
+    rival[asked] = _likeliest_other(votes[: len(asked)], class_index)
+    return InputFit(own, rival, float(speaks_for[len(asked) :].mean()))
 
 
 def _usual(pictures: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

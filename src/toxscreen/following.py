@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +16,13 @@ from toxscreen.sharing import planted, planted_beside, widen
 from toxscreen.trigger.medium import Medium
 from toxscreen.trigger.recover import Recovered, recover, recover_changes
 
-Piece = Literal[
+PIECES = (
     "what the inputs of a group share",
     "what is sought in classes that are not accused",
     "the trigger",
     "the second screen",
-]
+)
 """What can be left out, to measure what it is worth."""
-
-PIECES: tuple[Piece, ...] = get_args(Piece)
 
 
 def follow(
@@ -38,7 +35,7 @@ def follow(
     alpha: float,
     seed: int,
     failed: Callable[[Exception], None],
-    without: Piece | None = None,
+    without: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[Screening, tuple[Recovered, ...]]:
     """Look for what the inputs share and the triggers behind it; where that fails, what was found before stands.
@@ -60,7 +57,7 @@ def follow(
     failed
         Told what went wrong.
     without
-        What to leave out.
+        What to leave out, of :data:`PIECES`; nothing else is.
     progress
         Told what is done.
     """

@@ -20,7 +20,7 @@ from scipy import sparse
 
 from toxscreen import verdict as policy
 from toxscreen.activations import Rows
-from toxscreen.analysis.activation_clustering import AROUND, AS_TELLING, label_conflict
+from toxscreen.analysis.activation_clustering import AROUND, AS_TELLING, conflict_evidence
 from toxscreen.columns import Columns, sized
 from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
@@ -453,8 +453,7 @@ def _held_in(rival: int, medium: Medium, looked: _Looked, shared: Shared, labels
 
 def _conflict(inputs: Affinity, index: int, own: NDArray[np.int64], held: NDArray[np.bool_]) -> dict[str, float]:
     """Return the label conflict of some samples of a class, and its lower bound."""
-    conflict = label_conflict(inputs.of(index, own).asked_again(held), held)
-    return dict(zip(("label_conflict", "label_conflict_lower"), conflict, strict=True))
+    return conflict_evidence(inputs.of(index, own).asked_again(held), held)
 
 
 _Kind = Literal["distant", "near", "beside"]

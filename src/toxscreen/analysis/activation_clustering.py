@@ -355,8 +355,7 @@ def _measure(split: Split, n_class: int, fit: InputFit | None) -> Group:
         if evidence["separation"] >= _WORTH_ASKING:
             fit = fit.asked_again(members)
         known = np.isfinite(fit.own)
-        conflict, lower = label_conflict(fit, members)
-        evidence |= {"label_conflict": conflict, "label_conflict_lower": lower}
+        evidence |= conflict_evidence(fit, members)
         votes = np.bincount(fit.rival[members & known])
         rival = int(votes.argmax()) if 2 * votes.max() > votes.sum() else None
     return Group(members, 1 / (1 + np.exp(-log_odds)), evidence, projection, rival)
@@ -379,6 +378,11 @@ def label_conflict(fit: InputFit, members: NDArray[np.bool_]) -> tuple[float, fl
     most = fit.usual if 2 * members.sum() > len(members) else np.inf
     conflict, error = _label_conflict(inside, outside, fit.baseline, most)
     return conflict, conflict - _SURE * error
+
+
+def conflict_evidence(fit: InputFit, members: NDArray[np.bool_]) -> dict[str, float]:
+    """Return what :func:`label_conflict` says as evidence."""
+    return dict(zip(("label_conflict", "label_conflict_lower"), label_conflict(fit, members), strict=True))
 
 
 def _label_conflict(

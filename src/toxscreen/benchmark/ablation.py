@@ -118,6 +118,6 @@ def _followed(subject: Subject, screening: Screening, labels: Labels, piece: str
         alpha=ScanConfig().verdict.alpha,
         seed=subject.seed,
         failed=failed,
-        without=next((each for each in PIECES if each == piece), None),
+        without=piece,
     )
     return followed

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from toxscreen.activations import Rows
-from toxscreen.analysis.activation_clustering import group_around, label_conflict
+from toxscreen.analysis.activation_clustering import conflict_evidence, group_around
 from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
 from toxscreen.parallel import in_parallel
@@ -319,9 +319,7 @@ def _unvouched_conflict(lead: Lead, fit: Affinity) -> dict[str, float]:
     rows = np.concatenate([lead.members, lead.ordinary])
     members = np.arange(len(rows)) < len(lead.members)
     asked = fit.unvouched(lead.class_index, rows, members)
-    if asked is None:
-        return {}
-    return dict(zip(("label_conflict", "label_conflict_lower"), label_conflict(asked, members), strict=True))
+    return {} if asked is None else conflict_evidence(asked, members)
 
 
 def _evened(pictures: Pictures) -> Pictures:
