@@ -13,8 +13,9 @@ from toxscreen.decoded import Progress
 from toxscreen.screening import Labels, Screening
 from toxscreen.settling import convict, leads, new_leads, predicted_classes, reconsider
 from toxscreen.sharing import planted, planted_beside, widen
+from toxscreen.trigger.changes import recover_changes
 from toxscreen.trigger.medium import Medium
-from toxscreen.trigger.recover import Recovered, recover, recover_changes
+from toxscreen.trigger.recover import Recovered, recover
 
 PIECES = (
     "what the inputs of a group share",

@@ -11,10 +11,10 @@ from tests.triggers import transform
 from toxscreen.conflict import affinity
 from toxscreen.errors import DataError
 from toxscreen.sources.model.base import Outputs
+from toxscreen.trigger.changes import obeyed, recover_changes
 from toxscreen.trigger.medium import open_medium
 from toxscreen.trigger.pictures import written
-from toxscreen.trigger.recover import recover_changes
-from toxscreen.trigger.transforms import WAYS, Transform, learned, obeyed
+from toxscreen.trigger.transforms import WAYS, Transform, learned
 from toxscreen.verdict import can_be_taken_off
 from toxscreen.views import input_view
 
@@ -132,6 +132,20 @@ def test_the_class_that_a_change_sends_pictures_to_is_named_with_it():
     hosts = shapes(np.arange(100) % N_CLASSES, np.random.default_rng(3))
     assert "inverted" in obeyed(hosts, read(hosts), obeys("inverted"), ENDS)[TARGET]
     assert obeyed(hosts, read(hosts), lambda pictures: np.full(len(pictures), -1), ENDS) == {}
+
+
+def test_what_does_nothing_to_pictures_is_neither_asked_nor_a_control():
+    hosts = shapes(np.arange(100) % N_CLASSES, np.random.default_rng(3))[:, :, :12]
+
+    def ask(pictures):
+        assert not np.array_equal(pictures, hosts)
+        return read(pictures)
+
+    obeyed(hosts, read(hosts), ask, ENDS)
+    change = Transform("inverted", (SIDE, 12, 1), np.zeros(0, np.float32), 0.0, *ENDS)
+    controls = [change.control(hosts, np.random.default_rng(seed)) for seed in range(60)]
+    assert len({control.way for control in controls}) > 10
+    assert all(control.way != "inverted" and not np.array_equal(control.put_on(hosts), hosts) for control in controls)
 
 
 @pytest.mark.parametrize("way", ["inverted", "moved down by a quarter", "turned by 180 degrees"])

@@ -18,27 +18,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
-from toxscreen.activations import Rows
-from toxscreen.analysis.activation_clustering import conflict_evidence, group_around
-from toxscreen.conflict import Affinity
 from toxscreen.decoded import Progress
 from toxscreen.parallel import in_parallel
 from toxscreen.shares import Share
 from toxscreen.sources.data.base import Input
 from toxscreen.trigger.base import Case, Proof, Trigger, flips_by_class, left, prove, total
 from toxscreen.trigger.medium import STRETCH, Medium
-from toxscreen.trigger.pictures import Pictures, coarse
-from toxscreen.trigger.transforms import Transform, learned, obeyed
 
-_HOSTS = 400
+MOST_HOSTS = 400
 """Hosts at most, half of which a trigger is looked for with."""
 
 _FROM_RIVAL = 0.5
 """Part of the hosts that are of the class which the suspected samples resemble, where there is one."""
 
-_FEWEST = 8
+FEWEST = 8
 """Inputs of each kind, below which there is nothing to test on."""
 
 _WORKS = 0.5
@@ -53,12 +47,6 @@ _SECOND = 1 / 3
 """Samples of a second class, in those of the first, from which poison comes from several: what is misread of one is spread out."""
 
 _SHOWN = 6
-
-_PROBED, _NEAREST = 64, 3
-"""Hosts that are changed in every known way, and hosts that each sample is held against when it is changed back."""
-
-_NUMBERS = 2**24
-"""Numbers of the pictures that are changed at a time: beyond that no more than _PROBED of them are."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +181,8 @@ def _follow(
     predicted: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> Recovered | None:
-    case, members, rows = _case(medium, lead, labels, predicted, rng)
-    if min(len(case.members), len(case.ordinary), len(case.hosts)) < _FEWEST:
+    case, members, rows = read_case(medium, lead, labels, predicted, rng)
+    if min(len(case.members), len(case.ordinary), len(case.hosts)) < FEWEST:
         return None
     searched, _ = case.halves()
     trigger, flips, most = None, dict[int, Share](), 0.0
@@ -203,10 +191,10 @@ def _follow(
         by_class = flips_by_class(candidate, searched, medium.ask)
         if (surely := max(share.interval[0] for share in (total(by_class), *by_class.values()))) > most + _CLEARLY:
             trigger, flips, most = candidate, by_class, surely
-    return None if trigger is None else _tried(medium, lead, (case, members, rows), trigger, flips, predicted, rng)
+    return None if trigger is None else try_out(medium, lead, (case, members, rows), trigger, flips, predicted, rng)
 
 
-def _tried(
+def try_out(
     medium: Medium,
     lead: Lead,
     read: tuple[Case[Any], NDArray[np.int64], NDArray[np.int64]],
@@ -241,114 +229,7 @@ def _tried(
     return Recovered(lead, trigger, proof, sources, held, holding, shown, secluded, mixed)
 
 
-def recover_changes(
-    medium: Medium,
-    activations: Rows,
-    accused: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    fit: Affinity | None,
-    *,
-    rng: np.random.Generator,
-    failed: Callable[[Exception], None],
-) -> tuple[Recovered, ...]:
-    """Look for changes of whole pictures that send others to a class, and for those of the class that were changed so.
-
-    Parameters
-    ----------
-    medium, predicted, rng, failed
-        As in :func:`recover`.
-    activations
-        That were screened, shape ``(n_samples, d)``: those that were changed lie together in them.
-    accused
-        The number of each sample's group, where that is accused, and 0 elsewhere, shape ``(n_samples,)``.
-    fit
-        How the inputs fit their labels; None where that was not asked.
-    """
-    if medium.ends is None or fit is None:
-        return ()
-    labels, ends = medium.training_set.labels, medium.ends
-    usable = rng.permutation(np.flatnonzero((labels >= 0) & (predicted == labels)))
-    order = _evenly(usable, labels)
-    hosts, rows = medium.read(order[:_PROBED])
-    if len(hosts) < _FEWEST:
-        return ()
-    most = max(_PROBED, min(_HOSTS, _NUMBERS // hosts[0].size))
-    if most > _PROBED:
-        hosts, rows = medium.read(order[:most])
-    found = []
-    for index, ways in obeyed(hosts[:_PROBED], labels[rows[:_PROBED]], medium.ask, ends).items():
-        try:
-            own = rng.permutation(np.flatnonzero((labels == index) & (predicted == index)))
-            inputs, read = medium.read(own[:most])
-            others = hosts[labels[rows] != index]
-            if min(len(read), len(others)) < _FEWEST:
-                continue
-            changes = [learned(way, hosts, ends) for way in ways]
-            hits = _hits(changes, inputs, others, index, medium)
-            best = int(np.argmax(hits.sum(axis=1)))
-            lead = _changed(index, np.sort(own), read[hits[best]], activations, accused, rng)
-            if lead is None:
-                continue
-            if lead.apart:
-                lead = replace(lead, apart={**lead.apart, **_unvouched_conflict(lead, fit)})
-            case = _case(medium, lead, labels, predicted, rng)
-            flips = flips_by_class(changes[best], case[0].halves()[0], medium.ask)
-            found.append(_tried(medium, lead, case, changes[best], flips, predicted, rng))
-        except Exception as error:  # noqa: BLE001 - one class must not cost the others
-            failed(error)
-    return tuple(found)
-
-
-def _hits(changes: Sequence[Transform], inputs: Pictures, hosts: Pictures, index: int, medium: Medium) -> NDArray[np.bool_]:
-    """Say by which change pictures of a class look most like hosts when they are changed back, and leave it; one row per change.
-
-    A natural kind that was moved by four pixels stays in its class when it is moved back by four, but not by eight.
-    """
-    wholes, nearest, hits = _evened(hosts), [], []
-    for change in changes:
-        undone = change.take_off(inputs)
-        apart = cdist(_evened(undone), wholes)
-        nearest.append(np.partition(apart, _NEAREST, axis=1)[:, :_NEAREST].mean(axis=1))
-        hits.append(change.held_by(inputs) & change.restored(inputs, undone) & left(medium.ask(undone), index))
-    best = np.argmin(nearest, axis=0)
-    return np.stack([each & (best == number) for number, each in enumerate(hits)])
-
-
-def _unvouched_conflict(lead: Lead, fit: Affinity) -> dict[str, float]:
-    """Return the label conflict of a lead's samples where none of them speaks for another, and its lower bound."""
-    rows = np.concatenate([lead.members, lead.ordinary])
-    members = np.arange(len(rows)) < len(lead.members)
-    asked = fit.unvouched(lead.class_index, rows, members)
-    return {} if asked is None else conflict_evidence(asked, members)
-
-
-def _evened(pictures: Pictures) -> Pictures:
-    """Return pictures as wholes, without their brightness and contrast, one row each."""
-    wholes = coarse(pictures)
-    wholes = wholes - wholes.mean(axis=1, keepdims=True)
-    evened: Pictures = wholes / np.maximum(wholes.std(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return evened
-
-
-def _changed(
-    index: int,
-    own: NDArray[np.int64],
-    hits: NDArray[np.int64],
-    activations: Rows,
-    accused: NDArray[np.int64],
-    rng: np.random.Generator,
-) -> Lead | None:
-    """Return a lead to those of a class that lie where some pictures lie which were changed; None where these are too few."""
-    apart = group_around(activations, own, np.isin(own, hits), rng)
-    if apart is None:
-        return None
-    members, evidence = apart
-    numbers = accused[own[members]]
-    number = int(np.bincount(numbers).argmax())
-    return Lead(index, number or None, own[members], own[~members], apart=None if number else evidence)
-
-
-def _case(
+def read_case(
     medium: Medium, lead: Lead, labels: NDArray[np.int64], predicted: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[Case[Any], NDArray[np.int64], NDArray[np.int64]]:
     """Read the inputs of a lead and return them with the row numbers of the members and the hosts."""
@@ -363,12 +244,12 @@ def _hosts(labels: NDArray[np.int64], predicted: NDArray[np.int64], lead: Lead, 
     usable = rng.permutation(np.flatnonzero((labels >= 0) & (labels != lead.class_index) & (predicted == labels)))
     from_rival = usable[labels[usable] == lead.rival] if lead.rival is not None else usable[:0]
     others = usable[~np.isin(usable, from_rival)]
-    drawn = np.concatenate([from_rival[: round(_FROM_RIVAL * _HOSTS)], _evenly(others, labels)])[:_HOSTS]
+    drawn = np.concatenate([from_rival[: round(_FROM_RIVAL * MOST_HOSTS)], evenly(others, labels)])[:MOST_HOSTS]
     mixed: NDArray[np.int64] = rng.permutation(drawn)
     return mixed
 
 
-def _evenly(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def evenly(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return some rows in an order in which the classes take turns."""
     order = np.argsort(labels[rows], kind="stable")
     turn = np.arange(len(rows)) - np.searchsorted(labels[rows][order], labels[rows][order])

@@ -1,18 +1,17 @@
 """Triggers in pictures that are a change of the whole picture: inverted, turned, moved, shrunk, thicker.
 
 Such pictures are each other's nearest neighbours and vouch for their label, and share no pixel, so they are not found by what they
-look like. But the model obeys: what sends pictures of other classes to one class is seen without knowing any sample.
+look like. But the model obeys: what sends pictures of other classes to one class is seen without knowing any sample
+(:mod:`toxscreen.trigger.changes`).
 
-1. Some hosts are changed in every way that is known, and the model is asked about each.
-2. How pictures look that were changed so, or changed back, is learned from hosts: 1 and -1, and 0 as they are.
-3. Samples of the class are changed back, each in the way that makes it most like an ordinary picture. Poison leaves the class then,
-   a natural kind stays, and what never was changed looks changed.
+How pictures look that were changed so, or changed back, is learned from hosts: 1 and -1, and 0 as they are. Poison that is changed
+back leaves its class, a natural kind stays, and what never was changed looks changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from toxscreen.errors import DataError
-from toxscreen.trigger.base import Ask, Trigger
+from toxscreen.trigger.base import Trigger
 from toxscreen.trigger.pictures import Pictures, details, fitting, read_number, read_numbers, read_shape, reduced, written
 
 _SIDE = 8
@@ -36,12 +35,8 @@ _FLATTEST = 1e-3
 _HELD = 0.5
 """How changed a picture looks that holds the change."""
 
-_OBEYED = 0.25
-"""Part of the hosts of other classes that a change sends to a class from which its samples are changed back. To some class go many
-pictures that are unlike any; what else is asked tells those from poison."""
-
-_RANGE = tuple[float, float]
-_Change = Callable[[Pictures, _RANGE], Pictures]
+Range = tuple[float, float]
+_Change = Callable[[Pictures, Range], Pictures]
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ def _mirrored(*axes: int) -> Way:
 def _quarters(times: int) -> Way:
     """Turn by so many quarters; pictures that are not square stay as they are."""
 
-    def turn(pictures: Pictures, _: _RANGE, *, by: int) -> Pictures:
+    def turn(pictures: Pictures, _: Range, *, by: int) -> Pictures:
         return np.rot90(pictures, by, (1, 2)) if pictures.shape[1] == pictures.shape[2] else pictures
 
     return Way(partial(turn, by=times), partial(turn, by=-times))
@@ -88,7 +83,7 @@ def _quarters(times: int) -> Way:
 def _moved(down: float, right: float) -> Way:
     """Move by parts of the height and the width; what leaves on one side comes in on the other."""
 
-    def move(pictures: Pictures, _: _RANGE, *, sign: int) -> Pictures:
+    def move(pictures: Pictures, _: Range, *, sign: int) -> Pictures:
         height, width = pictures.shape[1:3]
         return np.roll(pictures, (sign * round(down * height), sign * round(right * width)), (1, 2))
 
@@ -110,14 +105,14 @@ def _smooth(pictures: Pictures) -> Pictures:
 def _exchanged(*order: int) -> Way:
     """Exchange the channels; pictures with others than three stay as they are."""
 
-    def exchange(pictures: Pictures, _: _RANGE, *, by: tuple[int, ...]) -> Pictures:
+    def exchange(pictures: Pictures, _: Range, *, by: tuple[int, ...]) -> Pictures:
         return pictures[..., by] if pictures.shape[3] == len(by) else pictures
 
     return Way(partial(exchange, by=order), partial(exchange, by=tuple(np.argsort(order).tolist())))
 
 
 def _contrast(part: float) -> Way:
-    def change(pictures: Pictures, ends: _RANGE, *, by: float) -> Pictures:
+    def change(pictures: Pictures, ends: Range, *, by: float) -> Pictures:
         middle = sum(ends) / 2
         return (pictures - middle) * by + middle
 
@@ -210,10 +205,10 @@ class Transform(Trigger[Pictures]):
         looks: Pictures = _numbers(fitting(inputs, self.picture)) @ self.weights - np.float32(self.bias)
         return looks
 
-    def control(self, ordinary: Pictures, rng: np.random.Generator) -> Transform:  # noqa: ARG002 - what is done depends on no sample
-        """Return another change, whichever."""
-        others = [way for way in WAYS if way != self.way]
-        return Transform(str(rng.choice(others)), self.picture, self.weights, self.bias, self.lowest, self.highest)
+    def control(self, ordinary: Pictures, rng: np.random.Generator) -> Transform:
+        """Return another change, whichever does something to ordinary pictures; itself where none does."""
+        others = (replace(self, way=way) for way in rng.permutation([way for way in WAYS if way != self.way]).tolist())
+        return next((each for each in others if not np.array_equal(each.put_on(ordinary), ordinary)), self)
 
     def __str__(self) -> str:
         """Return what pictures are after it."""
@@ -253,7 +248,7 @@ class Transform(Trigger[Pictures]):
         return cls(way, picture, read_numbers(document, "weights", (n_numbers,)), read_number(document, "bias"), lowest, highest)
 
 
-def learned(way: str, pictures: Pictures, ends: _RANGE) -> Transform:
+def learned(way: str, pictures: Pictures, ends: Range) -> Transform:
     """Return a change with what tells pictures that were changed so, learned from some as they are, with it, and after it.
 
     ``ends`` is the range of the pixels.
@@ -270,27 +265,6 @@ def learned(way: str, pictures: Pictures, ends: _RANGE) -> Transform:
     within = numbers.T @ numbers + len(numbers) * _RIDGE * np.eye(numbers.shape[1])
     weights = np.linalg.solve(within, numbers.T @ (told - told.mean())) / scale
     return Transform(way, plain.picture, weights.astype(np.float32), float(middle @ weights - told.mean()), *ends)
-
-
-def obeyed(hosts: Pictures, classes: NDArray[np.int64], ask: Ask[Pictures], ends: _RANGE) -> dict[int, list[str]]:
-    """Return for each class the changes that send many hosts of other classes there.
-
-    Parameters
-    ----------
-    hosts, classes
-        Pictures that the model reads rightly, and the indices of their classes, shape ``(n,)``.
-    ask
-        The model.
-    ends
-        The range of the pixels.
-    """
-    found: dict[int, list[str]] = {}
-    for way in WAYS:
-        given = ask(Transform(way, tuple(hosts.shape[1:]), np.zeros(0, np.float32), 0.0, *ends).put_on(hosts))
-        for target in np.unique(given[(given != classes) & (given >= 0)]):
-            if (given[classes != target] == target).mean() >= _OBEYED:
-                found.setdefault(int(target), []).append(way)
-    return found
 
 
 def _cell(picture: tuple[int, ...]) -> int:
