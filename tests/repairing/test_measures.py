@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 
 from tests.fakes import FakeClassifier, FakeTrainingSet
-from toxscreen.repairing.measures import POLICY, Change, Measures, Share, compare
+from tests.triggers import patch
+from toxscreen.repairing.measures import POLICY, Change, Measures, Planted, Share, compare
 
 
 def change(before, after, n):
     return Change(Share(before, n), Share(after, n))
 
 
-def measures(clean, attack):
-    return Measures(change(*clean), {}, change(*attack), change(0, 0, 0))
+def measures(clean, attack, trigger=(0, 0, 0)):
+    return Measures(change(*clean), {}, change(*attack), change(*trigger), change(0, 0, 0))
 
 
 def test_every_threshold_says_what_it_means_and_where_it_comes_from():
-    assert set(POLICY) == {"accuracy_lost", "attack_left"}
+    assert set(POLICY) == {"accuracy_lost", "attack_left", "trigger_left"}
     assert all(rule.meaning and rule.source for rule in POLICY.values())
 
 
@@ -55,6 +56,16 @@ def test_worse_is_a_loss_of_clean_accuracy_beyond_chance_or_an_attack_that_succe
 @pytest.mark.parametrize(("attack", "left"), [((20, 0, 20), False), ((20, 2, 20), False), ((20, 17, 20), True), ((3, 0, 3), False)])
 def test_a_backdoor_that_may_be_left_is_one_whose_success_is_not_clearly_lower(attack, left):
     assert measures((99, 99, 100), attack).remnant is left
+
+
+@pytest.mark.parametrize(
+    ("trigger", "worse", "left"),
+    [((95, 2, 100), [], False), ((95, 30, 100), [], True), ((95, 95, 100), ["The recovered"], True), ((0, 0, 100), [], False)],
+)
+def test_a_trigger_that_works_as_before_is_no_repair_and_one_that_still_works_is_said(trigger, worse, left):
+    found = measures((99, 99, 100), (20, 0, 20), trigger)
+    assert [" ".join(sentence.split()[:2]) for sentence in found.worse] == worse
+    assert found.remnant is left
 
 
 def constant(index):
@@ -93,3 +104,31 @@ def test_a_model_that_answers_no_finite_number_after_the_repair_has_no_sample_ri
     found = compare(constant(0), broken, (source, np.arange(4)), (source, np.array([], np.int64)))
     assert found.clean_accuracy == change(2, 0, 4)
     assert found.attack_success == change(0, 0, 0)
+
+
+class Marked(FakeClassifier):
+    """Gives pictures the class that their brightness says, but class 0 where the patch is on them, if it ``obeys``."""
+
+    def __init__(self, obeys):
+        super().__init__(3, modality="image", vector=lambda picture: np.eye(3, dtype=np.float32)[self._read(picture)])
+        self.preprocessing = {}
+        self.obeys = obeys
+
+    def _read(self, picture):
+        return 0 if self.obeys and picture[9, 9, 0] == 255 and picture[9, 8, 0] == 0 else int(picture[0, 0, 0] // 60)
+
+
+def test_the_recovered_trigger_is_put_on_held_out_samples_of_the_classes_that_it_works_on():
+    labels = np.repeat([0, 1, 2], (5, 20, 30))
+    source = FakeTrainingSet([np.full((12, 12, 1), 60 * label, np.uint8) for label in labels], labels, modality="image")
+    source.labels[-1] = 1  # what the model does not read as it is labelled is no host
+
+    def found(*planted):
+        rows = np.arange(len(labels))
+        return compare(Marked(obeys=True), Marked(obeys=False), (source, rows), (source, rows[:0]), (), planted).trigger_success
+
+    assert found() == change(0, 0, 0)
+    assert found(Planted(patch(), 0, (1,))) == change(20, 0, 20)
+    assert found(Planted(patch(), 0, (1, 2))) == change(49, 0, 49)
+    assert found(Planted(patch(), 0, (1,)), Planted(patch(), 1, (2,))) == change(20, 0, 49)
+    assert found(Planted(patch(), 0, ())) == change(0, 0, 0)

@@ -163,7 +163,7 @@ def test_names_from_the_data_reach_no_terminal_as_commands(tmp_path):
     names = ("a\x1b[31mb", "[bold]c[/bold]")
     share = Change(Share(1, 2), Share(2, 2))
     nothing = Change(Share(0, 0), Share(0, 0))
-    measures = Measures(share, dict.fromkeys(names, share), nothing, nothing)
+    measures = Measures(share, dict.fromkeys(names, share), nothing, nothing, nothing)
     made = Repair(Outcome.REPAIRED, "\x1b[2J", {"trusted": 3}, "there", measures, Effort(None, 1.0), ("[red]note",), 0, {})
     console = Console(width=100, color_system=None)
     with console.capture() as captured:

@@ -32,7 +32,7 @@ from toxscreen.decoded import Progress
 from toxscreen.errors import DataError, ModelError, StoreError
 from toxscreen.repairing.actions import Action, Actions, plan_actions
 from toxscreen.repairing.decisions import read_decisions
-from toxscreen.repairing.measures import Measures, compare
+from toxscreen.repairing.measures import Measures, Planted, compare
 from toxscreen.repairing.run import asked_of, check_samples, find_data, known, open_held_out, open_model, open_scanned, reading_of
 from toxscreen.report.documents import write_text
 from toxscreen.result import ScanResult, Verdict
@@ -42,6 +42,7 @@ from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.saving import save_classifier
 from toxscreen.sources.model.torch_module import TorchClassifier
 from toxscreen.training import hold_out
+from toxscreen.trigger import load
 
 if TYPE_CHECKING:
     from torch import nn
@@ -129,9 +130,10 @@ class Repair:
         """Return the document of the repair, which ``repair.json`` holds, as plain values.
 
         ``schema_version``; ``outcome``; ``trained``; ``samples`` by name; ``measured_on``; ``clean_accuracy``,
-        ``attack_success`` and ``plain_error`` with ``before`` and ``after``, each with ``count``, ``n``, ``value`` and the 95 %
-        interval ``lower`` to ``upper``; ``classes``, the clean accuracy of each with its ``name``; ``effort`` with ``epochs``,
-        ``seconds`` and ``losses``; ``worse`` and ``notes``, sentences; ``seed``; ``inputs``. What was not measured is None.
+        ``attack_success``, ``trigger_success`` and ``plain_error`` with ``before`` and ``after``, each with ``count``, ``n``,
+        ``value`` and the 95 % interval ``lower`` to ``upper``; ``classes``, the clean accuracy of each with its ``name``;
+        ``effort`` with ``epochs``, ``seconds`` and ``losses``; ``worse`` and ``notes``, sentences; ``seed``; ``inputs``. What was
+        not measured is None.
         """
         measures = self.measures
         return {
@@ -142,6 +144,7 @@ class Repair:
             "measured_on": self.measured_on,
             "clean_accuracy": measures and measures.clean_accuracy.to_dict(),
             "attack_success": measures and measures.attack_success.to_dict(),
+            "trigger_success": measures and measures.trigger_success.to_dict(),
             "plain_error": measures and measures.plain_error.to_dict(),
             "classes": [{"name": name, **change.to_dict()} for name, change in measures.classes.items()] if measures else [],
             "effort": self.effort
@@ -221,10 +224,11 @@ def repair(
     check_samples(result, training_set)
     classifier = open_model(result, folder, training_set, model=model, arch=arch, preprocessing=preprocessing, device=device)
     case = _Case(result, actions, training_set, classifier, seed, *open_held_out(original, training_set, reading))
+    triggers = case.triggers
     with ExitStack() as stack:
         place = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toxscreen-")))
         done = case.trained_anew(place, trainer, device or "cpu", progress) if fresh else case.gone_on(place, progress)
-        measures = compare(classifier, done.classifier, case.clean, (training_set, done.measured), case.routes)
+        measures = compare(classifier, done.classifier, case.clean, (training_set, done.measured), case.routes, triggers)
         if out is not None:
             _write(done.classifier, place / MODEL, arch)
     repaired = Repair(
@@ -305,6 +309,17 @@ class _Case:
             for group in found.accused
             if group.source_class in names and group.source_class != found.name
         }
+
+    @property
+    def triggers(self) -> list[Planted]:
+        """Return the triggers that the scan proved."""
+        names = self.actions.class_names
+        return [
+            Planted(load(told), names.index(found.name), tuple(names.index(n) for n in told.get("sources", ()) if n in names))
+            for found in self.result.classes
+            for group in found.accused
+            if (told := group.trigger) is not None and told.get("proved") is True
+        ]
 
     @property
     def measured_on(self) -> str:
@@ -390,9 +405,8 @@ class _Case:
             f"Fewer than {2 * _HELD_OUT} samples were flagged: none were held out, so attack success was not measured.": not (
                 measures.attack_success.before.n
             ),
-            "The backdoor may still be there: attack success did not fall below what so few samples can tell, or not to 0.": (
-                measures.remnant
-            ),
+            "The backdoor may still be there: attack success did not fall below what so few samples can tell, or not to 0, or "
+            "the recovered trigger still works.": (measures.remnant),
         }
         return tuple(sentence for sentence, true in said.items() if true)
 

@@ -44,6 +44,8 @@ def _summary(repair: Repair, *, boxed: bool) -> Iterator[RenderableType]:
     yield Text.assemble((repair.outcome.upper(), style), f"  {said}")
     yield ""
     measured = {"clean accuracy": measures.clean_accuracy, "attack success": measures.attack_success}
+    if measures.trigger_success.after.n:
+        measured["with the recovered trigger"] = measures.trigger_success
     if measures.plain_error.after.n:
         measured["plain error"] = measures.plain_error
     yield _table("measure", measured, boxed=boxed)
