@@ -433,3 +433,4 @@ def test_the_detection_floor_of_each_class_is_in_the_table_where_it_was_measured
     html = render_report(replace(result, classes=classes))
     assert "detection floor</th>" in html
     assert ">1,130</td>" in html
+    assert "the screen alone would have found" in html

@@ -50,6 +50,7 @@ def test_the_summary_says_how_little_poison_would_have_been_found(floors, said):
     classes = tuple(replace(c, detection_floor=n) for c, n in zip(result.classes, floors, strict=True))
     text = words(printed(replace(result, classes=classes)))
     assert "Detection floor: " in text
+    assert "by the screen alone" in text
     assert said in text
 
 
