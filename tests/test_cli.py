@@ -331,6 +331,16 @@ def test_a_line_of_progress_comes_every_ten_seconds_at_most(monkeypatch, capsys)
     assert capsys.readouterr().err.splitlines() == [f"working: {n} of 1,000" for n in (10, 20, 30)]
 
 
+def test_a_step_that_was_told_of_is_told_to_its_end(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(cli, "_SECONDS_BETWEEN", 10.0)
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
+    told = cli._plainly()
+    for now[0], what, done in ((11, "long", 1), (15, "long", 2), (16, "short", 1), (17, "short", 2)):
+        told(what, done, 2)
+    assert capsys.readouterr().err.splitlines() == ["long: 1 of 2", "long: 2 of 2"]
+
+
 # Exit codes
 
 C, U, S, P = Verdict.CLEAN, Verdict.INCONCLUSIVE, Verdict.SUSPICIOUS, Verdict.POISONED

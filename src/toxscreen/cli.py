@@ -596,13 +596,13 @@ def _progress() -> Iterator[Progress]:
 
 
 def _plainly() -> Progress:
-    """Return what writes how far a step is to stderr, for logs: never more often than every ten seconds."""
-    last = time.monotonic()
+    """Return what writes how far a step is to stderr, for logs: every ten seconds at most, and when a step told of ends."""
+    last, unended = time.monotonic(), ""
 
     def told(what: str, done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _SECONDS_BETWEEN:
-            last = time.monotonic()
+        nonlocal last, unended
+        if time.monotonic() - last >= _SECONDS_BETWEEN or (done >= total and what == unended):
+            last, unended = time.monotonic(), what if done < total else ""
             with suppress(OSError):  # a log that is closed ends no scan
                 click.echo(f"{what}: {done:,} of {total:,}", err=True)
 

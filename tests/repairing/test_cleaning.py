@@ -341,6 +341,12 @@ def test_a_disk_too_full_is_one_sentence_and_leaves_nothing(tree, tmp_path, monk
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
+def test_each_step_is_told_to_its_end(tree, tmp_path):
+    told = {}
+    clean(scanned(tree), out=tmp_path / "copy", progress=lambda what, done, total: told.update({what: (done, total)}))
+    assert told == dict.fromkeys(("checking the data", "writing the copy", "checking the copy"), (1, 1))
+
+
 def test_a_run_that_is_stopped_leaves_nothing(tree, tmp_path):
     def stop(what, _done, _total):
         if what == "checking the copy":

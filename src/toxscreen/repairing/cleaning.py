@@ -158,20 +158,23 @@ def clean(
     if _is_there(places, identity, reading):
         return Cleaning(actions, Outcome.THERE, places)
     told = progress or (lambda _what, _done, _all: None)
-    told("checking the data", 0, 3)
+    told("checking the data", 0, 1)
     source = open_scanned(original, reading, known(result, "data").get("fingerprint"))
     check_samples(result, source)
+    told("checking the data", 1, 1)
     if dry_run:
         return Cleaning(actions, Outcome.PLANNED, places)
-    told("writing the copy", 1, 3)
+    told("writing the copy", 0, 1)
     with _staged(places.out) as stage:
         new_ids = _write_data(source, actions, places, stage)
         manifest.write_table(stage / "table", result, actions, new_ids)
-        told("checking the copy", 2, 3)
+        told("writing the copy", 1, 1)
+        told("checking the copy", 0, 1)
         fingerprint = _checked(stage / "copy" / places.copy.relative_to(places.out), actions, reading)
         digests = {"fingerprint": fingerprint, "table": manifest.digest(stage / "table")}
         manifest.write_record(stage / "record", {"note": manifest.CLEANED, **identity, **digests})
         _move(stage, places)
+    told("checking the copy", 1, 1)
     return Cleaning(actions, Outcome.WRITTEN, places)
 
 
