@@ -682,7 +682,8 @@ def test_a_scan_interrupted_in_the_pass_goes_on_where_it_stopped(pictures, tmp_p
     with counted_passes(monkeypatch) as after:
         done = run(*arguments)
     assert done.exit_code == 1
-    assert "Going on" in done.stderr
+    assert "Taking up the run" in done.stderr
+    assert "Nothing has changed" not in done.stderr
     assert (before, after) == ([20] * 7, [20] * 5)
     assert samples(folder) == pictures.samples
 
@@ -695,6 +696,7 @@ def test_a_scan_that_is_finished_computes_nothing_again(pictures, monkeypatch):
         done = run("scan", pictures.data, "--out", pictures.folder, *STEPWISE)
     assert (done.exit_code, passes) == (1, [])
     assert pictures.samples == before
+    assert done.stderr.splitlines()[-1].startswith("Nothing has changed since the scan of 20")
     assert "Nothing has changed since the scan of 20" in done.stdout
     assert "Nothing has changed since the scan of 20" in (pictures.folder / "report.html").read_text("utf-8")
 

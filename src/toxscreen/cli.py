@@ -175,7 +175,7 @@ def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_o
         settings = {name: value for name, value in asked.items() if name not in _NO_OTHER_RUN}
         with runs.claim(folder, settings, inputs=(data, model) if model else (data,)) as going_on:
             if going_on:
-                click.echo(f"Going on with the run in {folder}.", err=True)
+                click.echo(f"Taking up the run in {folder}: what has not changed is not computed again.", err=True)
                 _keep_confirmed(folder, asked=options["confirm"])
             try:
                 with _progress() as progress:
@@ -186,6 +186,8 @@ def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_o
                 again = f"--out {shlex.quote(str(folder))}"
                 click.echo(f"What is done is kept: run the same command with {again} to go on.", err=True)
                 raise
+            if result.origin is not None and result.origin.note in result.notes:
+                click.echo(result.origin.note, err=True)
             code = _exit_code(result, fail_on)
             with _errors(FOUND if code == FOUND else None):
                 try:
