@@ -189,6 +189,27 @@ def test_help_documents_the_exit_codes():
         assert code in EPILOG
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("scan", "missing"), 2),
+        (("scan", ".", "--fail-on", "clean"), 2),
+        (("scan", "empty", "--size", "8"), 2),
+        (("scan", "empty"), 4),
+        (("repair", "empty", "--out", "repaired"), 4),
+    ],
+)
+def test_a_failure_is_a_document_where_one_was_asked_for(tmp_path, monkeypatch, arguments, code):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    done = run(*arguments, "--json")
+    document = json.loads(done.stdout)
+    assert document.keys() == {"error", "exit_code"}
+    assert done.exit_code == document["exit_code"] == code
+    assert done.stderr.splitlines()[-1].endswith(document["error"])
+    assert run(*arguments).stdout == ""
+
+
 def test_what_each_command_does_is_said_in_full_in_the_list_of_them():
     assert "..." not in run("--help").stdout.partition("Commands:")[2]
 
@@ -757,6 +778,16 @@ def test_a_scan_stopped_by_ctrl_c_says_how_to_go_on_and_ends_with_the_same_resul
     assert samples(tmp_path / "run") == pictures.samples
 
 
+def test_a_scan_that_is_interrupted_before_it_has_kept_anything_promises_nothing(pictures, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(toxscreen.audit, "audit", interrupted)
+    done = run("scan", pictures.data, "--out", tmp_path / "run")
+    assert (done.exit_code, done.stderr) == (130, "toxscreen: Interrupted.\n")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_scan_killed_at_a_random_moment_of_the_pass_ends_with_the_same_result(pictures, tmp_path, monkeypatch):
     steps = int(np.random.default_rng().integers(2, 11))
     arguments = ("scan", pictures.data, "--model", pictures.model, *STEPWISE, "--out", tmp_path / "run")
@@ -1138,21 +1169,49 @@ def test_a_demo_that_cannot_run_is_one_sentence(tmp_path, monkeypatch):
     assert (done.exit_code, sentence(done)) == (4, "toxscreen: There are too few sentences.")
 
 
-def test_a_reader_that_has_seen_enough_does_not_change_the_exit_code(tmp_path):
-    (tmp_path / "data").mkdir()
-    code = """
+TOLD = """
 import sys
 import toxscreen.audit
 from tests.scans import scan_result
-from tests.triggers import convicted, recovered, words
 from toxscreen.cli import main
+from toxscreen.result import Verdict
 
-toxscreen.audit.audit = lambda *_, **__: scan_result({"a": [30]})
+verdict = Verdict(sys.argv.pop(1))
+toxscreen.audit.audit = lambda *_, **__: scan_result({"a": [15, 5]}, {"a": verdict})
 main(sys.argv[1:])
 """
-    command = [sys.executable, "-c", code, "scan", tmp_path / "data", "--out", tmp_path / "run"]
+"""A scan in a process of its own, of which the verdict is given."""
+
+
+def test_a_reader_that_has_seen_enough_does_not_change_the_exit_code(tmp_path):
+    (tmp_path / "data").mkdir()
+    command = [sys.executable, "-c", TOLD, "clean", "scan", tmp_path / "data", "--out", tmp_path / "run"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603 our own code
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that takes nothing")
+@pytest.mark.parametrize(("verdict", "code"), [("clean", 4), ("poisoned", 1)])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_stdout_that_takes_nothing_is_one_sentence_and_hides_no_finding(tmp_path, verdict, code, as_json):
+    (tmp_path / "data").mkdir()
+    command = [sys.executable, "-c", TOLD, verdict, "scan", tmp_path / "data", "--out", tmp_path / "run", *["--json"] * as_json]
+    with open("/dev/full", "w") as full:  # noqa: PTH123 a device
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603 our own code
+    assert done.returncode == code
+    (line,) = done.stderr.splitlines()
+    assert "must be written to stdout" in line
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_is_closed_does_not_change_the_exit_code(tmp_path, closed):
+    (tmp_path / "data").mkdir()
+    code = f"import sys; sys.{closed}.close(); sys.{closed} = None\n{TOLD}"  # as Python starts with it closed
+    command = [sys.executable, "-c", code, "poisoned", "scan", tmp_path / "data", "--out", tmp_path / "run"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 our own code
+    assert done.returncode == 1
+    assert done.stderr == ""

@@ -18,7 +18,7 @@ import click
 
 from toxscreen import __version__
 from toxscreen.config import ANALYSES, ENGINES
-from toxscreen.errors import ToxscreenError, UsageError
+from toxscreen.errors import StoreError, ToxscreenError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +77,20 @@ class _Size(click.ParamType[tuple[int, int]]):
         return int(sides[0]), int(sides[-1])
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """The commands; where one that prints a document refuses what was typed, it prints the document of a failure, too."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        as_json = "--json" in ctx.args
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            if as_json:
+                _print_failure(error.format_message(), error.exit_code)
+            raise
+
+
+@click.group(cls=_Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="toxscreen")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
@@ -87,10 +100,11 @@ def main(ctx: click.Context, debug: bool) -> None:
 
 
 @contextmanager
-def _errors(code: int | None = None) -> Iterator[None]:
+def _errors(code: int | None = None, *, as_json: bool = False) -> Iterator[None]:
     """Turn every error into one sentence and its exit code, or ``code``; with --debug after its traceback.
 
-    An error that nobody thought of is caught too: Python's own exit code for it says that poison was found.
+    The sentence goes to stderr, and where a document was asked for, as one to stdout, too. An error that nobody thought of is
+    caught as well: Python's own exit code for it says that poison was found.
     """
     try:
         yield
@@ -108,7 +122,9 @@ def _errors(code: int | None = None) -> Iterator[None]:
             message, own = str(error), error.exit_code
         else:
             message, own = f"{type(error).__name__}: {error}{'' if debug else ' (toxscreen --debug shows where.)'}", FAILED
-        click.echo(f"toxscreen: {visible(message)}", err=True)
+        _tell(f"toxscreen: {visible(message)}")
+        if as_json:
+            _print_failure(visible(message), own)
         sys.exit(own if code is None else code)
 
 
@@ -166,28 +182,23 @@ def _errors(code: int | None = None) -> Iterator[None]:
 )
 def scan(data: Path, model: Path | None, out: Path | None, as_json: bool, fail_on: str, **options: Any) -> None:
     """Scan the training set DATA: a folder of pictures, a Parquet data set, or a CSV or JSONL table."""
-    with _errors():
+    with _errors(as_json=as_json):
         from toxscreen import runs
         from toxscreen.audit import audit
 
         folder = (out or runs.default_folder(data)).absolute()  # the user's code may change the working directory
         asked = {"data": str(data.resolve()), "model": model and str(model.resolve()), **options}
         settings = {name: value for name, value in asked.items() if name not in _NO_OTHER_RUN}
-        with runs.claim(folder, settings, inputs=(data, model) if model else (data,)) as going_on:
+        with _kept(folder), runs.claim(folder, settings, inputs=(data, model) if model else (data,)) as going_on:
             if going_on:
-                click.echo(f"Taking up the run in {folder}: what has not changed is not computed again.", err=True)
+                _tell(f"Taking up the run in {folder}: what has not changed is not computed again.")
                 _keep_confirmed(folder, asked=options["confirm"])
-            try:
-                with _progress() as progress:
-                    preprocessing, trainer, config = _preprocessing(options), _trainer(options), _config(options)
-                    options |= {"preprocessing": preprocessing, "trainer": trainer}
-                    result = audit(data, model, config=config, folder=folder, progress=progress, **options)
-            except KeyboardInterrupt:
-                again = f"--out {shlex.quote(str(folder))}"
-                click.echo(f"What is done is kept: run the same command with {again} to go on.", err=True)
-                raise
+            with _progress() as progress:
+                preprocessing, trainer, config = _preprocessing(options), _trainer(options), _config(options)
+                options |= {"preprocessing": preprocessing, "trainer": trainer}
+                result = audit(data, model, config=config, folder=folder, progress=progress, **options)
             if result.origin is not None and result.origin.note in result.notes:
-                click.echo(result.origin.note, err=True)
+                _tell(result.origin.note)
             code = _exit_code(result, fail_on)
             with _errors(FOUND if code == FOUND else None):
                 try:
@@ -290,7 +301,7 @@ def repair(run: Path, out: Path, as_json: bool, **options: Any) -> None:
     the training goes on until the validation loss rests. With --retrain they are left out, and a model is trained from fresh
     weights. DIR gets the repaired model in its folder model, and repair.json.
     """
-    with _errors():
+    with _errors(as_json=as_json):
         from toxscreen.api import repair as mend
         from toxscreen.repairing.model import Outcome
         from toxscreen.repairing.terminal import print_repair
@@ -299,7 +310,7 @@ def repair(run: Path, out: Path, as_json: bool, **options: Any) -> None:
             with _progress() as progress:
                 done = mend(run, out, progress=progress, **options)
         except KeyboardInterrupt:
-            click.echo("What is done is kept: run the same command to go on.", err=True)
+            _tell("What is done is kept: run the same command to go on.")
             raise
         if as_json:
             _print_json(done.to_dict())
@@ -433,15 +444,16 @@ def poison(data: Path, split: str | None, input_column: str | None, label_column
 @click.option("--json", "as_json", is_flag=True, help="Print it as a document.")
 def policy(as_json: bool) -> None:
     """Print what makes a class clean, suspicious, poisoned or inconclusive, and where each number comes from."""
-    from toxscreen.report.terminal import print_policy
-    from toxscreen.report.wording import VERDICTS
-    from toxscreen.verdict import POLICY
+    with _errors(as_json=as_json):
+        from toxscreen.report.terminal import print_policy
+        from toxscreen.report.wording import VERDICTS
+        from toxscreen.verdict import POLICY
 
-    if as_json:
-        _print_json({"verdicts": dict(VERDICTS), "rules": {name: asdict(rule) for name, rule in POLICY.items()}})
-        return
-    with _errors(), _console() as console:
-        print_policy(VERDICTS, POLICY, console)
+        if as_json:
+            _print_json({"verdicts": dict(VERDICTS), "rules": {name: asdict(rule) for name, rule in POLICY.items()}})
+            return
+        with _console() as console:
+            print_policy(VERDICTS, POLICY, console)
 
 
 @main.command(short_help="Measure tables against planted truth.")
@@ -461,8 +473,8 @@ def bench(table: str, only: str | None, seeds: int | None, scale: str | None, **
         from toxscreen.benchmark import Settings, markdown_table, run_table
 
         settings = Settings(**folders, scale=scale or "normal")  # type: ignore[arg-type]
-        document = run_table(table, settings, seeds=seeds, only=only, tell=lambda line: click.echo(line, err=True))
-        click.echo(markdown_table(table, document))
+        document = run_table(table, settings, seeds=seeds, only=only, tell=_tell)
+        _print(f"{markdown_table(table, document)}\n")
 
 
 def _preprocessing(options: dict[str, Any]) -> ImagePreprocessing | None:
@@ -474,6 +486,20 @@ def _preprocessing(options: dict[str, Any]) -> ImagePreprocessing | None:
 
     height, width = size or (None, None)
     return ImagePreprocessing(height, width, channels and int(channels), mean or (), std or ())
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Say how an interrupted scan goes on, where it has left anything in its folder."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from toxscreen.runs import RECORD
+
+        if (folder / RECORD).exists():
+            again = f"--out {shlex.quote(str(folder))}"
+            _tell(f"What is done is kept: run the same command with {again} to go on.")
+        raise
 
 
 def _keep_confirmed(folder: Path, *, asked: bool) -> None:
@@ -543,16 +569,41 @@ def _print_json(document: dict[str, Any]) -> None:
     _print(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n")
 
 
-def _print(text: str | bytes) -> None:
-    """Write results to stdout; a character that it has no letter for becomes a question mark.
+def _print_failure(message: str, code: int) -> None:
+    """Write what stands in the place of the document that could not be made."""
+    _print_json({"error": message, "exit_code": code})
 
-    A reader that has seen enough, as in ``| head``, does not change the exit code.
-    """
+
+def _print(text: str | bytes) -> None:
+    """Write results to stdout; a character that it has no letter for becomes a question mark."""
+    if sys.stdout is None:  # it was closed
+        return
     data = text if isinstance(text, bytes) else text.encode(sys.stdout.encoding or "utf-8", "replace")
-    try:
+    with _writing():
         click.echo(data, nl=False)
-    except BrokenPipeError:
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Let a reader of stdout that has seen enough, as in ``| head``, not change the exit code, but a disk that is full.
+
+    Raises
+    ------
+    StoreError
+        Stdout takes no more.
+    """
+    try:
+        yield
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
+        if not isinstance(error, BrokenPipeError):
+            raise StoreError(f"Results must be written to stdout, but it takes none: {error}. Send them elsewhere.") from error
+
+
+def _tell(line: str) -> None:
+    """Write a line to stderr; a log that is full or closed ends nothing and changes no exit code."""
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 @contextmanager
@@ -561,9 +612,11 @@ def _console() -> Iterator[Console]:
     from rich.console import Console
 
     console = Console()
-    with console.capture() as captured:
-        yield console
-    _print("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))  # which rich fills up to the width
+    console.begin_capture()
+    yield console
+    with _writing():
+        text = console.end_capture()
+    _print("\n".join(line.rstrip(" ") for line in text.split("\n")))  # which rich fills up to the width
 
 
 @contextmanager
@@ -605,7 +658,6 @@ def _plainly() -> Progress:
         nonlocal last, unended
         if time.monotonic() - last >= _SECONDS_BETWEEN or (done >= total and what == unended):
             last, unended = time.monotonic(), what if done < total else ""
-            with suppress(OSError):  # a log that is closed ends no scan
-                click.echo(f"{what}: {done:,} of {total:,}", err=True)
+            _tell(f"{what}: {done:,} of {total:,}")
 
     return told
