@@ -150,6 +150,22 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path, change):
         applying.read(tmp_path / "file.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tolerance": float("nan")}, "is no JSON: it holds NaN"),
+        ({"target": float("inf")}, "is no JSON: it holds Infinity"),
+        ({"group": "1"}, "target 'a', group '1', picture"),
+        ({"interpolation": "magic"}, "interpolation 'magic'"),
+        ({"kind": "transform", "way": "x", "lowest": 0, "highest": 1}, r"knows, such as inverted, [\w ]+, [\w ]+, got 'x'"),
+    ],
+)
+def test_it_is_said_what_is_wrong_with_a_file(tmp_path, change, said):
+    (tmp_path / "file.json").write_text(json.dumps({**stored().document, **change}))
+    with pytest.raises(DataError, match=said):
+        applying.read(tmp_path / "file.json")
+
+
 def test_a_file_that_is_too_large_or_gone_is_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="cannot be read"):
         applying.read(tmp_path / "gone.json")
@@ -217,13 +233,13 @@ def test_large_pictures_are_read_few_at_a_time(monkeypatch):
 @pytest.mark.parametrize(("trigger", "modality"), [(words(), "image"), (patch(), "text"), (patch(), "array")])
 def test_data_of_another_modality_is_refused(trigger, modality):
     data = FakeTrainingSet([np.zeros((12, 12, 1), np.uint8)] * 2, [0, 1], modality=modality)
-    with pytest.raises(UsageError, match=f"holds {modality} inputs"):
+    with pytest.raises(DataError, match=f"holds {modality} inputs"):
         applying.find(stored(trigger), data)
 
 
 def test_arrays_are_left_to_python():
     arrays = StoredTrigger(patch(), "array", stored().document)
-    with pytest.raises(UsageError, match=r"toxscreen\.trigger\.load"):
+    with pytest.raises(DataError, match=r"toxscreen\.trigger\.load"):
         applying.find(arrays, FakeTrainingSet([np.zeros((1, 12, 12))] * 2, [0, 1]))
 
 
@@ -235,6 +251,12 @@ def test_the_samples_that_hold_it_are_listed(tmp_path, name):
         assert (tmp_path / name).read_text() == '"id","label"\n"sample-0","class 0"\n"sample-2",""\n'
     else:
         assert pq.read_table(tmp_path / name).to_pydict() == {"id": ["sample-0", "sample-2"], "label": ["class 0", None]}
+
+
+def test_a_list_goes_to_a_folder_that_is_made_for_it(tmp_path):
+    found = applying.find(stored(words()), FakeTrainingSet(["cf mn"], [0], modality="text"))
+    applying.write_list(found, tmp_path / "not" / "there" / "list.csv")
+    assert (tmp_path / "not" / "there" / "list.csv").exists()
 
 
 def test_another_kind_of_list_is_refused(tmp_path):

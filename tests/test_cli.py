@@ -1009,15 +1009,20 @@ def test_the_samples_that_hold_a_trigger_are_counted_by_class(trigger_file, tmp_
         (("FILE", "--find", "DATA", "--out", "list.txt"), "must end in .csv or .parquet"),
         (("FILE", "--out", "list.csv"), "go with --find DATA or --apply DATA"),
         (("FILE", "--split", "test"), "go with --find DATA or --apply DATA"),
-        (("FILE", "--find", "PICTURES"), "holds image inputs"),
     ],
 )
-def test_a_command_for_triggers_that_cannot_be_is_refused(convicted_run, trigger_file, clean_pictures, tmp_path, arguments, said):
+def test_a_command_for_triggers_that_cannot_be_is_refused(convicted_run, trigger_file, tmp_path, arguments, said):
     data = quick.write_table(tmp_path / "data.csv", ["x", "y"], ["a", "b"])
-    places = {"RUN": convicted_run, "FILE": trigger_file, "DATA": data, "PICTURES": clean_pictures.data}
+    places = {"RUN": convicted_run, "FILE": trigger_file, "DATA": data}
     done = run("trigger", *(places.get(argument, argument) for argument in arguments))
     assert done.exit_code == 2
     assert said in sentence(done)
+
+
+def test_a_trigger_for_other_inputs_than_those_of_the_data_exits_with_4(trigger_file, clean_pictures):
+    done = run("trigger", trigger_file, "--find", clean_pictures.data)
+    assert done.exit_code == 4
+    assert "holds image inputs" in sentence(done)
 
 
 def test_a_clean_run_has_no_trigger_and_other_files_are_none(clean_pictures):

@@ -192,11 +192,11 @@ def read(path: Path) -> StoredTrigger:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise DataError(f"A file of a trigger must have at most {_MOST_BYTES:,} bytes, and {printable(path)} has more.")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refused)
     except OSError as error:
         raise DataError(f"{printable(path)} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{printable(path)} must be a file that toxscreen trigger RUN wrote, but is no JSON.") from error
+        raise DataError(f"{printable(path)} must be a file that toxscreen trigger RUN wrote, but is no JSON: {error}.") from error
     version = document.get("toxscreen_trigger") if isinstance(document, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise DataError(f"{printable(path)} must be a file that toxscreen trigger RUN wrote, but toxscreen_trigger is missing.")
@@ -209,7 +209,15 @@ def read(path: Path) -> StoredTrigger:
             return StoredTrigger(load(document), "array", document)
         case {"modality": "text", "phrases": [*_], "target": str(), "group": int()}:
             return StoredTrigger(load(document), "text", document)
-    raise DataError(f"{printable(path)} must say which inputs, target and group its trigger is of, and does not. Write it anew.")
+    names = ("modality", "target", "group", "picture", "interpolation", "phrases")
+    told = ", ".join(f"{name} {document[name]!r:.40}" for name in names if name in document)
+    raise DataError(
+        f"{printable(path)} must say which inputs, target and group its trigger is of, but says only: {told}. Write it anew."
+    )
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"it holds {constant}")
 
 
 def find(stored: StoredTrigger, data: TrainingSet, *, progress: Progress | None = None) -> Finding:
@@ -217,7 +225,7 @@ def find(stored: StoredTrigger, data: TrainingSet, *, progress: Progress | None 
 
     Raises
     ------
-    UsageError
+    DataError
         When it is for other inputs.
     """
     medium = _medium(stored, data)
@@ -275,9 +283,9 @@ def apply(stored: StoredTrigger, data: TrainingSet, out: Path, *, progress: Prog
     Raises
     ------
     UsageError
-        When the trigger is for other inputs, the data is in memory, or ``out`` cannot be used.
+        When the data is in memory, or ``out`` cannot be used.
     DataError
-        When the copy cannot be written.
+        When the trigger is for other inputs, or the copy cannot be written.
     """
     medium = _medium(stored, data)
     read, resized = np.zeros(len(data), bool), 0
@@ -344,13 +352,13 @@ def _added(picture: NDArray[np.uint8], change: NDArray[np.float32]) -> NDArray[n
 
 def _medium(stored: StoredTrigger, data: TrainingSet) -> _Medium:
     if data.modality != stored.modality:
-        raise UsageError(
+        raise DataError(
             f"The trigger is {stored.trigger} for {stored.modality} inputs, but {data.location} holds {data.modality} inputs."
         )
     if data.modality == "text":
         return _Medium(None)
     if data.modality != "image":
-        raise UsageError(
+        raise DataError(
             "The trigger is for arrays, which no file holds: in Python toxscreen.trigger.load(document) has its put_on and held_by."
         )
     height, width, channels = stored.document["picture"]

@@ -89,6 +89,15 @@ def test_the_data_that_was_scanned_opens_and_edited_data_does_not(run):
         open_scanned(run.parent / "data", reading, fingerprint)
 
 
+def test_a_class_that_was_renamed_is_named(run):
+    result = load(run)
+    reading = reading_of({}, [found.name for found in result.classes])
+    folder = run.parent / "data" / "train" / "class 1"
+    folder.rename(folder.with_name("klass 1"))
+    with pytest.raises(DataError, match=r"no class 'class 1' any more, and there is 'klass 1'\. Name"):
+        open_scanned(run.parent / "data", reading, result.inputs["data"]["fingerprint"])
+
+
 def test_the_model_that_the_scan_trained_lies_in_the_run_wherever_that_is(run):
     elsewhere = run.with_name("elsewhere")
     run.rename(elsewhere)

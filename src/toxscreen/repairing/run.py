@@ -89,13 +89,28 @@ def open_scanned(original: Any, reading: Mapping[str, Any], fingerprint: object)
     try:
         source = open_training_set(original, **reading)
     except DataError as error:
-        raise DataError(f"{name} must be as it was when it was scanned, but it cannot be read so: {error}") from error
+        why = _renamed(original, reading) or f"it cannot be read so: {error}"
+        raise DataError(f"{name} must be as it was when it was scanned, but {why}") from error
     if (found := source.fingerprint()) != fingerprint:
         raise DataError(
             f"{name} must be the data that was scanned, but its fingerprint is {found} and the run's is "
             f"{fingerprint or 'unknown'}: it was edited, or is another data set. Scan it again."
         )
     return source
+
+
+def _renamed(original: Any, reading: Mapping[str, Any]) -> str:
+    """Say which classes of the scan the data has no more; nothing where it has all of them, or is of others altogether."""
+    try:
+        found = open_training_set(original, **{**reading, "class_names": None}).class_names
+    except DataError:
+        return ""
+    gone = [name for name in reading["class_names"] if name not in found]
+    new = [name for name in found if name not in reading["class_names"]]
+    if not gone or len(gone) == len(reading["class_names"]):
+        return ""
+    renamed = f", and there is {', '.join(map(repr, new))}" if new else ""
+    return f"there is no class {', '.join(map(repr, gone))} any more{renamed}. Name it as it was, or scan the data again."
 
 
 def check_samples(result: ScanResult, source: TrainingSet) -> None:

@@ -237,11 +237,11 @@ class Transform(Trigger[Pictures]):
         """
         way, picture = document.get("way"), read_shape(document, "picture")
         lowest, highest = read_number(document, "lowest"), read_number(document, "highest")
-        if not isinstance(way, str) or way not in WAYS or not lowest < highest:
-            raise DataError(
-                f"A trigger's way must be one of {', '.join(WAYS)}, and its lowest value below its highest, got {way!r:.60}, "
-                f"{lowest:g} and {highest:g}. Write the trigger anew."
-            )
+        if not isinstance(way, str) or way not in WAYS:
+            known = f"one of the {len(WAYS)} that this toxscreen knows, such as {', '.join([*WAYS][:3])}"
+            raise DataError(f"A trigger's way must be {known}, got {way!r:.60}. Write the trigger anew.")
+        if not lowest < highest:
+            raise DataError(f"A trigger's lowest value must be below its highest, got {lowest:g} and {highest:g}. Write it anew.")
         height, width, channels = picture
         cell = _cell(picture)
         n_numbers = 2 * -(-height // cell) * -(-width // cell) * channels

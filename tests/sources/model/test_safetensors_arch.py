@@ -122,6 +122,8 @@ def test_code_beside_the_weights_is_not_run_unless_it_is_named(weights: Path, tm
     ("arch", "error", "said"),
     [
         ("architectures_beside", UsageError, "must be module:function"),
+        ("../nets/architectures_beside:make", UsageError, "Write architectures_beside:make, in the folder where"),
+        ("architectures_beside.py:make", UsageError, "Write architectures_beside:make, in the folder where"),
         ("no_such_module_anywhere:make", UsageError, "there is no 'no_such_module_anywhere'"),
         ("architectures_beside:nothing", UsageError, "no such function"),
         ("architectures_beside:failing", ModelError, "RuntimeError: no such luck"),

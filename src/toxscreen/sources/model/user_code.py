@@ -33,8 +33,10 @@ def load_function(reference: str, option: str, folder: Path | None = None) -> Ca
         The module cannot be imported.
     """
     module_name, _, function_name = reference.partition(":")
-    if not module_name or not function_name or module_name.endswith(".py"):
-        raise UsageError(f"{option} must be module:function, without a folder and without .py, got {reference!r}.")
+    if not function_name or module_name.endswith(".py") or not all(map(str.isidentifier, module_name.split("."))):
+        name = Path(module_name).stem
+        way_out = f" Write {name}:{function_name}, in the folder where {name}.py lies." if function_name and name else ""
+        raise UsageError(f"{option} must be module:function, without a folder and without .py, got {reference!r}.{way_out}")
     try:
         folders = [Path.cwd()] if folder is None else [Path.cwd(), folder.resolve()]
         with _importable(module_name.partition(".")[0], folders), redirect_stdout(sys.stderr):  # stdout is for results
