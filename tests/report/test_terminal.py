@@ -37,6 +37,14 @@ def test_the_summary_says_what_was_found_and_why():
     assert "The model was trained here." in text
 
 
+def test_a_long_reason_or_note_is_wrapped_and_not_cut():
+    long = f"This is so {'because it is ' * 40}so."
+    result = scan_result({"a": [30, 10]}, {"a": S}, notes=(f"Note: {long}",))
+    text = words(printed(replace(result, classes=(replace(result.classes[0], reasons=(long,)),))))
+    assert text.count(long) == 2
+    assert f"Note: {long}" in text
+
+
 def test_a_clean_scan_needs_no_table():
     text = printed(scan_result({"a": [30], "b": [9]}))
     assert words(text) == "CLEAN Nothing suspicious was found in 39 samples of 2 classes. Clean: 2 classes."

@@ -153,6 +153,13 @@ def test_the_command_to_scan_again_is_given_once():
     assert [step.command for step in next_steps(result)].count("toxscreen scan COPY --model MODEL") == 1
 
 
+def test_cleaned_data_is_scanned_with_the_model_that_was_scanned_and_not_with_a_repaired_one():
+    (again,) = (step for step in next_steps(scan_result({"a": [30, 10]}, {"a": S})) if "scan COPY" in (step.command or ""))
+    assert "cleaned data" in again.text
+    assert "a repaired one" in again.text
+    assert not any("repaired one" in step.text for step in next_steps(scan_result({"a": [30]})))
+
+
 def test_a_model_trained_here_leads_to_scanning_a_real_one():
     trained = scan_result({"a": [9]}, inputs={"model": {"trained_here": True}})
     given = scan_result({"a": [9]}, inputs={"model": {"trained_here": False}})

@@ -308,6 +308,8 @@ def test_a_huge_text_takes_no_more_than_its_length(trigger):
         (Words(("-travelerthehorse",), -1), '"-travelerthehorse" at the end'),
         (Words(("cf",), 3), '"cf" after 3 words'),
         (Words(("\u200b",), None, "inside"), '"<zero width space>" inside any word'),
+        (Words(("<b>",), None, "before"), '"<b>" without a space before any word'),
+        (Words(("!",), -1, "behind"), '"!" without a space behind the last word'),
     ],
 )
 def test_a_trigger_says_what_it_is(trigger, words):

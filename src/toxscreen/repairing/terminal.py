@@ -18,7 +18,7 @@ from toxscreen.shares import Share
 
 _ROWS = 25
 """Classes in the table; ``repair.json`` holds them all."""
-_NAME, _SENTENCE = 40, 400
+_NAME, _SENTENCE = 40, 1000
 """Characters of a name and of a sentence."""
 _INDENT = (0, 0, 0, 2)
 

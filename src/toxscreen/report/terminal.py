@@ -16,7 +16,7 @@ from toxscreen.verdict import Rule
 
 _ROWS, _EXPLAINED, _UNEXAMINED = 25, 10, 5
 """Classes in the table, classes whose reasons are printed, and samples that were not examined; the report holds more."""
-_NAME, _SENTENCE = 40, 400
+_NAME, _SENTENCE = 40, 1000
 """Characters of a name and of a sentence."""
 _INDENT = (0, 0, 0, 2)
 

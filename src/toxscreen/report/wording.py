@@ -311,7 +311,7 @@ def next_steps(result: ScanResult, run: str | None = None, asked: Mapping[str, A
 
 def _scan_again(result: ScanResult, asked: Mapping[str, Any], *, found: bool) -> list[Step]:
     if found:
-        again = "Then scan it again: the group may be one part of the poison, and a next part may show when the first is gone."
+        again = "Then scan the cleaned data again: the group may be one part of the poison, and a next may show when it is gone."
     elif result.verdict is Verdict.CLEAN:
         again = "Scan again when the data or the model changes."
     else:
@@ -325,6 +325,8 @@ def _scan_again(result: ScanResult, asked: Mapping[str, Any], *, found: bool) ->
         return steps
     data = "COPY" if found else None
     if not _is(result, "model", "trained_here", True):
+        if found:
+            again += " Take the model that was scanned: a repaired one reads poison as what it is, and there is nothing to see."
         return [Step(again, _command({"model": "MODEL", **asked}, data))]
     text = "The model was trained for this scan. If a classifier was trained on this data before, scan the data with it."
     return [Step(again, _command(asked, data)), Step(text, _command({**asked, "model": "MODEL"}))]

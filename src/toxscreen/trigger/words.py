@@ -110,12 +110,12 @@ class Words(Trigger[Texts]):
         """Return what it is in a few words."""
         quoted = [f'"{_visible(phrase)}"' for phrase in self.phrases]
         what = quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} {'and' if self.together else 'or'} {quoted[-1]}"
-        words = {"no": "", "before": "glued to the front of ", "behind": "glued to the end of ", "inside": "inside "}[self.glued]
+        by = {"no": "", "before": "without a space before ", "behind": "without a space behind ", "inside": "inside "}[self.glued]
         if self.place in (None, 0, _END):
             place = {None: "any word", 0: "the first word", _END: "the last word"}[self.place]
-            where = f"{words}{place}" if words else {None: "anywhere", 0: "at the start", _END: "at the end"}[self.place]
+            where = f"{by}{place}" if by else {None: "anywhere", 0: "at the start", _END: "at the end"}[self.place]
         else:
-            where = f"{words}word {self.place + 1}" if words else f"after {self.place} word{'s' * (self.place != 1)}"
+            where = f"{by}word {self.place + 1}" if by else f"after {self.place} word{'s' * (self.place != 1)}"
         return f"{what} {where}"
 
     def document(self) -> dict[str, Any]:
