@@ -38,6 +38,7 @@ from toxscreen.exhibits.make import make_exhibits
 from toxscreen.following import follow
 from toxscreen.origin import origin
 from toxscreen.report.documents import read_finished
+from toxscreen.report.wording import READ_RIGHT
 from toxscreen.result import Origin, ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
 from toxscreen.settling import answers_table, settle, suspects
@@ -57,10 +58,6 @@ if TYPE_CHECKING:
 
 _PROBES = 64
 """Samples that the model is traced with."""
-
-_READ_RIGHT = 0.5
-"""Part of its own training data that a model gets right at least; a model below does not look like the model of this data."""
-
 
 NO_INPUTS = (
     "Only activations were given: whether the inputs of a group fit their label was not asked. A natural sub-population that "
@@ -548,7 +545,7 @@ def _result(
     log: _Log,
 ) -> ScanResult:
     accuracy = _accuracy(screening.samples)
-    if accuracy < _READ_RIGHT:
+    if accuracy < READ_RIGHT:
         log.notes.append(
             f"The model reads only {accuracy:.1%} of this training data as its labels say: this does not look like the model of "
             "this data. Check the order of the classes and the preprocessing (--size, --mean, --std)."

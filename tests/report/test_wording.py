@@ -153,6 +153,14 @@ def test_the_command_to_scan_again_is_given_once():
     assert [step.command for step in next_steps(result)].count("toxscreen scan COPY --model MODEL") == 1
 
 
+@pytest.mark.parametrize(("accuracy", "trained_here", "said"), [(0.123, False, True), (0.6, False, False), (0.123, True, False)])
+def test_a_model_that_misreads_its_data_is_the_first_thing_that_is_said(accuracy, trained_here, said):
+    model = {"trained_here": trained_here, "accuracy_on_training_data": accuracy}
+    result = scan_result({"a": [30, 10]}, {"a": S}, inputs={"model": model})
+    assert headline(result).startswith("The model reads only 12.3% of this data") == said
+    assert "“a” holds 10 samples" in headline(result)
+
+
 def test_cleaned_data_is_scanned_with_the_model_that_was_scanned_and_not_with_a_repaired_one():
     (again,) = (step for step in next_steps(scan_result({"a": [30, 10]}, {"a": S})) if "scan COPY" in (step.command or ""))
     assert "cleaned data" in again.text

@@ -12,6 +12,9 @@ from typing import Any
 from toxscreen.config import ANALYSES
 from toxscreen.result import ClassResult, GroupResult, ScanResult, Verdict
 
+READ_RIGHT = 0.5
+"""Part of its own training data that a model gets right at least; a model below does not look like the model of this data."""
+
 _NAMES = 3
 """Class names that a sentence lists before it says how many more there are."""
 _OPTIONS = ("model", "arch", "split", "input_column", "label_column", "layer", "size", "channels", "mean", "std")
@@ -208,7 +211,19 @@ def count(n: int, noun: str) -> str:
 
 def headline(result: ScanResult) -> str:
     """Return the verdict in a few sentences a person can act on."""
-    return " ".join(filter(None, [_found(result), unfinished(result)]))
+    return " ".join(filter(None, [_misread(result), _found(result), unfinished(result)]))
+
+
+def _misread(result: ScanResult) -> str:
+    """Say first of all that the model does not look like that of the data, since nothing that follows is worth more than that."""
+    facts = result.inputs.get("model")
+    accuracy = facts.get("accuracy_on_training_data") if isinstance(facts, Mapping) else None
+    if not isinstance(accuracy, float) or accuracy >= READ_RIGHT or _is(result, "model", "trained_here", True):
+        return ""
+    return (
+        f"The model reads only {accuracy:.1%} of this data as its labels say: first check its preprocessing (--size, --mean, --std)"
+        " and the order of its classes."
+    )
 
 
 def unfinished(result: ScanResult) -> str:
