@@ -62,6 +62,19 @@ def test_a_batch_of_a_stack_is_one_array_of_copies(channels_first):
     assert stack[1].any()
 
 
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e30])
+def test_an_array_with_numbers_that_no_model_can_take_is_one_unreadable_row(value, as_list):
+    arrays = np.ones((6, 1, 4, 4))
+    arrays[2, 0, 1, 3] = value
+    training_set = open_training_set((list(arrays) if as_list else arrays, [0, 1] * 3))
+    batch = next(training_set.batches(6))
+    assert batch.rows.tolist() == [0, 1, 3, 4, 5]
+    (left_out,) = batch.unreadable
+    assert (left_out.id, left_out.reason) == ("2", "holds NaN, infinity or numbers beyond 1e+15")
+    assert training_set.take(np.array([2])) == [None]
+
+
 def test_a_memory_mapped_array_is_not_read_to_be_opened(tmp_path):
     stack = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.uint8, shape=(1000, 64, 64, 3))
     stack[7] = 5

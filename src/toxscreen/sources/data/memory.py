@@ -22,6 +22,11 @@ from toxscreen.sources.data.reading import Cell, RowReader, Selection, array_dig
 _TRIED = 10
 """Samples that are tried for one that shows what kind of input a data set yields."""
 
+_LARGEST = 1e15
+"""Number in an input up to which sums of squares stay within float32."""
+
+_BEYOND = Unreadable(f"holds NaN, infinity or numbers beyond {_LARGEST:g}")
+
 _FLUSH_ROWS = 10_000
 """Labels held as Python objects before they become an Arrow array."""
 
@@ -85,14 +90,15 @@ class StackRows(_InMemory):
 
     def cells(self, rows: NDArray[np.int64]) -> list[Cell]:
         """Return copies of the arrays of ``rows``."""
-        return list(np.ascontiguousarray(self._stack[rows]))
+        return [array if _bounded(array) else _BEYOND for array in np.ascontiguousarray(self._stack[rows])]
 
     def _hashed(self, rows: NDArray[np.int64]) -> list[bytes]:
         return array_digests(self._stack[rows])
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
-        """Return the samples of some rows, which can all be read, as copies in one array."""
-        return Batch(rows, Stack(self._stack[rows]))
+        """Return the samples of some rows, where they can all be read as copies in one array."""
+        stack = self._stack[rows]
+        return Batch(rows, Stack(stack)) if _bounded(stack) else super().batch(rows)
 
 
 class ItemRows(_InMemory):
@@ -271,7 +277,11 @@ def _as_input(value: Any) -> Input | Unreadable:
         return Unreadable(f"is a {type(value).__name__}, not an image, a text or an array of numbers")
     images = channels_last(array[None])
     copy: NDArray[Any] = np.array(array if images is None else images[0])
-    return copy
+    return copy if _bounded(copy) else _BEYOND
+
+
+def _bounded(array: NDArray[Any]) -> bool:
+    return array.dtype.kind != "f" or bool(np.all(np.abs(array) <= _LARGEST))
 
 
 def _kind(value: Input) -> Modality:
