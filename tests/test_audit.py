@@ -217,6 +217,12 @@ def test_a_model_that_misreads_its_data_is_said_to_and_no_class_is_cleared_or_ac
     assert any("only 0.0% of this training data" in note and "--mean" in note for note in result.notes)
 
 
+def test_outputs_that_have_other_names_than_the_classes_are_noted():
+    training_set, classifier, _ = subject()
+    classifier.class_names = ("ant", "bee", "cow")
+    assert any("'ant', 'bee', 'cow'" in note for note in audit(training_set, classifier).notes)
+
+
 def test_how_many_samples_a_model_misreads_is_said():
     training_set, classifier, _ = subject(unreadable=(0, 1))
     right, wrong = classifier.vector, {training_set.inputs[row].tobytes() for row in range(5)}

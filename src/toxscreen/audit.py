@@ -45,7 +45,7 @@ from toxscreen.settling import answers_table, settle, suspects
 from toxscreen.sources.data import find_split, open_training_set
 from toxscreen.sources.data.base import Input, NotExamined, TrainingSet, abridged, spread
 from toxscreen.sources.data.labels import encode_labels, labels_array
-from toxscreen.sources.model import align_classes, open_classifier
+from toxscreen.sources.model import align_classes, open_classifier, unlike_names
 from toxscreen.sources.model.base import Classifier
 from toxscreen.sources.model.precision import resolve_precision
 from toxscreen.store import ActivationStore, Manifest, package_versions
@@ -180,7 +180,7 @@ def audit(
                 held_out = _held_out(data, split, training_set, columns, log)
                 subject = _train(training_set, held_out, folder / "model", device or "cpu", config, log)
             else:
-                subject = _open(training_set, model, arch, preprocessing, device, config)
+                subject = _open(training_set, model, arch, preprocessing, device, config, log)
             passing = resolve_precision(subject.classifier, config.extraction.dtype, _sample(training_set))
         outputs = align_classes(training_set.class_names, subject.classifier)
         labels = Labels(training_set.ids, training_set.labels, training_set.class_names)
@@ -345,11 +345,14 @@ def _open(
     preprocessing: Preprocessing | None,
     device: str | None,
     config: ScanConfig,
+    log: _Log,
 ) -> _Subject:
     sample = _sample(training_set)
     settings = {"arch": arch, "preprocessing": preprocessing, "layer": config.extraction.layer, "device": device}
     opening = _opening(training_set, sample, model, **settings)
-    return _Subject(opening(), {"trained_here": False, "out_of_sample_accuracy": None}, opening)
+    classifier = opening()
+    log.notes += filter(None, [unlike_names(training_set.class_names, classifier)])
+    return _Subject(classifier, {"trained_here": False, "out_of_sample_accuracy": None}, opening)
 
 
 def _opening(training_set: TrainingSet, sample: Sequence[Input], model: Any, **settings: Any) -> Reopen:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import FakeClassifier
 from toxscreen.errors import ModelError
-from toxscreen.sources.model.classes import align_classes
+from toxscreen.sources.model.classes import align_classes, unlike_names
 
 
 def model(n_classes: int, class_names: tuple[str, ...] | None = None) -> FakeClassifier:
@@ -36,6 +36,26 @@ def test_names_may_differ_in_case_where_that_is_unambiguous() -> None:
 def test_names_that_a_framework_made_up_say_nothing() -> None:
     assert align(("5", "7"), model(10, tuple(f"LABEL_{index}" for index in range(10)))) == [5, 7]
     assert align(("label_1", "label_0"), model(2, ("LABEL_0", "LABEL_1"))) == [0, 1]
+
+
+def test_numbers_in_an_order_of_their_own_are_names() -> None:
+    assert align(("0", "1"), model(2, ("1", "0"))) == [1, 0]
+    assert align(("label_1", "label_0"), model(2, ("LABEL_1", "LABEL_0"))) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("classes", "outputs", "said"),
+    [
+        (("cat", "dog"), ("bird", "fish"), "outputs 'bird', 'fish' and the data its classes 'cat', 'dog': they were matched"),
+        (("cat", "dog"), ("dog", "cat"), ""),
+        (("cat", "dog"), ("LABEL_0", "LABEL_1"), ""),
+        (("0", "1"), ("bird", "fish"), ""),
+        (("cat", "dog"), None, ""),
+    ],
+)
+def test_names_that_do_not_fit_are_said_to_be_matched_by_position(classes, outputs, said) -> None:
+    assert said in unlike_names(classes, model(2, outputs))
+    assert bool(unlike_names(classes, model(2, outputs))) == bool(said)
 
 
 def test_numbers_decide_by_value() -> None:

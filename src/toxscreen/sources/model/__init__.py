@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from toxscreen.errors import ModelError, UsageError
 from toxscreen.sources.data.base import Input, Modality
 from toxscreen.sources.model.base import Classifier
-from toxscreen.sources.model.classes import align_classes
+from toxscreen.sources.model.classes import align_classes, unlike_names
 from toxscreen.sources.model.kind import Kind, Request
 from toxscreen.sources.model.preprocessing import Preprocessing
 from toxscreen.sources.model.refused import refuse_unsafe
@@ -17,7 +17,7 @@ from toxscreen.sources.model.refused import refuse_unsafe
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["align_classes", "find_kind", "open_classifier"]
+__all__ = ["align_classes", "find_kind", "open_classifier", "unlike_names"]
 
 
 def _kinds() -> tuple[Kind, ...]:

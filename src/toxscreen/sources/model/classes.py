@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from toxscreen.errors import ModelError
 from toxscreen.sources.model.base import Classifier
 
-_GENERIC = re.compile(r"(label|class)?[_ ]?\d+", re.IGNORECASE)
-"""Names that a framework gave because nobody did, such as LABEL_0."""
+_GENERIC = re.compile(r"(?:label|class)?[_ ]?(\d+)", re.IGNORECASE)
+"""Names that a framework gave because nobody did, such as LABEL_0: with the number of the output."""
+
+_NAMED = 3
+"""Names that a note lists."""
 
 
 def align_classes(class_names: Sequence[str], classifier: Classifier) -> NDArray[np.int64]:
@@ -39,9 +42,26 @@ def align_classes(class_names: Sequence[str], classifier: Classifier) -> NDArray
     raise ModelError(_no_fit(class_names, classifier))
 
 
+def unlike_names(class_names: Sequence[str], classifier: Classifier) -> str:
+    """Say that classes were matched by position though the model has other names for its outputs; nothing where they were not."""
+    named = classifier.class_names
+    if not named or _made_up(named) or all(map(str.isdecimal, class_names)) or _by_name(class_names, named) is not None:
+        return ""
+    theirs, ours = (", ".join(map(repr, names[:_NAMED])) + ", ..." * (len(names) > _NAMED) for names in (named, class_names))
+    return (
+        f"The model calls its outputs {theirs} and the data its classes {ours}: they were matched in this order. If theirs"
+        " is another, give the classes the names that the model has."
+    )
+
+
+def _made_up(named: Sequence[str]) -> bool:
+    numbers = (_GENERIC.fullmatch(name) for name in named)
+    return all(number is not None and number[1] == str(index) for index, number in enumerate(numbers))
+
+
 def _by_name(wanted: Sequence[str], named: Sequence[str] | None) -> list[int] | None:
     """Return the positions of the wanted names, or None; upper and lower case differ only where that is needed."""
-    if not named or all(_GENERIC.fullmatch(name) for name in named):
+    if not named or _made_up(named):
         return None
     for same in (str, str.casefold):
         counts = Counter(map(same, named))
