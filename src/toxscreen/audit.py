@@ -38,7 +38,6 @@ from toxscreen.exhibits.make import make_exhibits
 from toxscreen.following import follow
 from toxscreen.origin import origin
 from toxscreen.report.documents import read_finished
-from toxscreen.report.wording import READ_RIGHT
 from toxscreen.result import Origin, ScanResult, Verdict
 from toxscreen.screening import Labels, Progress, Screening, screen
 from toxscreen.settling import answers_table, settle, suspects
@@ -51,6 +50,7 @@ from toxscreen.sources.model.precision import resolve_precision
 from toxscreen.store import ActivationStore, Manifest, package_versions
 from toxscreen.trigger.medium import Medium, open_medium
 from toxscreen.trigger.recover import Recovered
+from toxscreen.verdict import POLICY
 
 if TYPE_CHECKING:
     from toxscreen.retraining import Trainer
@@ -548,7 +548,7 @@ def _result(
     log: _Log,
 ) -> ScanResult:
     accuracy = _accuracy(screening.samples)
-    if accuracy < READ_RIGHT:
+    if accuracy < POLICY["model_accuracy"].value:
         log.notes.append(
             f"The model reads only {accuracy:.1%} of this training data as its labels say: this does not look like the model of "
             "this data. Check the order of the classes and the preprocessing (--size, --mean, --std)."

@@ -113,6 +113,12 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "a backdoor is something learned; seven clean trainings whose models read 37 to 76 % right: none of 131 classes "
             "accused, and 39 of them inconclusive",
         ),
+        "model_accuracy": Rule(
+            0.5,
+            "A model that reads less than this part of the data as its labels say does not look like the model of this data, and "
+            "the report says so before all else.",
+            "a convention: what was trained on data reads most of it; it decides about no class",
+        ),
         "misread_ratio": Rule(
             3.0,
             "Of a class that is not accused, those samples are counted that the model gives another class, and that are more than "

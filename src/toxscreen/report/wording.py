@@ -11,9 +11,7 @@ from typing import Any
 
 from toxscreen.config import ANALYSES
 from toxscreen.result import ClassResult, GroupResult, ScanResult, Verdict
-
-READ_RIGHT = 0.5
-"""Part of its own training data that a model gets right at least; a model below does not look like the model of this data."""
+from toxscreen.verdict import POLICY
 
 _NAMES = 3
 """Class names that a sentence lists before it says how many more there are."""
@@ -218,7 +216,7 @@ def _misread(result: ScanResult) -> str:
     """Say first of all that the model does not look like that of the data, since nothing that follows is worth more than that."""
     facts = result.inputs.get("model")
     accuracy = facts.get("accuracy_on_training_data") if isinstance(facts, Mapping) else None
-    if not isinstance(accuracy, float) or accuracy >= READ_RIGHT or _is(result, "model", "trained_here", True):
+    if not isinstance(accuracy, float) or accuracy >= POLICY["model_accuracy"].value or _is(result, "model", "trained_here", True):
         return ""
     return (
         f"The model reads only {accuracy:.1%} of this data as its labels say: first check its preprocessing (--size, --mean, --std)"
