@@ -19,7 +19,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -99,6 +99,11 @@ class Lesson:
     def of(cls, rows: NDArray[np.int64], targets: NDArray[np.int64]) -> Lesson:
         """Return a lesson in which the class of every row is known."""
         return cls(rows, targets, np.zeros(len(rows), dtype=bool))
+
+    @classmethod
+    def joined(cls, lessons: Sequence[Lesson]) -> Lesson:
+        """Return several lessons, one after the other, as one."""
+        return cls(*(np.concatenate([getattr(each, name) for each in lessons]) for name in ("rows", "targets", "denied")))
 
     def part(self, numbers: NDArray[Any]) -> Lesson:
         """Return the lesson of some of the rows, chosen by number or by mask."""

@@ -18,10 +18,12 @@ from toxscreen import retraining
 from toxscreen.errors import DataError, ModelError, StoreError, TrainerError
 from toxscreen.networks import SmallResNet
 from toxscreen.repairing import model
+from toxscreen.repairing.carrying import Carrying
 from toxscreen.repairing.model import Outcome, Repair, repair
 from toxscreen.result import Verdict, load
 from toxscreen.retraining import ask
 from toxscreen.sources.model import open_classifier
+from toxscreen.trigger.patches import Patch
 
 
 @pytest.fixture(autouse=True)
@@ -374,6 +376,42 @@ def test_a_run_folder_is_enough_where_data_and_model_lie_on_disk(run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "repair.json"]
     assert done.measured_on == "a tenth of each class, held out"
     assert not any("had been trained on" in note for note in done.notes)  # the scan's own model never saw them
+
+
+def with_trigger(result, *, proved=True):
+    """Return the result with the patch that the pictures carry, which works on the first class."""
+    trigger = Patch(np.full((3, 3, 1), 255, np.float32), np.ones((3, 3), bool), (16, 16, 1), (12, 12), 30.0)
+    *others, last = result.classes
+    told = {"description": "a patch", "sources": [result.classes[0].name], "proved": proved, **trigger.document()}
+    groups = (last.groups[0], replace(last.groups[1], trigger=told))
+    return replace(result, classes=(*others, replace(last, groups=groups)))
+
+
+def test_a_proved_trigger_is_shown_with_the_right_labels_and_measured_on_others(run, lessons, monkeypatch):
+    seen = []
+    monkeypatch.setattr(model, "Carrying", lambda base, medium, copies: seen.extend(copies) or Carrying(base, medium, copies))
+    done = repair(with_trigger(load(run)), run)
+    ((lesson, validation),) = lessons
+    n = 3 * N + POISON
+    carried = [part.part(part.rows >= n) for part in (lesson, validation)]
+    shown, kept = (set(rows.tolist()) for _, rows in seen)
+    assert [len(part.rows) for part in carried] == [len(shown), len(kept)]
+    assert min(len(shown), len(kept)) > 0
+    assert not shown & kept
+    assert all((part.targets == 0).all() for part in carried)
+    assert done.samples["carrying_the_trigger"] == len(shown) + len(kept)
+    held_out = done.measures.trigger_success
+    assert held_out.before.n == 10
+    assert held_out.before.value > 0.8
+    assert held_out.after.value < 0.2
+
+
+def test_a_trigger_that_was_not_proved_is_not_taught(run, lessons):
+    done = repair(with_trigger(load(run), proved=False), run)
+    ((lesson, _),) = lessons
+    assert lesson.rows.max() < 3 * N + POISON
+    assert done.samples["carrying_the_trigger"] == 0
+    assert done.measures.trigger_success.before.n == 0
 
 
 def test_a_split_of_the_data_is_measured_on_and_all_else_is_shown(run_with_split, lessons):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -31,6 +31,7 @@ from toxscreen import retraining
 from toxscreen.decoded import Progress
 from toxscreen.errors import DataError, ModelError, StoreError
 from toxscreen.repairing.actions import Action, Actions, plan_actions
+from toxscreen.repairing.carrying import Carrying
 from toxscreen.repairing.decisions import read_decisions
 from toxscreen.repairing.measures import Measures, Planted, compare
 from toxscreen.repairing.run import asked_of, check_samples, find_data, known, open_held_out, open_model, open_scanned, reading_of
@@ -39,10 +40,12 @@ from toxscreen.result import ScanResult, Verdict
 from toxscreen.retraining import Lesson, Trainer
 from toxscreen.sources.data.base import MISSING_LABEL, TrainingSet, spread
 from toxscreen.sources.model.base import Classifier
+from toxscreen.sources.model.classes import align_classes
 from toxscreen.sources.model.saving import save_classifier
 from toxscreen.sources.model.torch_module import TorchClassifier
 from toxscreen.training import hold_out
 from toxscreen.trigger import load
+from toxscreen.trigger.medium import open_medium
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,6 +57,9 @@ SCHEMA_VERSION = 1
 
 MODEL, DOCUMENT = "model", "repair.json"
 """Within the folder of a repair: the folder of the repaired model, and what :meth:`Repair.to_dict` gives."""
+
+_CARRYING = 400
+"""Trusted samples at most that a proved trigger is put on, for the model to be taught that they are what they were."""
 
 _HELD_OUT = 5
 """Every fifth flagged sample is held out; at least so many, and none where there are not twice as many."""
@@ -100,7 +106,8 @@ class Repair:
         What was trained, and from which weights, in words.
     samples
         How many samples were ``relabelled`` (shown as their source class), ``denied`` (shown as not of their given label),
-        ``dropped`` (not shown), ``held_out`` (flagged, and measured with) and ``trusted`` (shown as they are labelled).
+        ``dropped`` (not shown), ``held_out`` (flagged, and measured with), ``carrying_the_trigger`` (copies of trusted ones with
+        a proved trigger, shown as what they are) and ``trusted`` (shown as they are labelled).
     measured_on
         Where the clean samples come from that clean accuracy is measured on.
     measures
@@ -224,11 +231,10 @@ def repair(
     check_samples(result, training_set)
     classifier = open_model(result, folder, training_set, model=model, arch=arch, preprocessing=preprocessing, device=device)
     case = _Case(result, actions, training_set, classifier, seed, *open_held_out(original, training_set, reading))
-    triggers = case.triggers
     with ExitStack() as stack:
         place = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toxscreen-")))
         done = case.trained_anew(place, trainer, device or "cpu", progress) if fresh else case.gone_on(place, progress)
-        measures = compare(classifier, done.classifier, case.clean, (training_set, done.measured), case.routes, triggers)
+        measures = compare(classifier, done.classifier, case.clean, (training_set, done.measured), case.routes, case.triggers)
         if out is not None:
             _write(done.classifier, place / MODEL, arch)
     repaired = Repair(
@@ -310,7 +316,7 @@ class _Case:
             if group.source_class in names and group.source_class != found.name
         }
 
-    @property
+    @cached_property
     def triggers(self) -> list[Planted]:
         """Return the triggers that the scan proved."""
         names = self.actions.class_names
@@ -344,7 +350,7 @@ class _Case:
         denied = np.setdiff1d(self.actions.rows_of(Action.DROP), taken[_read_as_labelled(self.result, taken)])
         relabelled = self.actions.rows_of(Action.RELABEL)
         wrong = np.setdiff1d(np.intersect1d(np.union1d(relabelled, denied), taken), measured)
-        if not len(wrong):
+        if not len(wrong) and not self.triggers:
             raise DataError(
                 "No flagged sample is known to have a wrong label: a model trained without them reads them as they are labelled. "
                 "Train without them instead: --retrain."
@@ -354,17 +360,18 @@ class _Case:
         labels = np.full(len(given), MISSING_LABEL)
         labels[self.trusted] = given[self.trusted]
         shown, kept = hold_out(labels, rng)
+        data, carried = self._carrying(shown, kept)
 
-        def lesson(corrected: NDArray[np.int64], trusted: NDArray[np.int64]) -> Lesson:
+        def lesson(corrected: NDArray[np.int64], trusted: NDArray[np.int64], copies: Sequence[Lesson]) -> Lesson:
             rows = np.concatenate([corrected, trusted])
-            return Lesson(rows, self.actions.labels[rows], np.isin(rows, denied))
+            return Lesson.joined([Lesson(rows, self.actions.labels[rows], np.isin(rows, denied)), *copies])
 
         start = time.perf_counter()
         gone = retraining.go_on(
             self.classifier,
-            self.training_set,
-            lesson(taught, shown),
-            lesson(checked if len(checked) else taught, kept),
+            data,
+            lesson(taught, shown, carried[0]),
+            lesson(checked if len(checked) else taught, kept, carried[1]),
             folder,
             seed=self.seed,
             progress=progress,
@@ -376,9 +383,26 @@ class _Case:
             "denied": int((~known_source).sum()),
             "dropped": len(taken) - len(wrong) - len(measured),
             "held_out": len(measured),
+            "carrying_the_trigger": sum(len(each.rows) for side in carried for each in side),
             "trusted": len(self.trusted),
         }
         return _Done(gone.classifier, measured, "the audited model, on from the weights that it had", samples, effort)
+
+    def _carrying(
+        self, shown: NDArray[np.int64], kept: NDArray[np.int64]
+    ) -> tuple[TrainingSet, tuple[Sequence[Lesson], Sequence[Lesson]]]:
+        """Return the training set with trusted samples that carry the proved triggers, and what they teach and check."""
+        given, triggers = self.training_set.labels, self.triggers
+        medium = open_medium(self.classifier, self.training_set, align_classes(self.actions.class_names, self.classifier))
+        if not triggers or medium is None:
+            return self.training_set, ((), ())
+        copies = []
+        for rows, most in ((shown, _CARRYING), (kept, _CARRYING // _HELD_OUT)):
+            for planted in triggers:
+                usable = rows[np.isin(given[rows], planted.sources)]
+                copies.append((planted, usable[spread(len(usable), most)]))
+        data = Carrying(self.training_set, medium, copies)
+        return data, (data.lessons[: len(triggers)], data.lessons[len(triggers) :])
 
     def trained_anew(self, folder: Path, trainer: Trainer | None, device: str, progress: Progress | None) -> _Done:
         """Leave the flagged samples out and train from fresh weights."""
