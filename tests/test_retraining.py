@@ -537,6 +537,20 @@ def test_the_learning_rate_falls_to_zero_after_the_validation_loss_rests(losses,
     assert rates[-1] == pytest.approx(rates[0] / (5 * retraining._FALLING))
 
 
+def test_a_pretrained_network_begins_gently_and_learns_faster_as_long_as_the_validation_loss_falls(tmp_path, monkeypatch, watched):
+    monkeypatch.setattr(retraining, "_FEWEST_STEPS", 1)
+    monkeypatch.setattr(retraining, "_PART", 0)
+    monkeypatch.setattr(retraining, "_GENTLE", 5e-4)
+    monkeypatch.setattr(retraining, "_is_pretrained", lambda _: True)
+    start = retraining._PRETRAINED
+    rates, _ = watched([4.0, 3.9, 4.1, 4.2, 4.3, 3.0, *[2.5] * 20])
+    gone_on(network(), tmp_path)
+    assert rates[-10:-3] == pytest.approx([start, 2 * start, start, start, start, 2 * start, 4 * start])
+    rates, _ = watched([4.0, 3.9, 3.8, 3.7, 3.6, 3.5, 3.4, *[3.3] * 20])
+    gone_on(network(), tmp_path)
+    assert rates[-10:-4] == pytest.approx([start * 2**n for n in range(5)] + [5e-4])
+
+
 def test_the_weights_of_the_round_with_the_lowest_validation_loss_are_kept(tmp_path, watched):
     _, states = watched([4.0, 0.3, 0.2, 0.2, 0.1, 0.05, 0.06, 0.07])
     told = []

@@ -58,7 +58,14 @@ _SCRATCH = ".decoded-"
 
 _GENTLE, _PRETRAINED = 1e-3, 3e-5
 """Learning rate for networks without batch normalisation, which the faster recipe may blow up, and for going on; but networks that
-were trained on far more than this data go on with the second."""
+were trained on far more than this data begin with the second."""
+
+_BOLDER = 2.0
+"""How many times the learning rate of the round before the next one has, up to the first of these, where the validation loss
+fell; else it is taken back. A small transformer, trained on 9,600 texts alone, still obeyed a word in 10 % of texts after ten
+rounds at the second rate, and so in 3 %.
+
+**Source:** the bold driver of Vogl et al. 1988, Biological Cybernetics 59, 257-263."""
 
 _MOST_ROUNDS, _FALLING = 6, 4
 """Rounds at most until the validation loss rests, and those after them, over which the learning rate falls to zero."""
@@ -315,6 +322,8 @@ def go_on(
             left -= falls
             shown += len(rows)
             losses.append(rounds.loss(*checks))
+            if not falls:
+                rounds.adapt(fell=losses[-1] < losses[-2])
             if losses[-1] <= min(losses):
                 best = copy.deepcopy(pupil.network.state_dict())
             if progress is not None:
@@ -402,8 +411,12 @@ class _Rounds:
             network.requires_grad_(requires_grad=True)
         self._device = next(network.parameters()).device
         self._autocast = fast_dtype(self._device.type)
-        self._rate = _PRETRAINED if _is_pretrained(network) else _GENTLE
+        self._least = self._rate = _PRETRAINED if _is_pretrained(network) else _GENTLE
         self._optimiser = torch.optim.AdamW(network.parameters(), lr=self._rate, weight_decay=_recipe(self.pupil).weight_decay)
+
+    def adapt(self, *, fell: bool) -> None:
+        """Raise the learning rate where the validation loss fell, or take it back; never above or below what is common."""
+        self._rate = min(max(self._rate * (_BOLDER if fell else 1 / _BOLDER), self._least), _GENTLE)
 
     def show(self, lesson: Lesson, rng: np.random.Generator, rates: tuple[float, float]) -> None:
         """Take one step per batch of the lesson, in its order, while the learning rate goes from one part of it to another."""
