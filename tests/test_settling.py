@@ -244,6 +244,43 @@ def test_samples_of_a_clean_class_that_hold_a_proved_trigger_become_a_group():
     np.testing.assert_array_equal(np.flatnonzero(settled.samples["flagged"].to_numpy()), rows[:20])
 
 
+def nearly(p_value=0.01):
+    """Return a screening with a group of class 2 that tells nearly enough, its labels, the lead to it, and its rows."""
+    screening, labels, _ = screened(planted=0)
+    screening = accused(screening, labels, 2, {"p_value": p_value}, Verdict.CLEAN)
+    screening = misfit(screening, labels, np.zeros(0, np.int64))
+    lead = next(lead for lead in leads(screening, labels) if lead.class_index == 2)
+    return screening, labels, lead, np.flatnonzero((labels.given == 2) & (Columns(screening.samples).group == 7))
+
+
+def test_a_group_that_was_nearly_suspicious_is_poisoned_by_a_patch_that_leaves_no_doubt():
+    """Of a patch that moves from sample to sample few are found to hold it."""
+    screening, labels, lead, rows = nearly()
+    assert (lead.group, lead.near) == (None, 7)
+    np.testing.assert_array_equal(lead.members, rows)
+    settled = convict(screening, labels, [behind(lead, rows[:3], returns=(3, 3))])
+    new = settled.classes[2].groups[-1]
+    assert (settled.classes[2].verdict, new.id, new.n, new.verdict) == (Verdict.POISONED, 7, len(rows), Verdict.POISONED)
+    np.testing.assert_array_equal(np.flatnonzero(settled.samples["flagged"].to_numpy()), rows)
+    assert settled.classes[2].reasons[-1].startswith("Group 7: the trigger was found: ")
+
+
+@pytest.mark.parametrize(
+    ("p_value", "flips", "trigger"),
+    [
+        (0.1, (90, 100), None),
+        (0.01, (55, 100), None),
+        (0.01, (90, 100), words("cf")),
+        (0.01, (90, 100), Pattern(0.8, np.ones((8, 8, 1), np.float32), np.zeros((8, 8, 1), np.float32), 1.0, 20, 0.0, 255.0)),
+    ],
+)
+def test_what_is_less_than_that_leaves_a_group_that_was_nearly_suspicious_alone(p_value, flips, trigger):
+    screening, labels, lead, rows = nearly(p_value)
+    settled = convict(screening, labels, [behind(lead, rows[:3], flips, (3, 3), trigger=trigger)])
+    assert settled.classes == screening.classes
+    assert settled.samples == screening.samples
+
+
 @pytest.mark.parametrize(
     ("holding", "flips", "returns"), [(9, (90, 100), (30, 30)), (20, (90, 100), (3, 30)), (20, (9, 100), (30, 30))]
 )

@@ -50,7 +50,7 @@ def is_one_sentence(text):
 
 def test_each_rule_says_what_it_means_and_where_it_comes_from():
     screen = {"label_conflict", "separation", "apart", "standing_out", "fitted_share", "misread_share", "misread_ratio"}
-    screen |= {"model_accuracy"}
+    screen |= {"model_accuracy", "near"}
     screen |= {"shared", "shared_part", "odd_rest", "odd_words", "seclusion", "secluded_odds", "change_odds", "most_odds"}
     screen |= {"clean_tail", "clean_tail_share", "clean_tail_scale", "clean_tail_shape"}
     screen |= {"trigger_flips", "trigger_margin", "trigger_returns", "trigger_odds"}

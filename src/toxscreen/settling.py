@@ -69,8 +69,8 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
             accused.append(Lead(index, group.id, fitted[number[fitted] == group.id], ordinary, rival))
         if not bad and screening.inputs is not None and len(fitted) > _FEWEST_IN_LEAD:
             told = [(telling(group.evidence), group) for group in result.groups if group.evidence]
-            sides = [(most, number[fitted] == group.id) for most, group in told if group.evidence.get("p_value", 1.0) < 1]
-            quiet.extend((most, Lead(index, None, fitted[side], fitted[~side])) for most, side in sides)
+            sides = [(most, number[fitted] == group.id, group) for most, group in told if group.evidence.get("p_value", 1.0) < 1]
+            quiet.extend((most, Lead(index, None, fitted[side], fitted[~side], near=_near(group))) for most, side, group in sides)
             quiet.append((max((most for most, _ in told), default=0.0), _least_fitting(index, fitted, screening.inputs)))
         own = (each for each in screening.apart if each.class_index == index)
         apart.extend(_sides(each, fitted if not bad else ordinary) for each in own if not bad or not _is_distance(each.evidence))
@@ -78,6 +78,11 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
     most = max(_LEAST_LEADS, len(labels.given) // _SAMPLES_PER_LEAD)
     followed = [both[number] for number in (0, 1) for both in apart if both[number].apart and _is_part(both[number])]
     return (*accused[:_MOST_ACCUSED], *followed[:most], *(lead for _, lead in quiet[:most]))
+
+
+def _near(group: GroupResult) -> int | None:
+    """Return the number of a group that tells nearly enough to be accused, None for another one."""
+    return group.id if policy.is_near(group.evidence) else None
 
 
 def new_leads(before: Screening, after: Screening, labels: Labels) -> tuple[Lead, ...]:
@@ -159,9 +164,10 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
     """Return the screening with the verdicts that recovered triggers lead to.
 
     A suspicious group whose trigger is proved is poisoned, and takes in the other samples of its class that hold the trigger. In a
-    class that was not accused, the samples that hold a proved trigger become a group, with those of the group far apart that it was
-    found in; or the latter alone, where the trigger is but a shortcut. Of the two sides of a class only one is accused so. Where
-    the model obeys a trigger, and gives the class without it too, those that hold it are suspicious if they do not fit their label.
+    class that was not accused, a group that was nearly suspicious is poisoned if its trigger leaves no doubt. Else the samples that
+    hold a proved trigger become a group, with those of the group far apart that it was found in; or the latter alone, where the
+    trigger is but a shortcut. Of the two sides of a class only one is accused so. Where the model obeys a trigger, and gives the
+    class without it too, those that hold it are suspicious if they do not fit their label.
     """
     classes = list(screening.classes)
     columns = Columns(screening.samples)
@@ -169,12 +175,14 @@ def convict(screening: Screening, labels: Labels, recovered: Sequence[Recovered]
     for verdict, behind, found in sorted(judged, key=lambda each: (-each[0].severity, -len(each[2].holding))):
         lead, result = found.lead, classes[found.lead.class_index]
         known = [group.id for group in result.groups if group.trigger is not None or group in result.accused]
+        nearly = lead.group is None and behind == "suspicious"
         rows = _held(found) if verdict is Verdict.POISONED else found.held if behind == "conflict" else lead.members
+        rows = np.union1d(rows, lead.members) if nearly else rows
         rows = rows[~np.isin(columns.group[rows], known)]
         one_sided = known and lead.apart and _is_distance(lead.apart)
         if lead.group is None and (verdict is Verdict.CLEAN or len(rows) < _FEWEST_IN_GROUP or one_sided):
             continue
-        number = lead.group
+        number = lead.near if nearly else lead.group
         if number is None:
             number = 1 + max((group.id for group in result.groups), default=0)
         if lead.group is None or verdict is not Verdict.SUSPICIOUS:
@@ -274,6 +282,8 @@ def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Beh
     lead, evidence = found.lead, found.proof.evidence()
     if lead.group is not None:
         behind: policy.Behind = "suspicious"
+    elif lead.near is not None and policy.settles(evidence, found.trigger.kind):
+        behind = "suspicious"
     elif found.trigger.kind == "transform":  # what is natural and rightly labelled commands, too, and stays when it is changed back
         behind = "apart" if policy.is_planted_change(evidence, lead.apart or {}) else "nothing"
     elif lead.apart and not found.is_text:

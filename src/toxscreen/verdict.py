@@ -132,6 +132,12 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
             "the other classes has misread in all, the class is inconclusive: wrong labels, or poison that was not learned.",
             "the same trainings: twice the 2.4 %; small classes beside large ones reach 8 %, but there the others are misread more",
         ),
+        "near": Rule(
+            0.05,
+            "A group of pictures that is not suspicious, but whose p is at most this, is poisoned if its trigger is an opaque "
+            "patch that sends trigger_flips of others to the class, with secluded_odds times the odds of its controls.",
+            "a sticker that moves by two pixels had 0.002 and 0.008 in ten classes, and sent 95 % there",
+        ),
         "trigger_margin": Rule(
             0.15,
             "The recovered trigger of a poisoned group sends surely more inputs of other classes to the class than its controls do "
@@ -395,6 +401,20 @@ def commands_beyond_doubt(evidence: Mapping[str, float]) -> bool:
     """Say whether a trigger sends other inputs to the class by the odds of what keeps to itself, beside its controls."""
     flips, control = evidence["trigger_flips_lower"], evidence["trigger_control_upper"]
     return flips >= POLICY["trigger_flips"].value and _are_odds(flips, control, POLICY["secluded_odds"].value)
+
+
+def is_near(evidence: Mapping[str, float]) -> bool:
+    """Say whether a group that is not accused tells nearly enough."""
+    return evidence.get("p_value", 1.0) <= POLICY["near"].value
+
+
+def settles(evidence: Mapping[str, float], kind: str) -> bool:
+    """Say whether a trigger of a kind accuses a group that tells nearly enough: an opaque patch whose command leaves no doubt.
+
+    Moved from sample to sample it is found in few of them, and taken off few, so what it commands has to do. Patterns and words of
+    natural groups command, too.
+    """
+    return kind == "patch" and commands_beyond_doubt(evidence) and judge_trigger(evidence, "suspicious") is Verdict.POISONED
 
 
 def can_be_taken_off(evidence: Mapping[str, float], odds: str = "trigger_odds") -> bool:

@@ -65,6 +65,8 @@ class Lead:
         The class that the suspected inputs resemble, where one stands out.
     apart
         The evidence of a group that lies as far away as poison does, though its inputs fit the label; None where they are none.
+    near
+        Number of the group that the samples are, where it tells nearly enough to be accused; None where they are none.
     """
 
     class_index: int
@@ -73,6 +75,7 @@ class Lead:
     ordinary: NDArray[np.int64]
     rival: int | None = None
     apart: Mapping[str, float] | None = None
+    near: int | None = None
 
 
 @dataclass(frozen=True)
