@@ -161,6 +161,11 @@ def test_a_model_that_misreads_its_data_is_the_first_thing_that_is_said(accuracy
     assert "“a” holds 10 samples" in headline(result)
 
 
+def test_a_model_of_onnx_is_repaired_by_training_another_one():
+    found = scan_result({"a": (30, 10)}, {"a": S}, inputs={"data": {"location": "data"}, "model": {"location": "net.ONNX"}})
+    assert "toxscreen repair RUN --out REPAIRED --retrain" in [step.command for step in next_steps(found)]
+
+
 def test_cleaned_data_is_scanned_with_the_model_that_was_scanned_and_not_with_a_repaired_one():
     (again,) = (step for step in next_steps(scan_result({"a": [30, 10]}, {"a": S})) if "scan COPY" in (step.command or ""))
     assert "cleaned data" in again.text

@@ -412,6 +412,10 @@ def _repairing(result: ScanResult, run: str, asked: Mapping[str, Any]) -> list[S
         return []
     arch = ["--arch", str(asked["arch"])] if asked.get("arch") else []
     text = "Or repair the model that was trained on it. What it does before and after is measured on samples that are held out."
+    model = result.inputs.get("model")
+    if isinstance(model, Mapping) and str(model.get("location")).casefold().endswith(".onnx"):
+        arch = ["--retrain"]
+        text += " A model of ONNX cannot go on training: in its place a small network is trained without the flagged samples."
     return [Step(text, shlex.join(["toxscreen", "repair", run, "--out", "REPAIRED", *arch]))]
 
 
