@@ -93,8 +93,8 @@ def _detection_floor(classes: Sequence[ClassResult]) -> str:
     sizes = f"{floors[0]:,}" if floors[0] == floors[-1] else f"{floors[0]:,} to {floors[-1]:,}"
     without = sum(c.detection_floor is None for c in classes)
     rest = f"; {count(without, 'class')} without any: no number that was tried is enough" if without else ""
-    trials = "of one trigger, found by the screen alone in four of five trials"
-    below = "Fewer, and clean-label poison, may be missed, or found by their trigger."
+    trials = "of one trigger that moves them 8 standard deviations, found by the screen alone in four of five trials"
+    below = "Fewer or fainter ones, and clean-label poison, may be missed, or found by their trigger."
     return f"Detection floor: {sizes} poisoned samples, by class ({trials}){rest}. {below}"
 
 
