@@ -97,6 +97,7 @@ def test_what_is_measured_is_never_shown_nor_decides_when_the_training_ends(case
         "denied": 0,
         "dropped": 0,
         "held_out": POISON // 5,
+        "carrying_the_trigger": 0,
         "trusted": 3 * N - 3 * N // 10,
     }
     assert {targets_of(lesson)[row] for row in parts[0] & set(case.poisoned.tolist())} == {"ant"}

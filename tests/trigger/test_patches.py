@@ -300,6 +300,40 @@ def test_a_patch_that_moves_is_looked_for_at_every_place():
     assert [tuple(np.argwhere(each)[0][:2]) for each in changed] == [(i, 25 + i) for i in range(12)]
 
 
+def test_a_patch_whose_place_differs_by_a_pixel_is_held_and_taken_off_where_it_lies():
+    rng = np.random.default_rng(4)
+    plain, ordinary = smooth(60, rng), smooth(60, rng)
+    tops, lefts = rng.integers(19, 22, (2, 60))
+    members = put(plain, tops, lefts)
+    fixed = patch()
+    assert fixed.held_by(members).mean() < 0.3
+    loose = fixed.loosened(members, ordinary)
+    assert (loose.place, loose.reach) == ((20, 20), 2)
+    assert loose.held_by(members).all()
+    assert not loose.held_by(ordinary).any()
+    assert "give or take 2 pixels" in str(loose)
+    np.testing.assert_array_equal(loose.put_on(ordinary), fixed.put_on(ordinary))
+    away = np.abs(loose.take_off(members) - members).max(axis=3) > 0
+    for row, (top, left) in enumerate(zip(tops, lefts, strict=True)):
+        assert not away[row, : top - 1].any()
+        assert away[row, top : top + 3, left : left + 3].mean() > 0.8
+    assert Patch.from_document(json.loads(json.dumps(loose.document()))).reach == 2
+
+
+@pytest.mark.parametrize("place", [(20, 20), (0, 0), None])
+def test_a_patch_that_all_members_hold_alike_has_no_reach(place):
+    rng = np.random.default_rng(4)
+    members = put(smooth(40, rng), *((20, 20) if place is None else place))
+    assert patch(place).loosened(members, smooth(40, rng)).reach == 0
+
+
+def test_what_ordinary_samples_hold_as_well_has_no_reach():
+    rng = np.random.default_rng(4)
+    both = [put(smooth(40, rng), *rng.integers(19, 22, (2, 40))) for _ in range(2)]
+    assert patch().loosened(*both).reach == 0
+    assert patch().loosened(smooth(40, rng), smooth(40, rng)).reach == 0
+
+
 def test_a_patch_over_the_whole_picture_leaves_nothing_to_fill_it_from():
     pictures = smooth(2, np.random.default_rng(0))
     whole = Patch(pictures[0], np.ones((24, 24), bool), (24, 24, 1), (0, 0), 1.0)

@@ -95,6 +95,10 @@ class Trigger(ABC, Generic[Inputs]):
         """Return so many controls, each drawn by a child of ``rng``."""
         return [self.control(ordinary, child) for child in rng.spawn(n)]
 
+    def loosened(self, members: Inputs, ordinary: Inputs) -> Trigger[Inputs]:  # noqa: ARG002 - of most there is nothing to loosen
+        """Return the trigger as most of the members hold it, where they do not hold it all alike; itself where they do."""
+        return self
+
     @property
     def is_large(self) -> bool:
         """Say whether it hides so much of an input that anything else which does the same is likelier to be the trigger."""

@@ -194,7 +194,10 @@ def _follow(
         by_class = flips_by_class(candidate, searched, medium.ask)
         if (surely := max(share.interval[0] for share in (total(by_class), *by_class.values()))) > most + _CLEARLY:
             trigger, flips, most = candidate, by_class, surely
-    return None if trigger is None else try_out(medium, lead, (case, members, rows), trigger, flips, predicted, rng)
+    if trigger is None:
+        return None
+    loosened = trigger.loosened(searched.members, searched.ordinary)
+    return try_out(medium, lead, (case, members, rows), loosened, flips, predicted, rng)
 
 
 def try_out(
