@@ -68,9 +68,10 @@ class Carrying(TrainingSet):
             inputs[place] = value
         for number, (planted, copied) in enumerate(self._copies):
             here = np.flatnonzero((rows >= self._ends[number]) & (rows < self._ends[number + 1]))
-            made = self._carrying(planted, copied[rows[here] - self._ends[number]])
-            for place, row in zip(here.tolist(), rows[here] - self._ends[number], strict=True):
-                inputs[place] = made.get(int(copied[row]))
+            asked = copied[rows[here] - self._ends[number]]
+            made = self._carrying(planted, asked) if len(here) else {}
+            for place, row in zip(here.tolist(), asked.tolist(), strict=True):
+                inputs[place] = made.get(row)
         return inputs
 
     def _carrying(self, planted: Planted, rows: NDArray[np.int64]) -> dict[int, Any]:

@@ -392,10 +392,12 @@ class _Case:
         self, shown: NDArray[np.int64], kept: NDArray[np.int64]
     ) -> tuple[TrainingSet, tuple[Sequence[Lesson], Sequence[Lesson]]]:
         """Return the training set with trusted samples that carry the proved triggers, and what they teach and check."""
-        given, triggers = self.training_set.labels, self.triggers
+        given, triggers, nothing = self.training_set.labels, self.triggers, (self.training_set, ((), ()))
+        if not triggers:
+            return nothing
         medium = open_medium(self.classifier, self.training_set, align_classes(self.actions.class_names, self.classifier))
-        if not triggers or medium is None:
-            return self.training_set, ((), ())
+        if medium is None:
+            return nothing
         copies = []
         for rows, most in ((shown, _CARRYING), (kept, _CARRYING // _HELD_OUT)):
             for planted in triggers:
@@ -430,7 +432,7 @@ class _Case:
                 measures.attack_success.before.n
             ),
             "The backdoor may still be there: attack success did not fall below what so few samples can tell, or not to 0, or "
-            "the recovered trigger still works.": (measures.remnant),
+            "the recovered trigger still works.": measures.remnant,
         }
         return tuple(sentence for sentence, true in said.items() if true)
 
@@ -467,7 +469,6 @@ def _what_was_trained(before: Classifier, after: TorchClassifier, trainer: Train
 def _kept(repaired: Repair, out: Path | None) -> Repair:
     """Write the document of a repair, where there is a place for it, and return the repair."""
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         write_text(out / DOCUMENT, json.dumps(repaired.to_dict(), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
     return repaired
 

@@ -285,9 +285,9 @@ class Patch(Trigger[Pictures]):
 
     def _found(self, inputs: Pictures) -> tuple[NDArray[np.int64], NDArray[np.int64], Pictures]:
         """Return where in each picture it lies, or would lie best, and the mean difference there."""
-        tops, lefts = self._drawn(len(inputs), np.random.default_rng(0))
         if self.place is not None and self.reach:
             return self._found_near(inputs, self.place)
+        tops, lefts = self._drawn(len(inputs), np.random.default_rng(0))
         if self.place is None:
             parts = [self._best_places(inputs[start : start + _STRETCH]) for start in range(0, len(inputs), _STRETCH)]
             if parts:
