@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tests.quick import toxscreen as run
 from tests.scans import scan_result
 from tests.triggers import convicted, recovered, words
 from toxscreen import cli, metrics, store, training
+from toxscreen.benchmark import TABLES
 from toxscreen.cli import EPILOG
 from toxscreen.demo import Outcome
 from toxscreen.errors import DataError
@@ -931,6 +933,11 @@ def test_poison_tells_cover_samples_and_every_trigger(pictures, tmp_path):
     assert "'class 0' and carry a small black and white checkerboard near the top left corner" in both.stdout
     same = run("poison", clean, "--attack", "sig", "--target", "class 2", "--out", tmp_path / "same")
     assert "8 samples are still labelled 'class 2'" in same.stdout
+
+
+def test_the_help_of_bench_names_all_its_tables():
+    told = run("bench", "--help").stdout.partition("Options:")[0]
+    assert {*TABLES} <= {*re.findall(r"\w+", told)}
 
 
 def test_the_help_of_poison_names_every_attack():

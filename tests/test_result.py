@@ -69,6 +69,12 @@ def test_the_dictionary_holds_plain_values():
     assert document["classes"][0]["groups"][1]["evidence"] == {"relative_size": 0.25, "silhouette_score": 0.61}
 
 
+def test_an_interactive_session_shows_a_result_in_one_line():
+    assert repr(scan_result({"a": [30, 10], "b": [5]}, {"a": S})) == (
+        "<ScanResult 'made up': suspicious, 2 classes, 45 samples, 10 flagged>"
+    )
+
+
 def test_a_notebook_shows_verdict_and_classes():
     html = scan_result({"<b>": [30, 10], "other": [9]}, {"<b>": S})._repr_html_()
     assert "&lt;b&gt;" in html

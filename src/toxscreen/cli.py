@@ -459,7 +459,7 @@ def policy(as_json: bool) -> None:
 @main.command(short_help="Measure tables against planted truth.")
 @click.argument("table")
 @click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of data sets.")
-@click.option("--seeds", type=click.IntRange(min=1), help="Seeds of each row. Default: 5 for paper, 3 for scan, 1 for the others.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Seeds of each row; each table has a number of its own.")
 @click.option("--only", metavar="TEXT", help="One data set of the table, or the rows whose name holds this.")
 @click.option("--quick", "scale", flag_value="quick", help="A tiny part of the table, in seconds.")
 @click.option("--full", "scale", flag_value="full", help="The networks and sizes of the papers; takes a GPU.")
@@ -468,7 +468,10 @@ def policy(as_json: bool) -> None:
 )
 @click.option("--results", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
 def bench(table: str, only: str | None, seeds: int | None, scale: str | None, **folders: Path) -> None:
-    """Measure TABLE (scan, paper, board, peers, attacks) against planted truth; what was measured is kept."""
+    """Measure TABLE against planted truth; what was measured is kept.
+
+    TABLE is scan, paper, board, peers, attacks, exclusion, calibration, verdict, ablation or speed.
+    """
     with _errors():
         from toxscreen.benchmark import Settings, markdown_table, run_table
 

@@ -210,6 +210,11 @@ class ScanResult:
     confirmation: pa.Table | None = field(default=None, repr=False)
     origin: Origin | None = field(default=None, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        """Return what a line of an interactive session has room for."""
+        counts = f"{len(self.classes)} classes, {len(self.samples):,} samples, {self.n_flagged:,} flagged"
+        return f"<ScanResult {self.name!r}: {self.verdict}, {counts}>"
+
     @property
     def verdict(self) -> Verdict:
         """Return the worst verdict of any class."""

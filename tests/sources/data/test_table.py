@@ -81,6 +81,8 @@ def test_a_broken_line_is_one_row_that_is_not_examined(tmp_path):
     assert [left.id for left in batch.unreadable] == [str(row) for row in (1, 2, 3, 4, 5, 6, 8)]
     assert all("broken" in left.reason for left in batch.unreadable)
     assert names_of(training_set)[9] == "x"
+    said = {left.row: left.reason for left in training_set.not_examined()}
+    assert "broken" in said[1]
 
 
 def test_csv_rows_with_too_many_or_too_few_cells_are_named(tmp_path):

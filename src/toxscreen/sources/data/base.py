@@ -152,8 +152,12 @@ class TrainingSet(ABC):
         At most ``MAX_LISTED`` entries of a kind name their sample; one more counts the rest.
         """
         rows = np.flatnonzero(self.labels == MISSING_LABEL)
-        holes = (NotExamined(self.ids[row].as_py(), "has no label", row) for row in rows[:MAX_LISTED].tolist())
+        holes = (NotExamined(self.ids[row].as_py(), self.without_label(row), row) for row in rows[:MAX_LISTED].tolist())
         return abridged(holes, len(rows), "have no label")
+
+    def without_label(self, row: int) -> str:  # noqa: ARG002 - for those that know more
+        """Return what is said of a sample without a label."""
+        return "has no label"
 
     def pictures(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8] | None]:
         """Return what a person can look at for a few rows: uint8 ``(height, width, 1 or 3)``, or None."""

@@ -139,6 +139,10 @@ class TableSet(RowReader):
         self.file = file
         self.columns = columns
 
+    def without_label(self, row: int) -> str:
+        """Return what is said of a row without a label, which may have no input either."""
+        return super().without_label(row) if self.columns.inputs[row].is_valid else "has neither input nor label: a broken row"
+
     def other_files(self) -> list[Path]:
         """Return the tables of the other splits."""
         return (
