@@ -19,7 +19,7 @@ from toxscreen.errors import TrainerError
 from toxscreen.report.documents import read_run
 from toxscreen.result import GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
-from toxscreen.settling import acquit, convict, leads, new_leads, settle, suspects, vouching
+from toxscreen.settling import acquit, convict, leads, new_leads, settle, suspects, unsettled, vouching
 from toxscreen.shares import Share
 from toxscreen.trigger.base import Proof
 from toxscreen.trigger.patterns import Pattern
@@ -251,6 +251,17 @@ def nearly(p_value=0.01):
     screening = misfit(screening, labels, np.zeros(0, np.int64))
     lead = next(lead for lead in leads(screening, labels) if lead.class_index == 2)
     return screening, labels, lead, np.flatnonzero((labels.given == 2) & (Columns(screening.samples).group == 7))
+
+
+def test_what_is_accused_or_nearly_so_is_looked_at_again_until_it_is_proved():
+    screening, labels, lead, rows = nearly()
+    followed = leads(screening, labels)
+    assert [each.near for each in unsettled(screening, followed)] == [7]
+    settled = convict(screening, labels, [behind(lead, rows[:3], returns=(3, 3))])
+    assert unsettled(settled, followed) == ()
+    screening, labels, _ = screened()
+    (accused_one,) = leads(screening, labels)
+    assert [each.group for each in unsettled(screening, (accused_one, accused_one))] == [accused_one.group]
 
 
 def test_a_group_that_was_nearly_suspicious_is_poisoned_by_a_patch_that_leaves_no_doubt():

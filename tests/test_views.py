@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.fakes import FakeTrainingSet
 from tests.references import area_average, word_numbers
 from toxscreen.sources.data.base import Stack
-from toxscreen.views import InputView, input_view, picture_features, text_features
+from toxscreen.views import InputView, as_it_looks, input_view, picture_features, text_features
 
 
 def _picture(rng: np.random.Generator, height: int, width: int, channels: int) -> np.ndarray:
@@ -110,7 +110,7 @@ def test_an_array_that_is_not_finite_gives_a_view_that_is_not_finite_without_a_w
 @given(st.text(max_size=60))
 @example("Fine, fine FILM.")
 def test_a_text_becomes_the_numbers_of_its_distinct_words_in_their_order(text):
-    np.testing.assert_array_equal(text_features([text])[0], word_numbers(text, 128))
+    np.testing.assert_array_equal(text_features([text])[0], word_numbers(as_it_looks(text), 128))
 
 
 def test_a_rare_mark_or_a_short_word_adds_one_number():
@@ -119,6 +119,19 @@ def test_a_rare_mark_or_a_short_word_adds_one_number():
     for longer in (marked, worded):
         np.testing.assert_array_equal(longer[:3], plain[:3])
         assert np.count_nonzero(longer) == 4
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["Fоr аll", "f\u200bor a\u00adll\ufeff", "ｆｏｒ 𝐚𝐥𝐥", "fo\u0301r äll", "ϝοr αll".replace("ϝ", "f"), "FОR АLL"],
+)
+def test_words_that_look_alike_are_the_same_however_they_are_written(written):
+    np.testing.assert_array_equal(text_features([written]), text_features(["for all"]))
+
+
+def test_words_of_other_scripts_stay_distinct():
+    texts = ["кот ток кто окт", "και δεν δαι νεκ", "猫 犬 鳥 魚", "고양이 강아지 새 물고기"]
+    assert (text_features(texts) > 0).sum(axis=1).tolist() == [4, 4, 4, 4]
 
 
 def test_a_text_of_more_than_128_words_keeps_the_first():

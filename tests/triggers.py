@@ -14,6 +14,7 @@ from toxscreen.result import ScanResult, Verdict
 from toxscreen.shares import Share
 from toxscreen.sources.data.base import TrainingSet
 from toxscreen.trigger.base import Proof, Trigger
+from toxscreen.trigger.bends import Bend
 from toxscreen.trigger.patches import Patch
 from toxscreen.trigger.recover import Lead, Recovered, Shown
 from toxscreen.trigger.transforms import Transform, learned
@@ -63,6 +64,11 @@ def transform(way: str = "inverted", side: int = 12) -> Transform:
     """Return a change of gray pictures, learned from noise."""
     pictures = np.random.default_rng(0).uniform(0, 100, (40, side, side, 1)).astype(np.float32)
     return learned(way, pictures, (0.0, 255.0))
+
+
+def bend(side: int = 12) -> Bend:
+    """Return a bend of gray pictures."""
+    return Bend((side, side, 1), np.full((2, 5, 5), 0.05, np.float32))
 
 
 def words(*phrases: str) -> Words:

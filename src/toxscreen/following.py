@@ -11,8 +11,9 @@ from toxscreen.activations import Rows
 from toxscreen.columns import Columns
 from toxscreen.decoded import Progress
 from toxscreen.screening import Labels, Screening
-from toxscreen.settling import convict, leads, new_leads, predicted_classes, reconsider
+from toxscreen.settling import convict, leads, new_leads, predicted_classes, reconsider, unsettled
 from toxscreen.sharing import planted, planted_beside, widen
+from toxscreen.trigger.bends import recover_bends
 from toxscreen.trigger.changes import recover_changes
 from toxscreen.trigger.medium import Medium
 from toxscreen.trigger.recover import Recovered, recover
@@ -62,7 +63,7 @@ def follow(
     progress
         Told what is done.
     """
-    sharing, seeking, following, again, more, changing = np.random.default_rng(seed).spawn(6)
+    sharing, seeking, following, again, more, changing, bending = np.random.default_rng(seed).spawn(7)
     shared, sought, caught, anew = (piece != without for piece in PIECES)
     recovered: tuple[Recovered, ...] = ()
     try:
@@ -78,6 +79,9 @@ def follow(
             bad, fit = _accused(screening, labels), screening.inputs
             recovered += recover_changes(medium, activations, bad, predicted, fit, rng=changing, failed=failed)
             screening = convict(screening, labels, recovered)
+            doubtful = unsettled(screening, found)
+            bends = recover_bends(medium, doubtful, activations, bad, predicted, fit, rng=bending, failed=failed)
+            recovered, screening = (*recovered, *bends), convict(screening, labels, bends)
         if shared:
             screening = widen(screening, labels, medium, activations, again)
         if caught and sought:

@@ -31,6 +31,9 @@ _LEAST_LEADS, _SAMPLES_PER_LEAD = 10, 6000
 _MOST_ACCUSED = 100
 """Accused groups that are followed."""
 
+_MOST_UNSETTLED = 5
+"""Classes that are looked at again, each of which costs some hundred steps through the model."""
+
 _MOST_OF_A_CLASS = 0.99
 """Part of a class from which a side is no lead: what it shares is what the class is."""
 
@@ -83,6 +86,16 @@ def leads(screening: Screening, labels: Labels) -> tuple[Lead, ...]:
 def _near(group: GroupResult) -> int | None:
     """Return the number of a group that tells nearly enough to be accused, None for another one."""
     return group.id if policy.is_near(group.evidence) else None
+
+
+def unsettled(screening: Screening, followed: Sequence[Lead]) -> tuple[Lead, ...]:
+    """Return the leads to groups that are accused, or nearly so, of classes in which nothing is proved; one for each class, few."""
+    left: dict[int, Lead] = {}
+    for lead in followed:
+        told = lead.group is not None or lead.near is not None
+        if told and screening.classes[lead.class_index].verdict is not Verdict.POISONED:
+            left.setdefault(lead.class_index, lead)
+    return tuple(left.values())[:_MOST_UNSETTLED]
 
 
 def new_leads(before: Screening, after: Screening, labels: Labels) -> tuple[Lead, ...]:
@@ -284,7 +297,7 @@ def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Beh
         behind: policy.Behind = "suspicious"
     elif lead.near is not None and policy.settles(evidence, found.trigger.kind):
         behind = "suspicious"
-    elif found.trigger.kind == "transform":  # what is natural and rightly labelled commands, too, and stays when it is changed back
+    elif found.trigger.is_whole:  # what is natural and rightly labelled commands, too, and stays when it is changed back
         behind = "apart" if policy.is_planted_change(evidence, lead.apart or {}) else "nothing"
     elif lead.apart and not found.is_text:
         most = len(lead.members) > len(lead.ordinary)  # what most of a class shares is the class

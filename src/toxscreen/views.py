@@ -7,6 +7,7 @@ share can be seen even where the model's own activations are blind to it.
 from __future__ import annotations
 
 import re
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,15 @@ _N_NUMBERS = 65_535
 """Numbers that a word may get; all of them are whole in float32."""
 
 _WORD = re.compile(r"\w+|[^\w\s]")
+
+_ALIKE = str.maketrans("аеорсухіјѕһԁԛԝѵкмтвнαεικνορτυχ\u0131\u0251\u0261", "aeopcyxijshdqwvkmtbhaeikvoptuxiag")
+"""Cyrillic and Greek letters that look like Latin ones in lower or upper case, and the latter. Words of one of these scripts stay
+as distinct as they were."""
+
+_UNSEEN = re.compile(
+    r"[\u0300-\u036f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]"
+)
+"""Marks on letters, and characters of no width."""
 
 _PROBES = 16
 """Samples that are looked at, spread over the data set, to decide the channels."""
@@ -65,7 +75,7 @@ class InputView:
         return WORDS if self.kind == "text" else CELLS
 
     def __str__(self) -> str:
-        return f"{self.kind} to {f'{N_WORDS} words' if self.kind == 'text' else f'{SIDE}x{SIDE}x{self.channels}'}"
+        return f"{self.kind} to {f'{N_WORDS} words as they look' if self.kind == 'text' else f'{SIDE}x{SIDE}x{self.channels}'}"
 
     def __call__(self, inputs: Sequence[Input]) -> NDArray[np.float32]:
         """Return one vector per input, shape ``(b, 64 * channels)`` or ``(b, 128)``; each depends on its own input alone."""
@@ -153,7 +163,10 @@ def _across(width: int, depth: int) -> NDArray[np.float32]:
 
 
 def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Give a number to each of the first 128 distinct words and punctuation marks of each text, in lower case.
+    """Give a number to each of the first 128 distinct words and punctuation marks of each text, as they look in lower case.
+
+    Letters of another script in the place of Latin ones, and characters that are not seen, make new words of all others, and these
+    would vouch for the label that was planted with them.
 
     A number is a hash of the word, the same in every process: whoever reads it needs no vocabulary, and now and then two words
     share one.
@@ -165,9 +178,16 @@ def text_features(texts: Sequence[str]) -> NDArray[np.float32]:
     """
     features = np.zeros((len(texts), N_WORDS), np.float32)
     for row, text in zip(features, texts, strict=True):
-        numbers = word_numbers(text, _N_NUMBERS)
+        numbers = word_numbers(as_it_looks(text), _N_NUMBERS)
         row[: len(numbers)] = np.array(numbers, np.float32) + 1
     return features
+
+
+def as_it_looks(text: str) -> str:
+    """Return a text in lower case with Latin letters for those that look like them, and without what is not seen."""
+    if text.isascii():
+        return text.lower()
+    return _UNSEEN.sub("", unicodedata.normalize("NFKD", text)).lower().translate(_ALIKE)
 
 
 def words_of(text: str) -> list[str]:

@@ -100,7 +100,7 @@ def _exhibit(found: Recovered, result: ScanResult, limits: ExhibitLimits) -> Tri
         seen = [{"texts": _texts(row, str(a), str(b))} for row, (a, b) in zip(rows.tolist(), pairs, strict=True)]
     else:
         look = _look([*before, *after])
-        if found.trigger.kind != "transform":  # a plain picture that is changed as a whole is a plain picture
+        if not found.trigger.is_whole:  # a plain picture that is changed as a whole is a plain picture
             pictures = _portrait(found.trigger, tuple(shape), look, side)
         seen = [{"pictures": tuple(_encoded(_grays(value, look), side) for value in pair)} for pair in pairs]
     flips = zip(ids, labels, given, seen, strict=True)

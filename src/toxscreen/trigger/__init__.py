@@ -8,12 +8,13 @@ from typing import Any
 
 from toxscreen.errors import DataError
 from toxscreen.trigger.base import Trigger
+from toxscreen.trigger.bends import Bend
 from toxscreen.trigger.patches import Patch
 from toxscreen.trigger.patterns import Pattern
 from toxscreen.trigger.transforms import Transform
 from toxscreen.trigger.words import Words
 
-KINDS: Mapping[str, type[Trigger[Any]]] = MappingProxyType({kind.kind: kind for kind in (Patch, Pattern, Transform, Words)})
+KINDS: Mapping[str, type[Trigger[Any]]] = MappingProxyType({kind.kind: kind for kind in (Patch, Pattern, Transform, Bend, Words)})
 """Every kind of trigger by its name in documents."""
 
 TOLD = (

@@ -104,6 +104,11 @@ class Trigger(ABC, Generic[Inputs]):
         """Say whether it hides so much of an input that anything else which does the same is likelier to be the trigger."""
         return False
 
+    @property
+    def is_whole(self) -> bool:
+        """Say whether it is a change of all of an input, of which an empty one shows nothing."""
+        return False
+
     @abstractmethod
     def __str__(self) -> str:
         """Return what it is in a few words, such as ``a patch of 3 x 3 pixels at the bottom right``."""

@@ -79,11 +79,9 @@ def recover_changes(
             changes = [learned(way, hosts, ends) for way in ways]
             hits = _hits(changes, inputs, others, index, medium)
             best = int(np.argmax(hits.sum(axis=1)))
-            lead = _changed(index, np.sort(own), read[hits[best]], activations, accused, rng)
+            lead = group_of_changed(index, np.sort(own), read[hits[best]], activations, accused, fit, rng)
             if lead is None:
                 continue
-            if lead.apart:
-                lead = replace(lead, apart={**lead.apart, **_unvouched_conflict(lead, fit)})
             case = read_case(medium, lead, labels, predicted, rng)
             flips = flips_by_class(changes[best], case[0].halves()[0], medium.ask)
             found.append(try_out(medium, lead, case, changes[best], flips, predicted, rng))
@@ -147,19 +145,31 @@ def _evened(pictures: Pictures) -> Pictures:
     return evened
 
 
-def _changed(
+def group_of_changed(
     index: int,
     own: NDArray[np.int64],
     hits: NDArray[np.int64],
     activations: Rows,
     accused: NDArray[np.int64],
+    fit: Affinity,
     rng: np.random.Generator,
 ) -> Lead | None:
-    """Return a lead to those of a class that lie where some pictures lie which were changed; None where these are too few."""
+    """Return a lead to those of a class that lie where some lie which were changed; None where these are too few.
+
+    Parameters
+    ----------
+    index
+        The class.
+    own, hits
+        Row numbers of its samples, ascending, and of those that were changed as far as is known.
+    activations, accused, fit, rng
+        As in :func:`recover_changes`.
+    """
     apart = group_around(activations, own, np.isin(own, hits), rng)
     if apart is None:
         return None
     members, evidence = apart
     numbers = accused[own[members]]
     number = int(np.bincount(numbers).argmax())
-    return Lead(index, number or None, own[members], own[~members], apart=None if number else evidence)
+    lead = Lead(index, number or None, own[members], own[~members], apart=None if number else evidence)
+    return lead if number else replace(lead, apart={**evidence, **_unvouched_conflict(lead, fit)})

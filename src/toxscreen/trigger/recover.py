@@ -215,24 +215,23 @@ def try_out(
     """
     (case, members, rows), labels = read, medium.training_set.labels
     tested = case.halves()[1]
-    highest = max(flips.values(), key=lambda share: share.interval[0]).value
-    sources = tuple(index for index, share in flips.items() if share.value >= _WORKS * highest)
+    sources = works_on(flips)
     chosen = np.isin(tested.classes, sources)
     tested = replace(tested, hosts=tested.hosts[chosen], classes=tested.classes[chosen])
-    proof, mixed, held, holding = prove(trigger, tested, medium.ask, rng), False, *2 * (np.zeros(0, np.int64),)
+    proof, several, held, holding = prove(trigger, tested, medium.ask, rng), False, *2 * (np.zeros(0, np.int64),)
     if proof.flips.interval[0] > proof.control_flips.interval[1]:
         own = np.flatnonzero((labels == lead.class_index) & (predicted >= 0))
         held, given = _held(medium, own, trigger)
         leaves = left(given, lead.class_index)
         unseen = ~np.isin(held, members[0::2]) & (predicted[held] == lead.class_index)
         proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
-        holding, mixed = held[leaves], _mixed(given[leaves])
+        holding, several = held[leaves], mixed(given[leaves])
     secluded = 0.0
-    if lead.apart and trigger.kind != "transform":  # what a patch covers is no part of its holders, a pattern what sets them apart
+    if lead.apart and not trigger.is_whole:  # what a patch covers is no part of its holders, a pattern what sets them apart
         bare = trigger.take_off(case.members) if trigger.kind == "patch" else case.members
         secluded = medium.seclusion(bare, case.ordinary, rng)
-    shown = _shown(medium, trigger, tested, rows[1::2][chosen])
-    return Recovered(lead, trigger, proof, sources, held, holding, shown, secluded, mixed)
+    some = shown(medium, trigger, tested, rows[1::2][chosen])
+    return Recovered(lead, trigger, proof, sources, held, holding, some, secluded, several)
 
 
 def read_case(
@@ -275,13 +274,19 @@ def _held(medium: Medium, rows: NDArray[np.int64], trigger: Trigger[Any]) -> tup
     return np.concatenate(held), np.concatenate(given)
 
 
-def _mixed(given: NDArray[np.int64]) -> bool:
+def works_on(flips: Mapping[int, Share]) -> tuple[int, ...]:
+    """Return the classes whose hosts a trigger sends to its class."""
+    highest = max(flips.values(), key=lambda share: share.interval[0]).value
+    return tuple(index for index, share in flips.items() if share.value >= _WORKS * highest)
+
+
+def mixed(given: NDArray[np.int64]) -> bool:
     """Say whether the second of the classes that samples are given is given nearly as often as the first."""
     *_, second, first = np.sort(np.bincount(given, minlength=2))
     return bool(second > _SECOND * first)
 
 
-def _shown(medium: Medium, trigger: Trigger[Any], case: Case[Any], rows: NDArray[np.int64]) -> Shown:
+def shown(medium: Medium, trigger: Trigger[Any], case: Case[Any], rows: NDArray[np.int64]) -> Shown:
     """Return some hosts that flip; where none does, some that do not."""
     after = trigger.put_on(case.hosts)
     given = medium.ask(after)

@@ -210,6 +210,11 @@ class Transform(Trigger[Pictures]):
         others = (replace(self, way=way) for way in rng.permutation([way for way in WAYS if way != self.way]).tolist())
         return next((each for each in others if not np.array_equal(each.put_on(ordinary), ordinary)), self)
 
+    @property
+    def is_whole(self) -> bool:
+        """Say that it is a change of the whole picture."""
+        return True
+
     def __str__(self) -> str:
         """Return what pictures are after it."""
         return f"the whole picture {self.way}"

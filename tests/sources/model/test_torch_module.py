@@ -386,6 +386,37 @@ def test_weights_statistics_gradients_and_inputs_stay_as_they_were(images: list[
     np.testing.assert_array_equal(images, inputs)
 
 
+def test_slopes_say_how_the_loss_of_an_output_changes_and_leave_the_network_as_it_is(images: list[np.ndarray]) -> None:
+    network = HEADS["a linear layer"]()
+    opened = classifier(network, images)
+    encoded, before = opened.encode(images), opened.fingerprint()
+    slopes = opened.slopes(encoded, 2)
+    assert slopes is not None
+
+    def loss(batch: np.ndarray) -> float:
+        logits = torch.tensor(ask(opened, list(batch)).logits, dtype=torch.float64)
+        return float(functional.cross_entropy(logits, torch.full((len(batch),), 2)))
+
+    ahead = 1e-2 * np.sign(slopes)
+    expected = (loss(encoded + ahead) - loss(encoded - ahead)) / 2
+    assert float((slopes * ahead).sum()) == pytest.approx(expected, rel=0.05)
+    assert (opened.fingerprint(), all(parameter.grad is None for parameter in network.parameters())) == (before, True)
+
+
+def test_a_network_that_records_no_gradients_has_no_slopes(images: list[np.ndarray]) -> None:
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = HEADS["a linear layer"]()
+
+        def forward(self, batch: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self.inner(batch)
+
+    opened = classifier(Detached(), images)
+    assert opened.slopes(opened.encode(images), 0) is None
+
+
 def test_a_network_that_writes_into_its_input_gets_a_copy(images: list[np.ndarray]) -> None:
     class InPlace(nn.Module):
         def __init__(self) -> None:

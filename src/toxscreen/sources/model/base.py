@@ -89,6 +89,18 @@ class Classifier(ABC):
     def forward(self, encoded: Any, layers: Sequence[str]) -> Outputs:
         """Run the model once on an encoded batch and return the activations of ``layers`` and the logits."""
 
+    def slopes(self, encoded: Any, output: int) -> NDArray[np.float32] | None:  # noqa: ARG002 - for those that know
+        """Return how steeply the cross-entropy of an output rises with each number of an encoded batch; None where it is not known.
+
+        Parameters
+        ----------
+        encoded
+            An array that :meth:`encode` may have returned.
+        output
+            Index of the output.
+        """
+        return None
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a hexadecimal digest of weights, structure and preprocessing."""

@@ -153,6 +153,25 @@ class TorchClassifier(Classifier):
         activations = {name: _matrix(kept[name], len(logits), name) for name in layers}
         return Outputs(activations, as_logits(_to_numpy(logits), probabilities=self._probabilities))
 
+    def slopes(self, encoded: Encoded, output: int) -> NDArray[np.float32] | None:
+        """Return how steeply the cross-entropy of an output rises with each number of a batch; None where it has no slope.
+
+        Raises
+        ------
+        ModelError
+            It did not run.
+        """
+        tensors = self.tensors(encoded, self._layout)
+        if isinstance(tensors, dict) or not tensors.is_floating_point():
+            return None
+        with self._lent() as network, _evaluating(network), torch.enable_grad(), self._precision():
+            logits = self._answer_of(network, tensors.requires_grad_().clone())  # a network may write into what it is given
+            if not logits.requires_grad:
+                return None
+            loss = torch.nn.functional.cross_entropy(logits, torch.full((len(logits),), output, device=logits.device))
+            (slopes,) = torch.autograd.grad(loss, tensors)
+        return _to_numpy(slopes)
+
     def fingerprint(self) -> str:
         """Return a digest of the modules with their settings and code, all weights and buffers, and the preprocessing.
 
@@ -216,7 +235,11 @@ class TorchClassifier(Classifier):
 
     def answer(self, tensors: Tensor | dict[str, Tensor]) -> Tensor:
         """Return the logits of a batch, with gradients where they are recorded, in whatever mode the network is."""
-        logits = self._run(self._network, tensors)
+        return self._answer_of(self._network, tensors)
+
+    def _answer_of(self, network: nn.Module, tensors: Tensor | dict[str, Tensor]) -> Tensor:
+        """Return the same of a network that is a copy of it."""
+        logits = self._run(network, tensors)
         return logits.clamp_min(torch.finfo(logits.dtype).tiny).log() if self._probabilities else logits
 
     def _last_hidden(self, layer: str | None) -> str:
