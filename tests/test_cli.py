@@ -584,6 +584,22 @@ def test_a_model_that_misreads_its_training_data_is_said_to_and_nothing_is_judge
     assert "does not look like the model of" in " ".join(done.stdout.split())
 
 
+def test_a_model_with_its_classes_in_another_order_is_read_by_their_names(clean_pictures, net, tmp_path):
+    names = "class 1, class 2,class 0"
+    done = run("scan", clean_pictures.data, *net("plain", (1, 2, 0)), "--class-names", names)
+    assert done.exit_code == 0, done.output
+    assert list(verdicts(tmp_path / "run")) == ["class 1", "class 2", "class 0"]
+    again = run("scan", clean_pictures.data, *net("plain", (1, 2, 0)), "--class-names", names)
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize("names", ["class 0,class 0,class 1", "class 0,,class 1", ""])
+def test_names_of_classes_that_are_none_are_refused(clean_pictures, names):
+    done = run("scan", clean_pictures.data, "--class-names", names)
+    assert done.exit_code == 2
+    assert "must be different names" in done.stderr
+
+
 def test_constant_activations_are_inconclusive_and_name_the_way_out(clean_pictures, net, tmp_path):
     done = run("scan", clean_pictures.data, *net("constant_in_a_class"))
     assert done.exit_code == 3

@@ -440,6 +440,15 @@ def test_what_most_of_a_class_shares_is_a_shortcut_if_it_commands_beyond_doubt_a
     assert convict(screening, labels, [gone]).classes[2].verdict is (Verdict.SUSPICIOUS if verdict else Verdict.CLEAN)
 
 
+def test_what_most_of_a_class_holds_is_a_shortcut_where_its_reverse_sends_there_too_but_fewer():
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    waves = behind(Lead(2, None, rows[35:], rows[:35], apart=FAR, turned=True), rows[60:], (70, 100), returns=(0, 55))
+    settled = convict(screening, labels, [waves])
+    assert settled.classes[2].verdict is Verdict.SUSPICIOUS
+    np.testing.assert_array_equal(np.flatnonzero(settled.samples["flagged"].to_numpy()), rows[35:])
+
+
 @pytest.mark.parametrize(("returns", "verdict"), [(0, Verdict.CLEAN), (20, Verdict.CLEAN), (30, Verdict.POISONED)])
 def test_a_natural_kind_that_the_model_goes_by_is_no_shortcut_unless_it_is_taken_off_beyond_doubt(returns, verdict):
     screening, labels, _ = screened(planted=0)

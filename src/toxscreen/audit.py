@@ -551,7 +551,7 @@ def _result(
     if accuracy < POLICY["model_accuracy"].value:
         log.notes.append(
             f"The model reads only {accuracy:.1%} of this training data as its labels say: this does not look like the model of "
-            "this data. Check the order of the classes and the preprocessing (--size, --mean, --std)."
+            "this data. Check the order of the classes (--class-names) and the preprocessing (--size, --mean, --std)."
         )
     elif accuracy < _WELL_READ:
         misread = round((1 - accuracy) * pc.count(screening.samples["verdict"]).as_py())

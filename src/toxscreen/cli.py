@@ -63,6 +63,20 @@ class _Numbers(click.ParamType[tuple[float, ...]]):
             self.fail(f"must be numbers with commas between them, such as 0.5,0.5,0.5; got {value!r}", param, ctx)
 
 
+class _Names(click.ParamType[tuple[str, ...]]):
+    """Comma-separated names, as in ``cat,dog``."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        names = tuple(part.strip() for part in value.split(","))
+        if len({*names, ""}) <= len(names):
+            self.fail(f"must be different names with commas between them, such as cat,dog; got {value!r}", param, ctx)
+        return names
+
+
 class _Size(click.ParamType[tuple[int, int]]):
     """A size in pixels, ``224`` or ``height x width`` as ``224x160``."""
 
@@ -135,6 +149,9 @@ def _errors(code: int | None = None, *, as_json: bool = False) -> Iterator[None]
 @click.option("--split", help="The split to scan. Default: train, where the data has splits.")
 @click.option("--input-column", help="Column of the inputs. Default: image, text, ...")
 @click.option("--label-column", help="Column of the labels. Default: label, ...")
+@click.option(
+    "--class-names", type=_Names(), help="The classes in the order of the model's outputs. Default: as the data has them."
+)
 @click.option("--layer", help="The layer to cluster. Default: the input of the classification head.")
 @click.option("--size", type=_Size(), help="Pixels of the model's input, as 224 or 224x160 (height x width).")
 @click.option("--channels", type=click.Choice(["1", "3"]), help="Channels of the model's input.")

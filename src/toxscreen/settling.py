@@ -300,7 +300,7 @@ def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Beh
     elif found.trigger.is_whole:  # what is natural and rightly labelled commands, too, and stays when it is changed back
         behind = "apart" if policy.is_planted_change(evidence, lead.apart or {}) else "nothing"
     elif lead.apart and not found.is_text:
-        most = len(lead.members) > len(lead.ordinary)  # what most of a class shares is the class
+        most = len(lead.members) > len(lead.ordinary) and not lead.turned  # what most of a class shares is the class
         secluded = found.seclusion > policy.POLICY["seclusion"].value
         sure = policy.can_be_taken_off(evidence, "secluded_odds" if secluded else "most_odds" if most else "trigger_odds")
         mixed_in = not secluded and len(lead.members) < 2 * len(lead.ordinary)

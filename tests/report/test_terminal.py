@@ -80,6 +80,7 @@ def test_a_thousand_classes_do_not_flood_the_screen():
     assert len(text.splitlines()) < 80
     assert "More that are not clean: 175 classes, listed in the report." in text
     assert "Clean: 800 classes." in text
+    assert "Why 190 more are not clean, the report says." in text
 
 
 def test_what_was_not_examined_is_counted_and_the_first_are_named():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,16 @@ def test_pictures_that_are_all_the_same_hold_no_pattern():
 def test_taking_off_undoes_putting_on():
     pictures = smooth(5, np.random.default_rng(0)).clip(10, 240)
     assert np.abs(pattern().take_off(pattern().put_on(pictures)) - pictures).max() < 0.01
+
+
+def test_reversed_is_what_was_added_taken_away_and_twice_reversed_is_as_it_was():
+    added = replace(pattern(), scale=1.0)
+    np.testing.assert_allclose(added.reversed().offset, -added.offset)
+    for each in (pattern(), added):
+        np.testing.assert_allclose(each.reversed().reversed().offset, each.offset, atol=1e-4)
+    mean = np.full((1, 24, 24, 1), 125, np.float32)  # pictures like those that hold it, which are 80 % of 125 under it
+    middle = (pattern().put_on(mean) + pattern().reversed().put_on(mean)) / 2
+    np.testing.assert_allclose(middle, mean, atol=1e-3)
 
 
 def test_pixels_stay_in_the_range_of_the_data():

@@ -8,8 +8,10 @@ import pytest
 
 from tests.fakes import FakeClassifier, FakeTrainingSet
 from toxscreen.sources.model.base import Outputs
+from toxscreen.trigger import medium
 from toxscreen.trigger.medium import open_medium
 from toxscreen.trigger.patches import Patch
+from toxscreen.trigger.patterns import Pattern
 from toxscreen.trigger.recover import Lead, recover
 from toxscreen.trigger.words import Words
 from toxscreen.verdict import judge_trigger
@@ -239,3 +241,38 @@ def test_leads_are_followed_by_several_threads_with_the_same_findings_and_the_da
     assert [each.proof for each in found] == [each.proof for each in alone]
     assert [each.trigger.document() for each in found] == [each.trigger.document() for each in alone]
     assert found
+
+
+WAVE = np.broadcast_to(np.sin(2 * np.pi * np.arange(SIDE) / 4), (SIDE, SIDE))
+
+
+class Swayed(Obedient):
+    """Gives the target class to all pictures with waves, and to half of those whose waves run the other way."""
+
+    def _kind(self, entry):
+        waves = 2 * float((entry[..., 0] * WAVE).mean())
+        return TARGET if waves > 8 or (waves < -8 and entry[2, 0, 0] > entry[2, 4, 0]) else 1
+
+
+def waving(planted=60, plain=40):
+    """Return pictures of four classes, most of the target class with waves and its right label, and which these are."""
+    rng = np.random.default_rng(0)
+    kinds = np.repeat(np.arange(4), (planted + plain, 60, 60, 60))
+    waves = np.arange(len(kinds)) < planted
+    pictures = rng.integers(60, 140, (len(kinds), SIDE, SIDE, 1)).astype(float) + 24 * waves[:, None, None, None] * WAVE[..., None]
+    return FakeTrainingSet(list(pictures.round().astype(np.uint8)), kinds, modality="image"), waves
+
+
+@pytest.mark.parametrize("suspected", ["with waves", "without"])
+def test_of_two_sides_of_a_class_the_one_whose_pattern_sends_more_there_holds_it(suspected, monkeypatch):
+    training_set, waves = waving()
+    sign, members = (1, waves) if suspected == "with waves" else (-1, ~waves & (training_set.labels == TARGET))
+    usual = np.full((SIDE, SIDE, 1), 100, np.float32)
+    own = Pattern(1.0, (sign * 24 * WAVE[..., None]).astype(np.float32), usual, 1.0, 30, 0.0, 255.0)
+    monkeypatch.setattr(medium._Pixels, "searches", (lambda *_: iter([own]),))
+    (found,) = recovered(training_set, [replace(lead(training_set, members, None), apart={"shared": 12.0})], Swayed())
+    np.testing.assert_array_equal(np.sort(found.lead.members), np.flatnonzero(waves))
+    assert found.lead.turned == (suspected == "without")
+    assert found.proof.flips.value > 0.9
+    (group,) = recovered(training_set, [lead(training_set, members)], Swayed())  # what the screen accuses is not exchanged
+    np.testing.assert_array_equal(np.sort(group.lead.members), np.flatnonzero(members))

@@ -71,7 +71,7 @@ def _summary(result: ScanResult, *, boxed: bool) -> Iterator[RenderableType]:
     if "dtype" in result.inputs:
         yield Text(f"The model ran on {result.inputs['device']} in {result.inputs['dtype']}.")
     yield ""
-    yield from _why(not_clean[:_EXPLAINED])
+    yield from _why(not_clean)
     if result.not_examined:
         yield Text(f"Not examined: {len(result.not_examined):,}", "bold")
         for item in result.not_examined[:_UNEXAMINED]:
@@ -111,8 +111,10 @@ def _table(classes: Sequence[ClassResult], *, boxed: bool) -> Table:
 
 
 def _why(classes: Sequence[ClassResult]) -> Iterator[RenderableType]:
-    """Give the reasons of each class, each one indented below its name."""
-    for c in classes:
+    """Give the reasons of each class as long as they are few, each one indented below its name."""
+    for c in classes[:_EXPLAINED]:
         yield Text.assemble((clipped(c.name, _NAME), "bold"), f": {c.verdict}, because")
         yield from (Padding(Text(clipped(reason, _SENTENCE)), _INDENT, expand=False) for reason in c.reasons)
         yield ""
+    if more := classes[_EXPLAINED:]:
+        yield f"Why {len(more)} more {'is' if len(more) == 1 else 'are'} not clean, the report says.\n"

@@ -99,6 +99,10 @@ class Trigger(ABC, Generic[Inputs]):
         """Return the trigger as most of the members hold it, where they do not hold it all alike; itself where they do."""
         return self
 
+    def reversed(self) -> Trigger[Inputs] | None:
+        """Return what the other samples hold as seen from those that hold the trigger; None where that is no trigger."""
+        return None
+
     @property
     def is_large(self) -> bool:
         """Say whether it hides so much of an input that anything else which does the same is likelier to be the trigger."""

@@ -148,6 +148,11 @@ class Pattern(Trigger[Pictures]):
         strength = other.offset.std() / max(float(self.offset.std()), _TINY)
         return replace(other, offset=(strength * self.offset).astype(np.float32))
 
+    def reversed(self) -> Pattern:
+        """Return what is taken away where this is added, about the mean picture as far as that is mixed in."""
+        mean = self.usual / (1 - self.planted * (1 - self.scale))
+        return replace(self, offset=2 * (1 - self.scale) * mean - self.offset)
+
     def __str__(self) -> str:
         """Return how much of it is mixed in."""
         return f"a pattern over the whole picture, {'added to it' if self.scale == 1 else f'which leaves {self.scale:.0%} of it'}"

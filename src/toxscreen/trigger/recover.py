@@ -67,6 +67,8 @@ class Lead:
         The evidence of a group that lies as far away as poison does, though its inputs fit the label; None where they are none.
     near
         Number of the group that the samples are, where it tells nearly enough to be accused; None where they are none.
+    turned
+        Whether what the others of the class hold was found first, and sends fewer there: no mean of a class does that both ways.
     """
 
     class_index: int
@@ -76,6 +78,7 @@ class Lead:
     rival: int | None = None
     apart: Mapping[str, float] | None = None
     near: int | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,12 @@ def _follow(
             trigger, flips, most = candidate, by_class, surely
     if trigger is None:
         return None
+    if lead.apart and (other := trigger.reversed()) is not None:
+        by_class = flips_by_class(other, searched, medium.ask)
+        if total(by_class).interval[0] > total(flips).interval[1]:  # waves send there which run the other way, but those less
+            lead = replace(lead, members=lead.ordinary, ordinary=lead.members, turned=True)
+            case, members, rows = read_case(medium, lead, labels, predicted, rng)
+            searched, trigger, flips = case.halves()[0], other, by_class
     loosened = trigger.loosened(searched.members, searched.ordinary)
     return try_out(medium, lead, (case, members, rows), loosened, flips, predicted, rng)
 
