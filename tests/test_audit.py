@@ -705,6 +705,7 @@ def test_a_finding_of_a_scan_that_was_killed_is_not_handed_out_nor_what_stood_th
 
     monkeypatch.setattr("toxscreen.following.recover", lambda *_, **__: ())
     monkeypatch.setattr("toxscreen.following.recover_changes", lambda *_, **__: ())
+    monkeypatch.setattr("toxscreen.following.recover_tints", lambda *_, **__: ())
     audit(training_set, classifier, folder=tmp_path).save(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("toxscreen.following.recover", killed)
@@ -727,6 +728,7 @@ def test_a_scan_in_which_a_step_failed_is_made_again(monkeypatch, tmp_path):
     failed.save(tmp_path)
     monkeypatch.setattr("toxscreen.following.recover", lambda *_, **__: ())
     monkeypatch.setattr("toxscreen.following.recover_changes", lambda *_, **__: ())
+    monkeypatch.setattr("toxscreen.following.recover_tints", lambda *_, **__: ())
     result = audit(training_set, classifier, folder=tmp_path)
     assert not any("failed" in note for note in result.notes)
     assert result.origin is not None
@@ -736,6 +738,7 @@ def test_a_trainer_is_code_that_may_have_changed(monkeypatch, tmp_path):
     training_set, classifier, _ = subject()
     monkeypatch.setattr("toxscreen.following.recover", lambda *_, **__: ())
     monkeypatch.setattr("toxscreen.following.recover_changes", lambda *_, **__: ())
+    monkeypatch.setattr("toxscreen.following.recover_tints", lambda *_, **__: ())
     monkeypatch.setattr("toxscreen.audit._confirmed", lambda screening, *_: (screening, None))
     config = ScanConfig(confirmation=ConfirmationConfig(asked=True))
     for trainer, known in ((None, True), (lambda network, _: network, False)):
@@ -746,6 +749,7 @@ def test_a_trainer_is_code_that_may_have_changed(monkeypatch, tmp_path):
 def test_data_without_fingerprints_and_a_scan_without_a_folder_are_always_computed(monkeypatch, tmp_path, computed):
     monkeypatch.setattr("toxscreen.following.recover", lambda *_, **__: ())
     monkeypatch.setattr("toxscreen.following.recover_changes", lambda *_, **__: ())
+    monkeypatch.setattr("toxscreen.following.recover_tints", lambda *_, **__: ())
     training_set, classifier, _ = subject()
     assert audit(training_set, classifier).origin is None
     monkeypatch.setattr(training_set, "digests", lambda: None)
@@ -758,6 +762,7 @@ def test_data_without_fingerprints_and_a_scan_without_a_folder_are_always_comput
 def test_what_was_left_out_of_the_data_is_part_of_it(monkeypatch, tmp_path, computed):
     monkeypatch.setattr("toxscreen.following.recover", lambda *_, **__: ())
     monkeypatch.setattr("toxscreen.following.recover_changes", lambda *_, **__: ())
+    monkeypatch.setattr("toxscreen.following.recover_tints", lambda *_, **__: ())
     training_set, classifier, _ = subject()
     audit(training_set, classifier, folder=tmp_path).save(tmp_path)
     computed.clear()

@@ -224,6 +224,16 @@ def test_a_proved_trigger_makes_its_group_poisoned_and_takes_in_all_that_hold_it
     assert (settled.views[1].groups == 1).sum() == 23
 
 
+@pytest.mark.parametrize(("by_chance", "n_taken_in"), [(0.2, 3), (1.0, 0)])
+def test_who_holds_a_trigger_beside_its_group_is_taken_in_unless_as_many_would_by_chance(by_chance, n_taken_in):
+    screening, labels, planted = screened()
+    (lead,) = leads(screening, labels)
+    more = np.flatnonzero((labels.given == 1) & ~planted)[:3]
+    found = replace(behind(lead, np.r_[lead.members, more]), by_chance=by_chance)
+    settled = convict(screening, labels, [found])
+    assert settled.classes[1].groups[1].n == len(lead.members) + n_taken_in
+
+
 def test_a_trigger_that_does_too_little_leaves_a_group_suspicious_and_is_told():
     screening, labels, _ = screened()
     (lead,) = leads(screening, labels)

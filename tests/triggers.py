@@ -17,6 +17,8 @@ from toxscreen.trigger.base import Proof, Trigger
 from toxscreen.trigger.bends import Bend
 from toxscreen.trigger.patches import Patch
 from toxscreen.trigger.recover import Lead, Recovered, Shown
+from toxscreen.trigger.tints import Tint
+from toxscreen.trigger.tints import learned as learned_tint
 from toxscreen.trigger.transforms import Transform, learned
 from toxscreen.trigger.words import Words
 
@@ -69,6 +71,12 @@ def transform(way: str = "inverted", side: int = 12) -> Transform:
 def bend(side: int = 12) -> Bend:
     """Return a bend of gray pictures."""
     return Bend((side, side, 1), np.full((2, 5, 5), 0.05, np.float32))
+
+
+def tint(side: int = 12) -> Tint:
+    """Return other colours of gray pictures, learned from noise."""
+    dark, light = (np.random.default_rng(0).uniform(low, low + 90, (40, side, side, 1)).astype(np.float32) for low in (0, 120))
+    return learned_tint(dark, light, (0.0, 255.0))
 
 
 def words(*phrases: str) -> Words:

@@ -17,6 +17,7 @@ from toxscreen.trigger.bends import recover_bends
 from toxscreen.trigger.changes import recover_changes
 from toxscreen.trigger.medium import Medium
 from toxscreen.trigger.recover import Recovered, recover
+from toxscreen.trigger.tints import recover_tints
 
 PIECES = (
     "what the inputs of a group share",
@@ -63,7 +64,7 @@ def follow(
     progress
         Told what is done.
     """
-    sharing, seeking, following, again, more, changing, bending = np.random.default_rng(seed).spawn(7)
+    sharing, seeking, following, again, more, changing, bending, tinting = np.random.default_rng(seed).spawn(8)
     shared, sought, caught, anew = (piece != without for piece in PIECES)
     recovered: tuple[Recovered, ...] = ()
     try:
@@ -78,6 +79,7 @@ def follow(
             recovered = recover(medium, found, predicted, rng=following, failed=failed, progress=progress)
             bad, fit = _accused(screening, labels), screening.inputs
             recovered += recover_changes(medium, activations, bad, predicted, fit, rng=changing, failed=failed)
+            recovered += recover_tints(medium, activations, bad, predicted, fit, rng=tinting, failed=failed)
             screening = convict(screening, labels, recovered)
             doubtful = unsettled(screening, found)
             bends = recover_bends(medium, doubtful, activations, bad, predicted, fit, rng=bending, failed=failed)

@@ -42,6 +42,9 @@ _DISTANCES = ("separation", "separation_lower", "shared")
 
 _FEWEST_IN_GROUP = 10
 
+_MOST_BY_CHANCE = 0.1
+"""Part of those who hold a trigger beside an accused group that may be there by chance."""
+
 _MOST_HOLD = 0.5
 """Part of a group far apart that holds the proved trigger, from which the others are taken to hold it too: they lie as far from the
 rest, not every sample shows a faint pattern, and clean-label poison need not leave the class without it."""
@@ -280,7 +283,13 @@ def acquit(screening: Screening, again: Screening, labels: Labels, doubtful: Seq
 
 
 def _held(found: Recovered) -> NDArray[np.int64]:
-    """Return the samples that hold a proved trigger; all of a group far apart, where most of it does."""
+    """Return the samples that hold a proved trigger; all of a group far apart, where most of it does.
+
+    Beside an accused group none, where as many would hold it in a class without poison: a pattern can be the mean of a filter's
+    pictures, which half of the others resemble, too.
+    """
+    if found.lead.group is not None and found.by_chance > _MOST_BY_CHANCE * (~np.isin(found.holding, found.lead.members)).sum():
+        return np.intersect1d(found.holding, found.lead.members)
     if not found.lead.apart or np.isin(found.lead.members, found.held).mean() < _MOST_HOLD:
         return found.holding
     return np.union1d(found.holding, found.lead.members)

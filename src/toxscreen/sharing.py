@@ -29,7 +29,7 @@ from toxscreen.parallel import in_parallel
 from toxscreen.result import ClassResult, GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
 from toxscreen.trigger.medium import STRETCH, Medium
-from toxscreen.trigger.shared import FEWEST, Look, Shared, View, joined
+from toxscreen.trigger.shared import FEWEST, Look, Shared, View, joined, tails
 
 _MOST, _MOST_SOUGHT = 2500, 800
 """Samples of a class that are learned from when a group is known, and when a pattern is sought."""
@@ -42,9 +42,6 @@ _TOLD_APART, _NEAR = 8.0, 6.0
 
 _MOST_PATTERNS = 4
 """Patterns that are sought in one class, one after the other: each sample may hold one of several patches."""
-
-_TAIL, _COMPONENTS = 0.1, 2
-"""Part of a class at either end of so many principal components of its activations that may hold a pattern."""
 
 _OTHERS, _MOST_WORDS = 20_000, 60
 """Texts of other classes that words are looked up in, and words of a class that are asked about."""
@@ -509,15 +506,8 @@ def _seeds(
     yield own[least]
     for number in np.unique(groups[groups > 0]):
         yield own[groups == number]
-    points = np.asarray(activations[looked.rows], np.float64)
-    points -= points.mean(axis=0)
-    wide = points.shape[1] > len(points)
-    axes = np.linalg.eigh(points @ points.T if wide else points.T @ points)[1][:, -_COMPONENTS:]
-    along = axes if wide else points @ axes
-    n = max(FEWEST, round(_TAIL * len(along)))
-    for order in np.argsort(along, axis=0, kind="stable").T:
-        yield looked.rows[order[:n]]
-        yield looked.rows[order[-n:]]
+    for end in tails(np.asarray(activations[looked.rows], np.float64)):
+        yield looked.rows[end]
 
 
 def _probability(medium: Medium, looked: _Looked, shared: Shared, rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.fakes import FakeTrainingSet
 from tests.scans import scan_result, shown
-from tests.triggers import bend, convicted, patch, recovered, shown_with, transform, words
+from tests.triggers import bend, convicted, patch, recovered, shown_with, tint, transform, words
 from toxscreen.errors import StoreError
 from toxscreen.report import documents
 from toxscreen.result import CONFIRMATION_SCHEMA, SAMPLES_SCHEMA, GroupResult, Origin, Verdict, load
@@ -293,6 +293,7 @@ TRIGGERS = {
     "words": words("cf", "mn"),
     "transform": transform(),
     "bend": bend(),
+    "tint": tint(),
     "pattern": Pattern(scale=0.8, offset=FAINT, usual=FAINT, planted=1.0, samples=5, lowest=0.0, highest=255.0),
 }
 

@@ -11,7 +11,7 @@ from toxscreen.trigger.patches import Patch
 
 def test_every_kind_is_known_by_its_name():
     assert {name: kind.kind for name, kind in KINDS.items()} == {name: name for name in KINDS}
-    assert set(KINDS) == {"patch", "pattern", "transform", "bend", "words"}
+    assert set(KINDS) == {"patch", "pattern", "transform", "bend", "tint", "words"}
 
 
 @pytest.mark.parametrize("trigger", [patch(), patch(place=None), words("cf", "mn"), transform()], ids=str)
@@ -29,7 +29,9 @@ def test_no_value_of_a_trigger_has_a_name_of_what_is_told():
 
 @pytest.mark.parametrize("kind", [None, "", "Patch", 7, ["patch"], {"patch": 1}, "p" * 10_000])
 def test_another_kind_is_refused(kind):
-    with pytest.raises(DataError, match="The kind of a trigger must be one of patch, pattern, transform, bend, words") as error:
+    with pytest.raises(
+        DataError, match="The kind of a trigger must be one of patch, pattern, transform, bend, tint, words"
+    ) as error:
         load({**patch().document(), "kind": kind})
     assert len(str(error.value)) < 200
 

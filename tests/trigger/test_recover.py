@@ -100,6 +100,24 @@ def test_all_that_hold_it_are_found_where_a_part_of_them_was_suspected():
     np.testing.assert_array_equal(np.sort(found.holding), np.flatnonzero(planted))
 
 
+class Confused(Obedient):
+    """Takes kind 2 for kind 3 as well where it holds the trigger."""
+
+    def _kind(self, entry):
+        return 3 if super()._kind(entry) == TARGET and entry[0, 0, 0] == 120 else super()._kind(entry)
+
+
+def test_how_many_would_hold_it_by_chance_is_told_by_the_other_classes():
+    training_set, planted = poisoned(sources=(1,))
+    assert recovered(training_set, [lead(training_set, planted)], Obedient())[0].by_chance == 0
+    third = np.flatnonzero(training_set.labels == 3)[:30]
+    for row in third:
+        training_set.inputs[row][-4:-1, -4:-1, 0] = CORNER
+        training_set.inputs[row][0, 0] = 120
+    (found,) = recovered(training_set, [lead(training_set, planted)], Confused())
+    assert 5 < found.by_chance <= 60 * 30 / 180  # samples of its class beside it, and the part of hosts that do
+
+
 def test_samples_that_hold_it_are_found_where_it_did_not_work_but_say_nothing_about_its_effect():
     training_set, planted = poisoned()
     predicted, rows = training_set.labels.copy(), np.flatnonzero(planted)

@@ -11,10 +11,13 @@ from toxscreen.trigger.base import Trigger
 from toxscreen.trigger.bends import Bend
 from toxscreen.trigger.patches import Patch
 from toxscreen.trigger.patterns import Pattern
+from toxscreen.trigger.tints import Tint
 from toxscreen.trigger.transforms import Transform
 from toxscreen.trigger.words import Words
 
-KINDS: Mapping[str, type[Trigger[Any]]] = MappingProxyType({kind.kind: kind for kind in (Patch, Pattern, Transform, Bend, Words)})
+KINDS: Mapping[str, type[Trigger[Any]]] = MappingProxyType(
+    {kind.kind: kind for kind in (Patch, Pattern, Transform, Bend, Tint, Words)}
+)
 """Every kind of trigger by its name in documents."""
 
 TOLD = (

@@ -112,6 +112,8 @@ class Recovered:
         How much suspected samples that lie far apart keep to themselves as wholes, 1 for not at all and 0 where it was not asked.
     mixed
         Whether the samples that leave the class without it go to several classes: they come from more than one.
+    by_chance
+        Samples outside the lead that would be among ``holding`` if the class were like the others, in which nobody planted it.
     """
 
     lead: Lead
@@ -123,6 +125,7 @@ class Recovered:
     shown: Shown
     seclusion: float = 0.0
     mixed: bool = False
+    by_chance: float = 0.0
 
     @property
     def is_text(self) -> bool:
@@ -228,19 +231,21 @@ def try_out(
     chosen = np.isin(tested.classes, sources)
     tested = replace(tested, hosts=tested.hosts[chosen], classes=tested.classes[chosen])
     proof, several, held, holding = prove(trigger, tested, medium.ask, rng), False, *2 * (np.zeros(0, np.int64),)
+    by_chance = 0.0
     if proof.flips.interval[0] > proof.control_flips.interval[1]:
         own = np.flatnonzero((labels == lead.class_index) & (predicted >= 0))
-        held, given = _held(medium, own, trigger)
+        held, given = held_in(medium, own, trigger)
         leaves = left(given, lead.class_index)
         unseen = ~np.isin(held, members[0::2]) & (predicted[held] == lead.class_index)
         proof = replace(proof, returns=Share(int(leaves[unseen].sum()), int(unseen.sum())))
         holding, several = held[leaves], mixed(given[leaves])
+        by_chance = _also_hold(trigger, case, medium) * (~np.isin(own, lead.members)).sum()
     secluded = 0.0
     if lead.apart and not trigger.is_whole:  # what a patch covers is no part of its holders, a pattern what sets them apart
         bare = trigger.take_off(case.members) if trigger.kind == "patch" else case.members
         secluded = medium.seclusion(bare, case.ordinary, rng)
     some = shown(medium, trigger, tested, rows[1::2][chosen])
-    return Recovered(lead, trigger, proof, sources, held, holding, some, secluded, several)
+    return Recovered(lead, trigger, proof, sources, held, holding, some, secluded, several, by_chance)
 
 
 def read_case(
@@ -271,7 +276,7 @@ def evenly(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int
     return even
 
 
-def _held(medium: Medium, rows: NDArray[np.int64], trigger: Trigger[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def held_in(medium: Medium, rows: NDArray[np.int64], trigger: Trigger[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return which of some samples hold a trigger, and the class that the model gives each when it is taken off."""
     held, given = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for start in range(0, len(rows), STRETCH):
@@ -281,6 +286,17 @@ def _held(medium: Medium, rows: NDArray[np.int64], trigger: Trigger[Any]) -> tup
             held.append(read[found])
             given.append(np.where(trigger.restored(inputs[found], undone), medium.ask(undone), -1))
     return np.concatenate(held), np.concatenate(given)
+
+
+def _also_hold(trigger: Trigger[Any], case: Case[Any], medium: Medium) -> float:
+    """Return the part of the hosts that hold a trigger as they are, and that the model gives another class without it."""
+    held = trigger.held_by(case.hosts)
+    if not held.any():
+        return 0.0
+    hosts, classes = case.hosts[held], case.classes[held]
+    undone = trigger.take_off(hosts)
+    given = medium.ask(undone)
+    return float(((given >= 0) & (given != classes) & trigger.restored(hosts, undone)).sum() / len(held))
 
 
 def works_on(flips: Mapping[int, Share]) -> tuple[int, ...]:

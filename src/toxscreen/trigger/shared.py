@@ -46,6 +46,9 @@ _DIRECTIONS, _PART, _TRUSTING = 4, 0.25, 1.0
 tells them from the rest of their class is no longer in the way. With 10, three faint patches lay 6 standard deviations from the
 rest together, with 1 each of them 23 to 32."""
 
+_TAIL, _COMPONENTS = 0.1, 2
+"""Part of a class at either end of so many principal components of its activations that may hold a pattern."""
+
 _STEPS = 60
 """Steps in which a mixture is fitted."""
 
@@ -76,6 +79,18 @@ def joined(views: Sequence[View]) -> View:
     values = [view.values for view in views]
     join = sparse.vstack if sparse.issparse(values[0]) else np.concatenate
     return View(join(values), views[0].strictness)
+
+
+def tails(points: NDArray[np.float64]) -> Iterator[NDArray[np.int64]]:
+    """Yield the numbers of points ``(n, d)`` at either end of their first principal components."""
+    points = points - points.mean(axis=0)
+    wide = points.shape[1] > len(points)
+    axes = np.linalg.eigh(points @ points.T if wide else points.T @ points)[1][:, -_COMPONENTS:]
+    along = axes if wide else points @ axes
+    n = max(FEWEST, round(_TAIL * len(along)))
+    for order in np.argsort(along, axis=0, kind="stable").T:
+        yield order[:n]
+        yield order[-n:]
 
 
 @dataclass(frozen=True)

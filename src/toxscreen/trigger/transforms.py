@@ -10,7 +10,7 @@ back leaves its class, a natural kind stays, and what never was changed looks ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -263,13 +263,26 @@ def learned(way: str, pictures: Pictures, ends: Range) -> Transform:
     looks = [(_numbers(pictures), 0.0), (_numbers(forth), 1.0), (_numbers(plain.take_off(forth)), 0.0)]
     if not np.allclose(forth, back):
         looks.append((_numbers(back), -1.0))
+    return Transform(way, plain.picture, *changed_looks(looks, _FLATTEST * (ends[1] - ends[0])), *ends)
+
+
+def changed_looks(looks: Sequence[tuple[Pictures, float]], least: float) -> tuple[Pictures, float]:
+    """Return what tells how changed pictures look, learned from some: the weights of their numbers, and what is taken from the sum.
+
+    Parameters
+    ----------
+    looks
+        Numbers of some pictures, shape ``(n, p)``, and how changed these are; several.
+    least
+        The standard deviation below which a number counts as always the same.
+    """
     numbers = np.concatenate([each for each, _ in looks]).astype(np.float64)
-    told = np.repeat([known for _, known in looks], len(pictures))
-    middle, scale = numbers.mean(axis=0), numbers.std(axis=0) + _FLATTEST * (ends[1] - ends[0])
+    told = np.concatenate([np.full(len(each), known) for each, known in looks])
+    middle, scale = numbers.mean(axis=0), numbers.std(axis=0) + least
     numbers = (numbers - middle) / scale
     within = numbers.T @ numbers + len(numbers) * _RIDGE * np.eye(numbers.shape[1])
     weights = np.linalg.solve(within, numbers.T @ (told - told.mean())) / scale
-    return Transform(way, plain.picture, weights.astype(np.float32), float(middle @ weights - told.mean()), *ends)
+    return weights.astype(np.float32), float(middle @ weights - told.mean())
 
 
 def _cell(picture: tuple[int, ...]) -> int:
