@@ -4,11 +4,14 @@ Properties are tried on the same examples every time; ``HYPOTHESIS_PROFILE=explo
 """
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy and torch are imported, which comes later
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has those that it starts in the background ignore it
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=1000)

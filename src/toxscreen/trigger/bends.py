@@ -30,7 +30,7 @@ from toxscreen.errors import DataError
 from toxscreen.shares import Share
 from toxscreen.trigger.base import Case, Proof, Trigger, flips_by_class, left, total
 from toxscreen.trigger.changes import group_of_changed
-from toxscreen.trigger.medium import Medium
+from toxscreen.trigger.medium import STRETCH, Medium
 from toxscreen.trigger.pictures import Pictures, fitting, read_numbers, read_shape, written
 from toxscreen.trigger.recover import FEWEST, Lead, Recovered, mixed, read_case, shown, works_on
 
@@ -181,8 +181,7 @@ def _follow(
     own = rng.permutation(np.flatnonzero((medium.training_set.labels == lead.class_index) & (predicted == lead.class_index)))[
         :_ASKED
     ]
-    inputs, own = medium.read(own)
-    given = medium.ask(bend.take_off(inputs))
+    given, own = _bent_back(medium, own, bend)
     leaves = left(given, lead.class_index)
     there = group_of_changed(lead.class_index, np.sort(own), own[leaves], activations, accused, fit, rng)
     if there is None:
@@ -198,6 +197,17 @@ def _follow(
     some = shown(medium, bend, tested, rows[1::2])
     several = mixed(given[leaves & members])
     return Recovered(there, bend, proof, works_on(flips), there.members, there.members, some, mixed=several)
+
+
+def _bent_back(medium: Medium, rows: NDArray[np.int64], bend: Bend) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the class that the model gives samples that are bent back, and which of them could be read."""
+    given, read = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for start in range(0, len(rows), STRETCH):
+        inputs, known = medium.read(rows[start : start + STRETCH])
+        if len(known):
+            given.append(medium.ask(bend.take_off(inputs)))
+            read.append(known)
+    return np.concatenate(given), np.concatenate(read)
 
 
 def _controls(medium: Medium, searched: Case[Pictures], tested: Case[Pictures], rng: np.random.Generator) -> Share:
