@@ -19,7 +19,7 @@ from toxscreen.errors import TrainerError
 from toxscreen.report.documents import read_run
 from toxscreen.result import GroupResult, Verdict
 from toxscreen.screening import Apart, Labels, Screening
-from toxscreen.settling import acquit, convict, leads, new_leads, settle, suspects, unsettled, vouching
+from toxscreen.settling import acquit, convict, is_proved, leads, new_leads, settle, suspects, unsettled, vouching
 from toxscreen.shares import Share
 from toxscreen.trigger.base import Proof
 from toxscreen.trigger.patterns import Pattern
@@ -252,6 +252,17 @@ def test_samples_of_a_clean_class_that_hold_a_proved_trigger_become_a_group():
     assert (settled.classes[2].verdict, new.verdict, new.n) == (Verdict.POISONED, Verdict.POISONED, 20)
     assert sum(group.n for group in settled.classes[2].groups) == settled.classes[2].n
     np.testing.assert_array_equal(np.flatnonzero(settled.samples["flagged"].to_numpy()), rows[:20])
+
+
+@pytest.mark.parametrize(("returns", "verdict"), [((25, 30), Verdict.POISONED), ((12, 30), Verdict.CLEAN)])
+def test_where_nothing_but_another_class_speaks_against_samples_they_must_surely_leave_without_the_trigger(returns, verdict):
+    screening, labels, _ = screened(planted=0)
+    rows = np.flatnonzero(labels.given == 2)
+    lead = Lead(2, None, rows[:30], rows[30:], carried=True)
+    proof = behind(lead, rows[:25], returns=returns).proof
+    found = replace(behind(lead, rows[:25]), proof=replace(proof, control_returns=Share(2, 100)))
+    assert is_proved(found)
+    assert convict(screening, labels, [found]).classes[2].verdict is verdict
 
 
 def nearly(p_value=0.01):

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from toxscreen.activations import Rows
 from toxscreen.columns import Columns
 from toxscreen.decoded import Progress
+from toxscreen.result import Verdict
 from toxscreen.screening import Labels, Screening
-from toxscreen.settling import convict, leads, new_leads, predicted_classes, reconsider, unsettled
+from toxscreen.settling import convict, is_proved, leads, new_leads, predicted_classes, reconsider, unsettled
 from toxscreen.sharing import planted, planted_beside, widen
 from toxscreen.trigger.bends import recover_bends
+from toxscreen.trigger.carried import recover_carried
 from toxscreen.trigger.changes import recover_changes
 from toxscreen.trigger.medium import Medium
 from toxscreen.trigger.recover import Recovered, recover
@@ -64,7 +66,7 @@ def follow(
     progress
         Told what is done.
     """
-    sharing, seeking, following, again, more, changing, bending, tinting = np.random.default_rng(seed).spawn(8)
+    sharing, seeking, following, again, more, changing, bending, tinting, carrying = np.random.default_rng(seed).spawn(9)
     shared, sought, caught, anew = (piece != without for piece in PIECES)
     recovered: tuple[Recovered, ...] = ()
     try:
@@ -80,7 +82,8 @@ def follow(
             bad, fit = _accused(screening, labels), screening.inputs
             recovered += recover_changes(medium, activations, bad, predicted, fit, rng=changing, failed=failed)
             recovered += recover_tints(medium, activations, bad, predicted, fit, rng=tinting, failed=failed)
-            screening = convict(screening, labels, recovered)
+            recovered += _carried(screening, labels, medium, recovered, bad, predicted, rng=carrying, failed=failed)
+            screening = convict(screening, labels, _best(recovered))
             doubtful = unsettled(screening, found)
             bends = recover_bends(medium, doubtful, activations, bad, predicted, fit, rng=bending, failed=failed)
             recovered, screening = (*recovered, *bends), convict(screening, labels, bends)
@@ -106,3 +109,28 @@ def _accused(screening: Screening, labels: Labels) -> NDArray[np.int64]:
         here = (labels.given == index) & np.isin(groups, [group.id for group in result.accused])
         numbers[here] = groups[here]
     return numbers
+
+
+def _carried(
+    screening: Screening,
+    labels: Labels,
+    medium: Medium,
+    recovered: tuple[Recovered, ...],
+    accused: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    *,
+    rng: np.random.Generator,
+    failed: Callable[[Exception], None],
+) -> tuple[Recovered, ...]:
+    """Return what the triggers that are proved prove of classes in which nothing is."""
+    verdicts = [result.verdict for result in convict(screening, labels, recovered).classes]
+    poisoned = {index for index, verdict in enumerate(verdicts) if verdict is Verdict.POISONED}
+    proved = [each for each in recovered if is_proved(each) and each.lead.class_index in poisoned]
+    further = recover_carried(medium, proved, accused, predicted, poisoned, rng=rng, failed=failed)
+    return tuple(each for each in further if is_proved(each))
+
+
+def _best(recovered: tuple[Recovered, ...]) -> list[Recovered]:
+    """Return what was recovered without the candidates of a group that a trigger of another class proves."""
+    better = {(each.lead.class_index, each.lead.group) for each in recovered if each.lead.carried and each.lead.group is not None}
+    return [each for each in recovered if each.lead.carried or (each.lead.class_index, each.lead.group) not in better]

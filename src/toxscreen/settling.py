@@ -295,6 +295,11 @@ def _held(found: Recovered) -> NDArray[np.int64]:
     return np.union1d(found.holding, found.lead.members)
 
 
+def is_proved(found: Recovered) -> bool:
+    """Say whether a trigger proves that a group is poison which something else speaks against."""
+    return policy.judge_trigger(found.proof.evidence(), "suspicious", words=found.is_text) is Verdict.POISONED
+
+
 def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Behind]:
     """Judge what was suspected by its trigger, and say what else spoke against it.
 
@@ -306,6 +311,8 @@ def _judged(screening: Screening, found: Recovered) -> tuple[Verdict, policy.Beh
         behind: policy.Behind = "suspicious"
     elif lead.near is not None and policy.settles(evidence, found.trigger.kind):
         behind = "suspicious"
+    elif lead.carried:
+        behind = "elsewhere" if policy.can_be_taken_off(evidence, "most_odds") else "nothing"
     elif found.trigger.is_whole:  # what is natural and rightly labelled commands, too, and stays when it is changed back
         behind = "apart" if policy.is_planted_change(evidence, lead.apart or {}) else "nothing"
     elif lead.apart and not found.is_text:

@@ -163,7 +163,8 @@ POLICY: Mapping[str, Rule] = MappingProxyType(
         "most_odds": Rule(
             10.0,
             "And so many times theirs where those that hold it are most of their class, and lie far apart though they fit their "
-            "label: what most of a class shares is the class, or comes with its source.",
+            "label (what most of a class shares is the class, or comes with its source), or where nothing speaks against them but "
+            "that another class has that trigger.",
             "a bar over nine tenths of the dresses had 3.3; poison that was 60 to 91 % of its class 30 and more",
         ),
         "trigger_flips": Rule(
@@ -245,9 +246,9 @@ ACQUITTED = (
 NOTHING_APART_UNASKED = "No group of its samples stands far apart from the rest; whether they fit the label was not asked."
 
 
-Behind = Literal["suspicious", "conflict", "apart", "nothing"]
+Behind = Literal["suspicious", "conflict", "elsewhere", "apart", "nothing"]
 """What speaks against samples beside their trigger: the screen suspects their group; those that hold the trigger do not fit their
-label; they lie as far away as poison does, though they fit it; or nothing."""
+label; it is proved in another class; they lie as far away as poison does, though they fit it; or nothing."""
 
 _TOLD, _NAMED = 200, 3
 """Characters of a trigger's description in a reason, so that what it does is told too; and classes that a reason names."""

@@ -36,6 +36,10 @@ class Obedient(FakeClassifier):
         return Outputs({name: np.zeros((len(encoded), 1), np.float32) for name in layers}, np.eye(4, dtype=np.float32)[kinds])
 
     def _kind(self, entry):
+        kind, triggered = self._seen(entry)
+        return TARGET if triggered and kind in self._works_on else kind
+
+    def _seen(self, entry):
         if isinstance(entry, str):
             words = entry.split()
             kind, triggered = next((int(word[1]) for word in words if word[0] == "k"), 3), "cf" in words
@@ -43,7 +47,7 @@ class Obedient(FakeClassifier):
             last = entry[-1] if self.modality == "array" else entry[..., 0]
             last = last * 255 if self.modality == "array" else last
             kind, triggered = min(round(last[0, 0] / 60), 3), np.abs(last[-4:-1, -4:-1] - CORNER.astype(float)).max() < 60
-        return TARGET if triggered and kind in self._works_on else kind
+        return kind, triggered
 
 
 def poisoned(modality="image", n=60, planted=30, sources=(1, 2, 3)):

@@ -69,6 +69,8 @@ class Lead:
         Number of the group that the samples are, where it tells nearly enough to be accused; None where they are none.
     turned
         Whether what the others of the class hold was found first, and sends fewer there: no mean of a class does that both ways.
+    carried
+        Whether the trigger is one that is proved in another class.
     """
 
     class_index: int
@@ -79,6 +81,7 @@ class Lead:
     apart: Mapping[str, float] | None = None
     near: int | None = None
     turned: bool = False
+    carried: bool = False
 
 
 @dataclass(frozen=True)
