@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests import references
 from tests.clouds import clouds, plant, texts
+from toxscreen.analysis.activation_clustering import conflict_evidence, label_conflict
 from toxscreen.conflict import _FEWEST_TEXTS, _FOLDS, _NEIGHBOURS, _WORD_CAP, _Search, affinity, smallest
 
 
@@ -139,6 +141,27 @@ def test_a_tint_does_not_matter_where_classes_are_told_without_colours():
     given[tinted] = 0
     rows = np.isin(np.arange(450), tinted)
     assert conflict(ask(view.reshape(450, -1), given, words=False), given, rows) > 0.9
+
+
+def test_a_class_that_is_told_by_its_colour_is_asked_with_it_where_the_others_are_told_without():
+    shapes, labels = pictures(*[100] * 12, noise=0.1)
+    shapes[labels == 0] = shapes[rng(1).permutation(np.flatnonzero(labels > 0))[:100]] + 0.1 * rng(2).normal(size=(100, 64))
+    view = np.repeat(shapes[:, :, None], 3, axis=2)
+    view[labels == 0] += np.array([-0.2, 0, 0.4], np.float32)  # the sky, whatever flies in it
+    planted = np.flatnonzero(labels == 1)[:40]
+    given = labels.copy()
+    given[planted] = 0
+    own = np.flatnonzero(given == 0)
+    members = np.isin(own, planted)
+    fit = ask(view.reshape(1200, -1), given, words=False).of(0, own)
+    without = replace(fit, coloured=None)
+    assert len(fit.comparisons) == 2
+    for asked, blind in ((fit, without), (fit.asked_again(members), without.asked_again(members))):
+        assert label_conflict(asked, members) == label_conflict(asked.coloured, members)
+        assert label_conflict(asked, members)[1] > 0.75
+        assert label_conflict(blind, members)[1] < 0.5
+        assert conflict_evidence(asked, members)["comparisons"] == 2
+        assert conflict_evidence(blind, members)["comparisons"] == 1
 
 
 def test_pictures_of_one_colour_each_are_asked_without_a_warning():

@@ -116,6 +116,13 @@ def test_without_conflict_every_clean_class_shows_as_much():
     assert p_value(evidence(1e9, -np.inf)) == 1
 
 
+@pytest.mark.parametrize("separation", [2.0, 4.0, 6.0])
+def test_what_is_the_surest_of_two_comparisons_is_twice_as_likely_by_chance(separation):
+    alone = evidence(separation, 0.8)
+    assert p_value(alone | {"comparisons": 2.0}) == pytest.approx(2 * p_value(alone | {"comparisons": 1.0}))
+    assert p_value(alone | {"comparisons": 1.0}) == p_value(alone) < 1
+
+
 @pytest.mark.parametrize("told", [2.0, 3.0, 4.5])
 def test_the_tail_is_a_generalised_pareto_distribution(told):
     tail = stats.genpareto(POLICY["clean_tail_shape"].value, POLICY["clean_tail"].value, POLICY["clean_tail_scale"].value)

@@ -4,11 +4,12 @@ A poisoned sample looks like one class and is labelled as another. A finished mo
 trigger; a weak classifier on a coarse view of the inputs still does, because the trigger is too small or too rare to sway it. A
 natural sub-population, however far it lies from the rest of its class, fits its label.
 
-1. Images: the 10 nearest neighbours in the view, each class equally represented, and without colours where these tell little: a
-   tint makes the pictures that have it each other's neighbours. Where a class's pictures are much alike (ones), a patch outweighs
-   all else in them and the poisoned ones become each other's neighbours, so a group is asked again without the cells that tell it
-   from all classes; and its members' votes for each other count only as far as they are more than a mixture with their source
-   class would give, or else poison that is a third of every class would vouch for itself.
+1. Images: the 10 nearest neighbours in the view, each class equally represented; with colours, and without them where these tell
+   little: a tint makes the pictures that have it each other's neighbours, and without their sky fewer airplanes are told. Where a
+   class's pictures are much alike (ones), a patch outweighs all else in them and the poisoned ones become each other's neighbours,
+   so a group is asked again without the cells that tell it from all classes; and its members' votes for each other count only as
+   far as they are more than a mixture with their source class would give, or else poison that is a third of every class would
+   vouch for itself.
 2. Texts: naive Bayes on the words, trained on the other folds, each word's influence capped so that no single word can decide. A
    sentence of eight words can, so a group is asked again without the words that tell it from the rest of its class.
 """
@@ -16,6 +17,7 @@ natural sub-population, however far it lies from the rest of its class, fits its
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -74,8 +76,8 @@ _ASKED_AGAIN = 1000
 """Samples asked on each side when a group is asked again."""
 
 _TELLS = 0.8
-"""Pictures are compared without their colours where that tells their classes at least this part as well: a tint of one group makes
-its pictures each other's neighbours. On CIFAR-10 and GTSRB it is 0.87 to 0.93."""
+"""Pictures are compared without their colours, too, where that tells their classes at least this part as well: a tint of one group
+makes its pictures each other's neighbours. On CIFAR-10 and GTSRB it is 0.87 to 0.93."""
 
 _PROBED = 1000
 """References that are asked how well they can be told."""
@@ -89,7 +91,8 @@ class InputFit:
     """How the inputs of one class fit its label: ``own``, ``rival`` ``(n,)``, ``baseline`` and ``usual`` as in :class:`Affinity`.
 
     ``again`` asks once more without what marks a group, given its membership ``(n,)``; None where nobody can be asked. Of a large
-    group not every sample is asked again: ``own`` is NaN and ``rival`` -1 for the others.
+    group not every sample is asked again: ``own`` is NaN and ``rival`` -1 for the others. ``coloured`` is the same by pictures with
+    their colours, where these are compared without them first.
     """
 
     own: NDArray[np.float32]
@@ -97,10 +100,17 @@ class InputFit:
     baseline: float
     usual: float = np.inf
     again: Callable[[NDArray[np.bool_]], InputFit] | None = None
+    coloured: InputFit | None = None
+
+    @property
+    def comparisons(self) -> tuple[InputFit, ...]:
+        """Itself, and the one with colours."""
+        return (self,) if self.coloured is None else (self, self.coloured)
 
     def asked_again(self, members: NDArray[np.bool_]) -> InputFit:
         """Return the answers without what marks a group, where they can be had."""
-        return self if self.again is None else replace(self.again(members), usual=self.usual)
+        coloured = None if self.coloured is None else self.coloured.asked_again(members)
+        return self if self.again is None else replace(self.again(members), usual=self.usual, coloured=coloured)
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,8 @@ class Affinity:
         ``(n_classes,)``.
     usual
         For each class, what samples of the median other class show of their own label, shape ``(n_classes,)``.
+    coloured
+        The same by pictures with their colours, where these are compared without them first.
     """
 
     own: NDArray[np.float32]
@@ -126,6 +138,7 @@ class Affinity:
     baseline: NDArray[np.float64]
     usual: NDArray[np.float64]
     view: _View | None = field(default=None, repr=False, compare=False)
+    coloured: Affinity | None = None
 
     def mislabelled(self, class_index: int, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """Return ``own`` of samples of other classes as if they were labelled as this one, shape ``(n,)``; None where not asked."""
@@ -142,7 +155,9 @@ class Affinity:
 
     def of(self, class_index: int, rows: NDArray[np.int64]) -> InputFit:
         """Return how some rows of one class fit its label."""
-        fit = InputFit(self.own[rows], self.rival[rows], float(self.baseline[class_index]), float(self.usual[class_index]))
+        coloured = None if self.coloured is None else self.coloured.of(class_index, rows)
+        baseline, usual = float(self.baseline[class_index]), float(self.usual[class_index])
+        fit = InputFit(self.own[rows], self.rival[rows], baseline, usual, coloured=coloured)
         return fit if self.view is None else replace(fit, again=partial(self.view.without_marks, class_index, rows))
 
 
@@ -176,10 +191,19 @@ def affinity(
         Asks the samples, some at a time: in this process, or elsewhere.
     """
     rows = np.flatnonzero(usable & (labels >= 0))
-    own, rival = np.zeros(len(labels), np.float32), np.zeros(len(labels), np.int64)
     if len(rows) < 2:
-        return Affinity(own, rival, np.zeros(n_classes), np.ones(n_classes))
-    made: _View = (_Bags if words else _Cells)(view, labels, rows, n_classes, rng)
+        return Affinity(np.zeros(len(labels), np.float32), np.zeros(len(labels), np.int64), np.zeros(n_classes), np.ones(n_classes))
+    if words:
+        return _asked_of(_Bags(view, labels, rows, n_classes, rng), labels, rows, n_classes, parallel)
+    coloured = _Cells(view, labels, rows, n_classes, rng)
+    by_colours = _asked_of(coloured, labels, rows, n_classes, parallel)
+    without = coloured.without_colours()
+    return by_colours if without is None else replace(_asked_of(without, labels, rows, n_classes, parallel), coloured=by_colours)
+
+
+def _asked_of(made: _View, labels: NDArray[np.int64], rows: NDArray[np.int64], n_classes: int, parallel: Parallel) -> Affinity:
+    """Ask something how the inputs of some rows fit, some at a time."""
+    own, rival = np.zeros(len(labels), np.float32), np.zeros(len(labels), np.int64)
 
     def ask(block: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64], Any]:
         """Return own and rival of some rows, for each class how far those of other classes speak for it, and what to remember."""
@@ -264,21 +288,21 @@ class _Cells:
         self._parts = np.zeros(view.shape[1], np.int64)
         self._search = _Search(_even(pictures, self._parts))
         self._found = np.full((len(labels), min(_NEIGHBOURS, len(self._references) - 1)), -1, np.int32)
-        if (channels := view.shape[1] // SIDE**2) > 1:
-            self._leave_out_colours(pictures, channels)
         present = np.unique(labels[rows])
         usual = [_usual(pictures[labels[self._references] == k]) for k in present]
         self._usual = present, np.stack([middle for middle, _ in usual]), np.stack([variance for _, variance in usual])
         self._flattest = _FLATTEST * pictures.std() + np.finfo(np.float32).tiny
 
-    def _leave_out_colours(self, pictures: NDArray[np.float32], channels: int) -> None:
-        """Compare each channel with itself alone, where classes are told nearly as well by that."""
-        coloured = self._parts, self._search
-        told = self._told()
-        self._parts = np.arange(pictures.shape[1]) % channels
-        self._search = _Search(_even(pictures, self._parts))
-        if self._told() < _TELLS * told:
-            self._parts, self._search = coloured
+    def without_colours(self) -> _Cells | None:
+        """Return what compares each channel with itself alone; None where classes are told worse by that, or there is but one."""
+        channels = self._layer.shape[1] // SIDE**2
+        if channels < 2:
+            return None
+        other = copy(self)
+        other._parts = np.arange(self._layer.shape[1]) % channels
+        other._search = _Search(_even(self._layer[self._references], other._parts))
+        other._found = np.full_like(self._found, -1)
+        return other if other._told() >= _TELLS * self._told() else None
 
     def _told(self) -> float:
         """Return how much more pictures speak for their given label than those of other classes do."""

@@ -84,7 +84,8 @@ def detection_floors(
         rows = rows[spread(len(rows), _ROWS)]
         if lookalikes is not None and len(lookalikes) and directions(len(rows)) > 0:
             fit = inputs.of(segment.class_index, rows)
-            floors[segment.class_index] = _floor(Part(activations, rows), fit, lookalikes, level, child)
+            each = level / len(fit.comparisons)  # one of them alone is asked here, so the floor may be too high
+            floors[segment.class_index] = _floor(Part(activations, rows), fit, lookalikes, each, child)
 
     in_parallel(measure, zip(chosen, rng.spawn(len(chosen)), strict=True), lambda done: told(done, len(chosen)))
     measured = [segment for segment in chosen if segment.class_index in floors]

@@ -279,6 +279,8 @@ class Facts:
 def p_value(evidence: Mapping[str, float]) -> float:
     """Return the probability that the most telling group of a clean class tells as much as this one, in [0, 1].
 
+    Where its conflict is the surest of several comparisons, each of them could have told so much by chance.
+
     **Source:** Pickands 1975, Annals of Statistics 3, 119-131 (the tail of a distribution above a high number).
     """
     conflict = evidence["label_conflict_lower"]
@@ -289,7 +291,7 @@ def p_value(evidence: Mapping[str, float]) -> float:
         return 1.0
     shape, scale = POLICY["clean_tail_shape"].value, POLICY["clean_tail_scale"].value
     left: float = max(0.0, 1 + shape * excess / scale) ** (-1 / shape)
-    return max(_LEAST_P_VALUE, POLICY["clean_tail_share"].value * left)
+    return max(_LEAST_P_VALUE, evidence.get("comparisons", 1.0) * POLICY["clean_tail_share"].value * left)
 
 
 def level(p_values: Sequence[float], alpha: float) -> float:

@@ -15,7 +15,7 @@ from toxscreen.reduction import independent, principal_components, whiten
 from toxscreen.verdict import POLICY, judge_group
 
 EVIDENCE = {"relative_size", "separation", "separation_lower", "likelihood_ratio", "silhouette_score", "silhouette_of_one_cloud"}
-ASKED = {"label_conflict", "label_conflict_lower"}
+ASKED = {"label_conflict", "label_conflict_lower", "comparisons"}
 
 
 def rng(seed=0):

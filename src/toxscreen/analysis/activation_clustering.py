@@ -321,11 +321,12 @@ def _third_moment(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _conflicting(dealt: Dealt, fit: InputFit | None) -> list[NDArray[np.bool_]]:
     """Guess groups by how far the activations, regressed on it, speak of conflict between input and label."""
-    if fit is None:
-        return []
-    surprise = -np.log(fit.own + _PROBABILITY_FLOOR).astype(np.float64)
-    predicted = dealt.in_order(dealt.regressed(surprise[dealt.order], _RIDGE))
-    return [predicted > cut for cut in np.quantile(predicted, 1 - np.array(_GUESSES))]
+    guesses: list[NDArray[np.bool_]] = []
+    for each in () if fit is None else fit.comparisons:
+        surprise = -np.log(each.own + _PROBABILITY_FLOOR).astype(np.float64)
+        predicted = dealt.in_order(dealt.regressed(surprise[dealt.order], _RIDGE))
+        guesses += [predicted > cut for cut in np.quantile(predicted, 1 - np.array(_GUESSES))]
+    return guesses
 
 
 def _distance(split: Split) -> tuple[float, float]:
@@ -364,6 +365,8 @@ def _measure(split: Split, n_class: int, fit: InputFit | None) -> Group:
 def label_conflict(fit: InputFit, members: NDArray[np.bool_]) -> tuple[float, float]:
     """Return the label conflict of a group and its lower bound; nothing is in conflict where a side was not asked.
 
+    Of pictures that are compared with and without their colours, that of the comparison by which it is surer.
+
     Parameters
     ----------
     fit
@@ -371,6 +374,10 @@ def label_conflict(fit: InputFit, members: NDArray[np.bool_]) -> tuple[float, fl
     members
         Which of them are the group, shape ``(n,)``.
     """
+    return max((_by_comparison(each, members) for each in fit.comparisons), key=lambda found: found[1])
+
+
+def _by_comparison(fit: InputFit, members: NDArray[np.bool_]) -> tuple[float, float]:
     known = np.isfinite(fit.own)
     inside, outside = fit.own[members & known], fit.own[~members & known]
     if not len(inside) or not len(outside):
@@ -381,8 +388,9 @@ def label_conflict(fit: InputFit, members: NDArray[np.bool_]) -> tuple[float, fl
 
 
 def conflict_evidence(fit: InputFit, members: NDArray[np.bool_]) -> dict[str, float]:
-    """Return what :func:`label_conflict` says as evidence."""
-    return dict(zip(("label_conflict", "label_conflict_lower"), label_conflict(fit, members), strict=True))
+    """Return what :func:`label_conflict` says as evidence, and of how many comparisons it is the surest."""
+    conflict, lower = label_conflict(fit, members)
+    return {"label_conflict": conflict, "label_conflict_lower": lower, "comparisons": float(len(fit.comparisons))}
 
 
 def _label_conflict(

@@ -27,6 +27,7 @@ EVIDENCE = {
     "label_conflict": "How badly the group's inputs fit their label, asked of something that never saw the trigger: 0 like the rest"
     " of the class, 1 like samples of other classes. A natural kind of its own stays near 0.",
     "label_conflict_lower": "The same less two standard errors: small groups have to be clearer than large ones.",
+    "comparisons": "Ways to compare inputs, of which the surest answer counts: 2 for pictures with and without their colours.",
     "shared": "Distance, in standard deviations, between the inputs that show what the group shares and the rest of the class, each"
     " judged by what others taught. Planted patterns in pictures had 11 to 190, natural parts of a class up to 12 (of texts 32).",
     "p_value": "The probability that the most telling group of a clean class tells as much as this one.",
